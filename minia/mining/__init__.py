@@ -1,0 +1,1 @@
+"""From keypoints to structures: features, vocabulary, words, mining, matching, report."""
