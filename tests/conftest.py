@@ -1,12 +1,25 @@
-"""Fixtures shared by the tests: where the real data lies, and a small simulated survey."""
+"""Fixtures shared by the tests: where the real data lies, and a small folder of images."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+SIFT: dict[str, Any] = {
+    "num_features": 0,
+    "octave_layers": 3,
+    "contrast_threshold": 0.01,
+    "edge_threshold": 10.0,
+    "sigma": 1.6,
+    "root_sift": True,
+    "background_mask": False,
+}
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +28,33 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the shared data folder {SHARED_DATA} is missing")
     return SHARED_DATA
+
+
+def draw_blobs(seed: int, width: int = 96, height: int = 96, num_blobs: int = 10) -> np.ndarray:
+    """An image of Gaussian blobs on a dark sky, (height, width, 3) uint8."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    image = np.full((height, width), 5.0)
+    for _ in range(num_blobs):
+        x, y, sigma = generator.uniform(8, width - 8), generator.uniform(8, height - 8), generator.uniform(1.5, 5)
+        image += 150 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+    return np.repeat(np.clip(image, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def write_images(folder: Path, num_images: int, **size: int) -> Path:
+    """Write ``num_images`` different images of blobs into a folder, as PNG, half of them in a subfolder."""
+    (folder / "sub").mkdir(parents=True)
+    for number in range(num_images):
+        path = folder / ("sub" if number % 2 else "") / f"image{number:03d}.png"
+        cv2.imwrite(str(path), draw_blobs(number, **size))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images of 96 pixels with a label file ``labels.csv``: a (even) and b (odd)."""
+    folder = write_images(tmp_path_factory.mktemp("images"), 12)
+    lines = ["image,label"]
+    lines += [f"{'sub/' if number % 2 else ''}image{number:03d}.png,{'ab'[number % 2]}" for number in range(12)]
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder

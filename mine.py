@@ -1,0 +1,91 @@
+"""Discover the structures that recur across an image collection.
+
+    python mine.py                                      the simulated survey
+    python mine.py images=folder images.dir=PATH        your own images
+    python mine.py -m vocabulary.size=250,500,1000      a sweep
+
+All keys are in conf/. This file reads the configuration and calls ``minia.pipeline.mine``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from minia.command_line import print_error, print_summary
+from minia.settings import MineSettings, check
+from minia.stage import InputError
+
+CONFIGURATION = Path(__file__).resolve().parent / "conf"
+NAME = "mine"
+
+
+def settings_of(config: DictConfig) -> MineSettings:
+    """The checked settings of a composed configuration."""
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return check(MineSettings, values)
+
+
+def check_all(overrides: list[str]) -> None:
+    """Check the settings of every job of a run or sweep before any work starts."""
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override() and override.is_discrete_sweep()
+        else [override.input_line]
+        for override in OverridesParser.create().parse_overrides(overrides)
+        if not override.key_or_group.startswith("hydra")
+    ]
+    with hydra.initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+        for job in itertools.product(*choices):
+            settings_of(hydra.compose(NAME, list(job)))
+
+
+def run(config: DictConfig) -> None:
+    """One job: a single run, or one of a sweep."""
+    from minia.pipeline import mine  # torch takes seconds to import: errors in the settings come first
+    from minia.sweep import summarise_sweep
+
+    settings = settings_of(config)
+    job = HydraConfig.get()
+    output = Path(job.runtime.output_dir)
+    sweep = Path(job.sweep.dir).absolute() if job.mode == RunMode.MULTIRUN else None
+    store = settings.store or (sweep or output).parent / "store"
+    try:
+        metrics = mine(settings, store.absolute(), output, OmegaConf.to_yaml(config, resolve=True))
+    except InputError:
+        with contextlib.suppress(OSError):
+            output.rmdir()  # Hydra made it; if nothing is in it, leave no trace
+        raise
+    if sweep:
+        summarise_sweep(sweep)
+    print_summary(metrics, output)
+
+
+def main() -> int:
+    """Run the command line; returns the exit code, 2 where the input cannot be used."""
+    debug = "debug=true" in sys.argv
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and print_error words them
+    try:
+        arguments = get_args_parser().parse_args()
+        if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
+            check_all(arguments.overrides)
+        hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name=NAME)(run)()
+    except Exception as error:
+        if debug:
+            raise
+        return print_error(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

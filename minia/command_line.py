@@ -1,0 +1,86 @@
+"""What the programs print: one line for an error, a short table at the end."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minia.settings import STAGES, unknown_choice, unknown_key
+from minia.stage import InputError
+
+EXIT_UNUSABLE_INPUT = 2
+EXIT_FAILURE = 1
+
+
+def print_error(error: Exception) -> int:
+    """Say on stderr, in one line, what was wrong; a defect of the program gets its traceback.
+
+    Returns:
+        The exit code: 2 where the input or the configuration cannot be used, else 1.
+    """
+    if isinstance(error, InputError):
+        return _print_line(str(error), EXIT_UNUSABLE_INPUT)
+    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
+        return _print_line(_configuration_message(error), EXIT_UNUSABLE_INPUT)
+    if isinstance(error, OSError):
+        full = "; finished parts are kept, free some space and run again" if error.errno == errno.ENOSPC else ""
+        where = f": {error.filename}" if error.filename else ""
+        return _print_line(f"{error.strerror or error}{where}{full}", EXIT_FAILURE)
+    traceback.print_exception(error)
+    return EXIT_FAILURE
+
+
+def print_summary(metrics: Mapping[str, Any], output: Path) -> None:
+    """Print a run's counts, its seconds per stage, and where its results are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    counts = {
+        "images": "num_images",
+        "failed images": "num_failed_images",
+        "keypoints": "num_keypoints",
+        "words": "vocabulary_size",
+        "structures": "num_structures",
+        "matched images": "num_matched_images",
+    }
+    for name, key in counts.items():
+        if key in metrics:
+            table.add_row(name, f"{metrics[key]:,}")
+    for key in ("word_accuracy", "structure_accuracy", "base_rate", "mean_purity_at_30", "chance_purity_at_30"):
+        if key in metrics:
+            table.add_row(key, f"{metrics[key]:.3f}")
+    for stage in STAGES:
+        if f"seconds_{stage}" in metrics:
+            table.add_row(f"seconds, {stage}", f"{metrics[f'seconds_{stage}']:.1f}")
+    table.add_row("seconds, this run", f"{metrics['seconds_total']:.1f}")
+    console.print(table)
+    page = output / "report" / "index.html"
+    console.print(f"report: {page}" if page.exists() else f"results: {output}", soft_wrap=True)
+
+
+def _print_line(message: str, code: int) -> int:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _configuration_message(error: BaseException) -> str:
+    """Hydra's and OmegaConf's errors in our words; their classes are told apart by what they carry."""
+    options, missing = getattr(error, "options", None), getattr(error, "missing_cfg_file", None)
+    if options and missing:
+        group, _, choice = str(missing).rpartition("/")
+        return unknown_choice(group, choice, list(options))
+    for cause in (error, error.__cause__, error.__context__):
+        key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
+        if key and "not in struct" in str(cause) and parent is not None:
+            prefix = key.rpartition(".")[0]
+            names = [f"{prefix}.{name}" if prefix else str(name) for name in parent]
+            return unknown_key(key, [name for name in names if name not in ("hydra", "experiment")])
+        if key and type(cause).__name__ == "MissingMandatoryValue":
+            return f"{key}: must be given, for example {key}=PATH"
+    return str(error)

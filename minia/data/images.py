@@ -1,0 +1,333 @@
+"""The images stage: from a folder, a catalogue or the simulator to one table of images.
+
+The artifact holds ``images.parquet`` with one row an image, sorted by image:
+
+======  ======  =========================================================================
+column  type    meaning
+======  ======  =========================================================================
+image   string  the image's name, unique: its path relative to the folder, or its catalogue id
+path    string  its file, relative to ``root`` in ``source.json`` (or absolute)
+label   string  its label, null where it has none
+======  ======  =========================================================================
+
+and ``skipped.csv``, the files that were left out with the reason. Images are sorted by name, so
+that nothing downstream depends on the order of a catalogue or of a file system.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from minia.data.survey import write_survey
+from minia.stage import InputError, Stage, fingerprint, fingerprint_file
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+_MAX_NAMES_IN_MANIFEST = 100
+
+
+class UnreadableImageError(Exception):
+    """An image file is missing, empty, truncated or not an image."""
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """A finished images artifact, read.
+
+    Attributes:
+        table: one row an image with the columns image, path, label (see the module).
+        root: the folder that relative paths start from.
+        min_side: images whose shorter side is below it are enlarged to it when read, in pixels;
+            0 for never.
+        max_side: images whose longer side is above it are reduced to it when read, in pixels;
+            0 for never.
+    """
+
+    table: pd.DataFrame
+    root: Path
+    min_side: int
+    max_side: int
+
+    @classmethod
+    def load(cls, artifact: Path) -> ImageTable:
+        """Read the artifact of the images stage."""
+        source = json.loads((artifact / "source.json").read_text(encoding="utf-8"))
+        table = pd.read_parquet(artifact / "images.parquet")
+        return cls(table, artifact / source["root"], source["min_side"], source["max_side"])
+
+    def path(self, row: int) -> Path:
+        """The file of the image in a row of the table."""
+        return self.root / str(self.table["path"].iat[row])
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image file as RGB.
+
+    Orientation tags are applied; 16-bit and floating-point greys are scaled to 0..255 (16-bit by
+    257, others from their own minimum and maximum).
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+
+    Raises:
+        UnreadableImageError: the file is missing, empty, truncated or not an image.
+    """
+    try:
+        with Image.open(path) as opened:
+            image: Image.Image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith(("I", "F")):
+                return np.repeat(_grey_to_bytes(np.asarray(image))[:, :, None], 3, axis=2)
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        reason = "empty file" if path.is_file() and path.stat().st_size == 0 else str(error) or type(error).__name__
+        raise UnreadableImageError(" ".join(reason.replace(str(path), "file").split())) from None
+
+
+def _grey_to_bytes(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    """A grey image of more than 8 bits, (height, width), as uint8."""
+    values = np.nan_to_num(grey.astype(np.float64))
+    if grey.dtype == np.uint16:
+        return np.asarray(np.rint(values / 257), dtype=np.uint8)
+    low, high = values.min(), values.max()
+    return np.asarray(np.rint((values - low) * (255 / max(high - low, 1e-12))), dtype=np.uint8)
+
+
+def fit_sides(image: NDArray[np.uint8], min_side: int, max_side: int) -> NDArray[np.uint8]:
+    """Resize an image so that its shorter side is at least min_side and its longer at most max_side.
+
+    The aspect is kept; an image that fits is returned as it is; where both cannot hold, max_side does.
+
+    Args:
+        image: (height, width, 3) uint8.
+        min_side: in pixels, 0 for no lower limit.
+        max_side: in pixels, 0 for no upper limit.
+    """
+    height, width = image.shape[:2]
+    factor = max(1.0, min_side / min(height, width))
+    if max_side and factor * max(height, width) > max_side:
+        factor = max_side / max(height, width)
+    if factor == 1.0:
+        return image
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    method = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
+
+
+def simulate_images(
+    store: Path, *, num_images: int, image_size: int, min_side: int, max_side: int, seed: int, num_workers: int
+) -> Path:
+    """The images stage on a simulated survey of galaxies, rendered into the artifact.
+
+    Args:
+        store: folder of artifacts.
+        num_images: galaxies to draw, in nine classes of equal size.
+        image_size: side of an image in pixels.
+        min_side: see :class:`ImageTable`.
+        max_side: see :class:`ImageTable`.
+        seed: of all that is drawn.
+        num_workers: processes to use; the images do not depend on it.
+    """
+    drawing = {"num_images": num_images, "image_size": image_size, "seed": seed}
+    parameters = drawing | {"min_side": min_side, "max_side": max_side}
+    stage = Stage("images", "simulated", store, parameters, resumable=True)
+
+    def make(work: Path) -> dict[str, Any]:
+        counts = write_survey(
+            work, num_images=num_images, image_size=image_size, seed=seed, num_workers=num_workers
+        )  # fmt: skip
+        truth = pd.read_csv(work / "truth.csv")
+        table = pd.DataFrame({"image": truth["image"], "path": truth["image"], "label": truth["label"]})
+        return dict(counts) | _write_table(work, table, ".", min_side, max_side, skipped=[])
+
+    return stage.run(make)
+
+
+def list_folder(
+    store: Path, *, folder: Path, labels: Path | None, label_column: str, min_side: int, max_side: int
+) -> Path:
+    """The images stage on a folder, searched with all its subfolders.
+
+    Args:
+        store: folder of artifacts.
+        folder: holds images with the suffixes of :data:`IMAGE_SUFFIXES`, in any case.
+        labels: a CSV file with the columns ``image`` (path relative to the folder) and
+            ``label_column``, or None.
+        label_column: the column of ``labels`` that holds the label.
+        min_side: see :class:`ImageTable`.
+        max_side: see :class:`ImageTable`.
+
+    Raises:
+        InputError: the folder is missing or holds no images, or the label file lacks a column or
+            names none of the images.
+    """
+    folder = folder.absolute()
+    if not folder.is_dir():
+        raise InputError(f"images.dir={folder}: there is no such folder")
+    paths = sorted(_images_below(folder))
+    if not paths:
+        raise InputError(f"images.dir={folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    table = pd.DataFrame({"image": paths, "path": paths}, dtype=object)
+    table["label"] = None if labels is None else _labels_of(table["image"], labels, label_column)
+    parameters = {
+        "folder": str(folder),
+        "labels": fingerprint_file(labels) if labels else None,
+        "label_column": label_column,
+        "min_side": min_side,
+        "max_side": max_side,
+    }
+    return _table_stage(store, "folder", parameters, table, folder)
+
+
+def list_catalogue(
+    store: Path,
+    *,
+    path: Path,
+    folder: Path | None,
+    id_column: str,
+    path_column: str,
+    label_column: str | None,
+    min_side: int,
+    max_side: int,
+) -> Path:
+    """The images stage on a catalogue: a CSV or parquet table with one row an image.
+
+    Args:
+        store: folder of artifacts.
+        path: the table, ``.csv``, ``.csv.gz`` or ``.parquet``.
+        folder: where relative paths start; the catalogue's own folder when None.
+        id_column: the column with the image's name, unique.
+        path_column: the column with the image's file.
+        label_column: the column with the label, or None.
+        min_side: see :class:`ImageTable`.
+        max_side: see :class:`ImageTable`.
+
+    Raises:
+        InputError: the table is missing or unreadable, lacks a column, repeats an id, or none of
+            its images is there.
+    """
+    catalogue = read_table(path, "images.path")
+    columns = {"image": id_column, "path": path_column} | ({"label": label_column} if label_column else {})
+    require_columns(catalogue, list(columns.values()), f"images.path={path}")
+    table = pd.DataFrame({ours: catalogue[theirs] for ours, theirs in columns.items()}, dtype=object)
+    if table[["image", "path"]].isna().any(axis=None):
+        row = int(table[["image", "path"]].isna().any(axis=1).to_numpy().argmax())
+        raise InputError(f"images.path={path}: row {row + 1} has no {id_column} or no {path_column}")
+    table["image"] = table["image"].astype(str)
+    repeated = table["image"][table["image"].duplicated()]
+    if len(repeated):
+        raise InputError(f"images.path={path}: column {id_column} repeats {repeated.iat[0]}; ids must be unique")
+    if "label" not in table:
+        table["label"] = None
+    root = (folder or path.parent).absolute()
+    parameters = {
+        "catalogue": fingerprint_file(path),
+        "folder": str(root),
+        "columns": columns,
+        "min_side": min_side,
+        "max_side": max_side,
+    }
+    return _table_stage(store, "catalogue", parameters, table, root)
+
+
+def read_table(path: Path, key: str) -> pd.DataFrame:
+    """Read a CSV or parquet table.
+
+    Args:
+        path: the file; everything but ``.parquet`` is read as CSV.
+        key: the configuration key that named it, for the message.
+
+    Raises:
+        InputError: the file is missing or not such a table.
+    """
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except FileNotFoundError:
+        raise InputError(f"{key}={path}: there is no such file") from None
+    except Exception as error:  # pandas and pyarrow raise many kinds for a malformed file
+        raise InputError(f"{key}={path}: not a readable table: {' '.join(str(error).split())}") from error
+
+
+def require_columns(table: pd.DataFrame, columns: list[str], given: str) -> None:
+    """Check that a table has columns.
+
+    Raises:
+        InputError: names every missing column and those that are there.
+    """
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise InputError(f"{given}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+
+
+def _images_below(folder: Path) -> Iterator[str]:
+    """Paths of the image files in a folder and below, relative to it, with forward slashes."""
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                yield (Path(parent) / name).relative_to(folder).as_posix()
+
+
+def _labels_of(images: pd.Series[Any], labels: Path, label_column: str) -> list[str | None]:
+    """The label of each image, None where the label file has none."""
+    table = read_table(labels, "images.labels")
+    require_columns(table, ["image", label_column], f"images.labels={labels}")
+    of_image = dict(zip(table["image"].astype(str), table[label_column], strict=True))
+    found = [of_image.get(image) for image in images]
+    if all(label is None for label in found):
+        raise InputError(
+            f"images.labels={labels}: column image names none of the {len(images)} images, first {images.iat[0]}"
+        )
+    return [None if label is None or pd.isna(label) else str(label) for label in found]
+
+
+def _table_stage(store: Path, label: str, parameters: dict[str, Any], table: pd.DataFrame, root: Path) -> Path:
+    """Run the images stage on a table whose files are on disk; missing and empty ones are left out."""
+    table = table.sort_values("image", kind="stable", ignore_index=True)
+    status = [_file_status(root / path) for path in table["path"]]
+    skipped = [(image, reason) for image, (reason, _) in zip(table["image"], status, strict=True) if reason]
+    if len(skipped) == len(table):
+        raise InputError(f"none of the {len(table)} images can be read, first {skipped[0][0]}: {skipped[0][1]}")
+    # Sizes and times stand for the content: reading 10 million images to hash them would cost hours.
+    content = fingerprint([table["image"].tolist(), [state for _, state in status]])
+    stage = Stage("images", label, store, parameters, {"files": content})
+    kept = table[[not reason for reason, _ in status]]
+    limits = (parameters["min_side"], parameters["max_side"])
+    return stage.run(lambda work: _write_table(work, kept, str(root), *limits, skipped=skipped))
+
+
+def _file_status(path: Path) -> tuple[str, tuple[int, int]]:
+    """Why a file cannot be an image ("" where it may be), and its size in bytes and time in ns."""
+    try:
+        state = path.stat()
+    except OSError:
+        return "no such file", (0, 0)
+    return ("" if state.st_size else "empty file"), (state.st_size, state.st_mtime_ns)
+
+
+def _write_table(
+    work: Path, table: pd.DataFrame, root: str, min_side: int, max_side: int, skipped: list[tuple[str, str]]
+) -> dict[str, Any]:
+    table = table.sort_values("image", kind="stable", ignore_index=True)
+    table["label"] = [None if pd.isna(label) else str(label) for label in table["label"]]
+    table.astype({"image": "string", "path": "string", "label": "string"}).to_parquet(
+        work / "images.parquet", index=False
+    )
+    pd.DataFrame(skipped, columns=["image", "reason"]).to_csv(work / "skipped.csv", index=False)
+    source = {"root": root, "min_side": min_side, "max_side": max_side}
+    (work / "source.json").write_text(json.dumps(source) + "\n", encoding="utf-8")
+    return {
+        "num_images": len(table),
+        "num_labelled_images": int(table["label"].notna().sum()),
+        "num_skipped_images": len(skipped),
+        "skipped_images": [f"{image}: {reason}" for image, reason in skipped[:_MAX_NAMES_IN_MANIFEST]],
+    }

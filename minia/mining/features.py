@@ -1,0 +1,247 @@
+"""The features stage: extract every image, in several processes; ``feature_store`` says what is stored."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import logging
+import multiprocessing
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from minia.data.images import ImageTable, UnreadableImageError, fit_sides, read_image
+from minia.mining.feature_store import ARRAYS, shard_path
+from minia.models.extractors import Extractor, Features, build_extractor
+from minia.progress import progress
+from minia.stage import InputError, Stage, read_manifest
+
+logger = logging.getLogger(__name__)
+
+_IMAGES_PER_TASK = 8
+_TASKS_IN_FLIGHT_PER_WORKER = 4
+_IMAGES_FOR_ESTIMATE = 8
+_MAX_NAMES_IN_MANIFEST = 100
+
+
+def extract_features(
+    images: Path, store: Path, *, kind: str, parameters: Mapping[str, Any], shard_images: int, num_workers: int
+) -> Path:
+    """Extract the features of every image.
+
+    Args:
+        images: artifact of the images stage.
+        store: folder of artifacts.
+        kind: the extractor's kind (see ``build_extractor``).
+        parameters: the extractor's arguments.
+        shard_images: images in a shard; a killed run loses at most one shard's work.
+        num_workers: processes to use; what is extracted does not depend on it.
+
+    Returns:
+        The features artifact.
+
+    Raises:
+        InputError: no image could be read, or the extractor cannot run here.
+    """
+    settings = {"kind": kind, "shard_images": shard_images, **parameters}
+    inputs = {"images": read_manifest(images)["fingerprint"]}
+    stage = Stage("features", kind, store, settings, inputs, resumable=True)
+    if stage.done:
+        return stage.run(lambda _: {})
+    table = ImageTable.load(images)
+    reader = _Reader(functools.partial(build_extractor, kind, dict(parameters)), table.min_side, table.max_side)
+    extractor = reader.extractor()  # an extractor that cannot run here says so before any work starts
+
+    def make(work: Path) -> dict[str, Any]:
+        _log_size_estimate(work, table, reader)
+        _write_shards(work, table, reader, extractor, shard_images, num_workers)
+        root = table.root.resolve()
+        if root.is_relative_to(store.resolve()):  # a store can be moved whole
+            root = Path("../..") / root.relative_to(store.resolve())
+        (work / "source.json").write_text(json.dumps({"root": root.as_posix()}) + "\n", encoding="utf-8")
+        return _write_images(work, table, _num_shards(len(table.table), shard_images))
+
+    return stage.run(make)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads and extracts images; pickles into the worker processes."""
+
+    make_extractor: functools.partial[Extractor]
+    min_side: int
+    max_side: int
+
+    def extractor(self) -> Extractor:
+        return self.make_extractor()
+
+    def extract(self, extractor: Extractor, path: Path) -> Features | str:
+        """Features in pixels of the original image, or why there are none."""
+        try:
+            original = read_image(path)
+        except UnreadableImageError as error:
+            return str(error)
+        image = fit_sides(original, self.min_side, self.max_side)
+        features = extractor.extract(image)
+        if not all(np.isfinite(features[name]).all() for name in ARRAYS):  # type: ignore[literal-required]
+            return "its features are not finite"
+        height, width = original.shape[:2]
+        factor = np.array([width / image.shape[1], height / image.shape[0]])
+        # Pixel centres: the resized image's left edge is at -0.5, as is the original's.
+        features["keypoints"] = ((features["keypoints"] + 0.5) * factor - 0.5).astype(np.float32)
+        features["sizes"] = (features["sizes"] * np.sqrt(factor.prod())).astype(np.float32)
+        features["image_size"] = np.array([width, height], dtype=np.int32)
+        return features
+
+
+class _Worker:
+    """A worker process's own extractor, built once when the process starts."""
+
+    reader: _Reader
+    extractor: Extractor
+
+    @classmethod
+    def start(cls, reader: _Reader) -> None:
+        cv2.setNumThreads(1)  # the processes share the cores already
+        cls.reader, cls.extractor = reader, reader.extractor()
+
+    @classmethod
+    def run(cls, paths: list[Path]) -> list[Features | str]:
+        return [cls.reader.extract(cls.extractor, path) for path in paths]
+
+
+def _num_shards(num_images: int, shard_images: int) -> int:
+    return -(-num_images // shard_images)
+
+
+def _log_size_estimate(work: Path, table: ImageTable, reader: _Reader) -> None:
+    """Say what the features will take on disk, before the work starts."""
+    num_images = len(table.table)
+    extractor = reader.extractor()
+    rows = np.unique(np.linspace(0, num_images - 1, min(_IMAGES_FOR_ESTIMATE, num_images)).astype(int))
+    found = [reader.extract(extractor, table.path(int(row))) for row in rows]
+    counts = [len(features["scores"]) for features in found if not isinstance(features, str)]
+    mean = float(np.mean(counts)) if counts else 0.0
+    bytes_each = extractor.descriptor_size * np.dtype(extractor.descriptor_dtype).itemsize + 16
+    logger.info(
+        "features: %d images with about %.0f keypoints each will take about %.0f MB; %.1f GB are free",
+        num_images, mean, num_images * mean * bytes_each / 1e6, shutil.disk_usage(work).free / 1e9,
+    )  # fmt: skip
+
+
+def _write_shards(
+    work: Path, table: ImageTable, reader: _Reader, extractor: Extractor, shard_images: int, num_workers: int
+) -> None:
+    """Extract the shards that an earlier, killed run has not finished."""
+    num_images = len(table.table)
+    missing = [shard for shard in range(_num_shards(num_images, shard_images)) if not shard_path(work, shard).exists()]
+    rows_of = {shard: range(shard * shard_images, min((shard + 1) * shard_images, num_images)) for shard in missing}
+    kept = num_images - sum(map(len, rows_of.values()))
+    if kept:
+        logger.info("features: keeping %d images that an earlier run had finished", kept)
+    paths = (table.path(row) for rows in rows_of.values() for row in rows)
+    with progress("extracting features", num_images - kept, "image") as advance:
+        results = _extract_in_order(paths, reader, num_workers)
+        for shard, rows in rows_of.items():
+            found = []
+            for _ in rows:
+                found.append(next(results))
+                advance(1)
+            _write_shard(work, shard, rows, found, extractor)
+
+
+def _extract_in_order(paths: Iterable[Path], reader: _Reader, num_workers: int) -> Iterator[Features | str]:
+    """Features of each path in turn, from several processes; the order never depends on timing."""
+    if num_workers == 1:
+        extractor = reader.extractor()
+        yield from (reader.extract(extractor, path) for path in paths)
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process that runs threads can deadlock
+    with ProcessPoolExecutor(num_workers, context, initializer=_Worker.start, initargs=(reader,)) as pool:
+        pending: deque[Future[list[Features | str]]] = deque()
+        for task in _batches(paths, _IMAGES_PER_TASK):
+            pending.append(pool.submit(_Worker.run, task))
+            if len(pending) >= num_workers * _TASKS_IN_FLIGHT_PER_WORKER:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
+
+def _batches(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
+    iterator = iter(paths)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _write_shard(work: Path, shard: int, rows: range, found: list[Features | str], extractor: Extractor) -> None:
+    temporary = work / f".shard-{shard:05d}.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    good = [features for features in found if not isinstance(features, str)]
+    empty = {
+        "keypoints": np.empty((0, 2), np.float32),
+        "sizes": np.empty(0, np.float32),
+        "scores": np.empty(0, np.float32),
+        "descriptors": np.empty((0, extractor.descriptor_size), np.float32),
+    }
+    for name in ARRAYS:
+        array = np.concatenate([empty[name], *(features[name] for features in good)])  # type: ignore[literal-required]
+        if name == "descriptors":
+            array = array.astype(extractor.descriptor_dtype)
+        np.save(temporary / f"{name}.npy", array)
+    images = pd.DataFrame(
+        {
+            "row": np.array(rows, dtype=np.int64),
+            "width": [0 if isinstance(each, str) else int(each["image_size"][0]) for each in found],
+            "height": [0 if isinstance(each, str) else int(each["image_size"][1]) for each in found],
+            "num_keypoints": [0 if isinstance(each, str) else len(each["scores"]) for each in found],
+            "reason": [each if isinstance(each, str) else "" for each in found],
+        }
+    )
+    images.to_parquet(temporary / "images.parquet", index=False)
+    temporary.replace(shard_path(work, shard))
+
+
+def _write_images(work: Path, table: ImageTable, num_shards: int) -> dict[str, Any]:
+    """Join the shards' image tables into one, and count."""
+    parts = [pd.read_parquet(shard_path(work, shard) / "images.parquet") for shard in range(num_shards)]
+    for shard, part in enumerate(parts):
+        part["shard"] = np.int32(shard)
+        part["first_keypoint"] = np.cumsum(part["num_keypoints"].to_numpy(np.int64)) - part["num_keypoints"]
+    rows = pd.concat(parts, ignore_index=True)
+    rows = pd.concat([table.table, rows.drop(columns="row")], axis=1)
+    failed = rows[rows["reason"] != ""]
+    if len(failed) == len(rows):
+        first = failed.iloc[0]
+        raise InputError(f"none of the {len(rows)} images can be read, first {first['image']}: {first['reason']}")
+    for image, reason in zip(failed["image"], failed["reason"], strict=True):
+        logger.warning("features: skipping %s: %s", image, reason)
+    good = rows[rows["reason"] == ""].drop(columns="reason").reset_index(drop=True)
+    dtypes = {
+        "width": "int32",
+        "height": "int32",
+        "shard": "int32",
+        "first_keypoint": "int64",
+        "num_keypoints": "int32",
+    }
+    good.astype(dtypes).to_parquet(work / "images.parquet", index=False)
+    failed[["image", "reason"]].to_csv(work / "failed.csv", index=False)
+    return {
+        "num_images": len(good),
+        "num_failed_images": len(failed),
+        "failed_images": [
+            f"{image}: {reason}" for image, reason in zip(failed["image"], failed["reason"], strict=True)
+        ][:_MAX_NAMES_IN_MANIFEST],
+        "num_keypoints": int(good["num_keypoints"].sum()),
+        "num_images_without_keypoints": int((good["num_keypoints"] == 0).sum()),
+        "num_shards": num_shards,
+    }

@@ -1,0 +1,140 @@
+"""The mining stage: from bags of words to structures.
+
+The artifact holds ``mined_sets.txt``, the co-occurring sets of words, and ``structures.txt``, the
+structures, both in the Sampled-MinHashing text format: a line a structure, its most frequent word
+first; a word's frequency is the number of mined sets of the structure that hold it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from minia.mining.linkage import cluster_sets
+from minia.mining.listdb import ListDB, read_listdb, write_listdb
+from minia.mining.minhash import document_weights, mine_cooccurring_sets, num_tuples_for_threshold
+from minia.mining.words import load_bags
+from minia.stage import InputError, Stage, fingerprint_file, read_manifest
+
+STRUCTURES = "structures.txt"
+
+
+def mine_structures(
+    words: Path,
+    store: Path,
+    *,
+    tuple_size: int,
+    num_tuples: int | None,
+    similarity_threshold: float | None,
+    min_set_size: int,
+    weights: str,
+    expand_frequencies: bool,
+    overlap: float,
+    min_cluster_size: int,
+    cluster_tuple_size: int,
+    cluster_num_tuples: int,
+    seed: int,
+    device: str,
+) -> Path:
+    """Mine co-occurring sets of words by Sampled Min-Hashing and cluster them into structures.
+
+    Args:
+        words: artifact of the words stage.
+        store: folder of artifacts.
+        tuple_size: min-hashes in a tuple, r.
+        num_tuples: number of tuples, that is of hash tables, l; None derives it from
+            ``similarity_threshold``.
+        similarity_threshold: the Jaccard similarity at which two words share a tuple with
+            probability one half.
+        min_set_size: words a mined set must have.
+        weights: weight of an image, ``none`` or ``ids`` (inverse document size).
+        expand_frequencies: count how often a word occurs in an image.
+        overlap: mined sets whose overlap coefficient is larger are linked.
+        min_cluster_size: mined sets a structure must have.
+        cluster_tuple_size: min-hashes in a tuple when clustering.
+        cluster_num_tuples: number of tuples when clustering.
+        seed: of all random permutations.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The mining artifact.
+    """
+    if num_tuples is None:
+        if similarity_threshold is None:
+            raise InputError("mining.num_tuples=null: then mining.similarity_threshold must be given")
+        num_tuples = num_tuples_for_threshold(similarity_threshold, tuple_size)
+    parameters = {
+        "tuple_size": tuple_size,
+        "num_tuples": num_tuples,
+        "min_set_size": min_set_size,
+        "weights": weights,
+        "expand_frequencies": expand_frequencies,
+        "overlap": overlap,
+        "min_cluster_size": min_cluster_size,
+        "cluster_tuple_size": cluster_tuple_size,
+        "cluster_num_tuples": cluster_num_tuples,
+        "seed": seed,
+    }
+    inputs = {"words": read_manifest(words)["fingerprint"]}
+    stage = Stage("mining", f"r{tuple_size}l{num_tuples}", store, parameters, inputs)
+
+    def make(work: Path) -> dict[str, Any]:
+        bags = load_bags(words)
+        sets = mine_cooccurring_sets(
+            bags,
+            tuple_size=tuple_size,
+            num_tuples=num_tuples,
+            min_set_size=min_set_size,
+            weights=document_weights(bags, weights),
+            expand_frequencies=expand_frequencies,
+            seed=seed,
+            device=device,
+        )
+        structures = cluster_sets(
+            sets,
+            overlap=overlap,
+            min_cluster_size=min_cluster_size,
+            tuple_size=cluster_tuple_size,
+            num_tuples=cluster_num_tuples,
+            seed=seed,
+            device=device,
+        )
+        write_listdb(work / "mined_sets.txt", sets)
+        return {"num_mined_sets": sets.num_lists} | _write_structures(work, structures)
+
+    return stage.run(make)
+
+
+def import_structures(path: Path, store: Path) -> Path:
+    """Take over structures from a file in the Sampled-MinHashing text format.
+
+    Raises:
+        InputError: the file is missing or has a malformed line.
+    """
+    if not path.is_file():
+        raise InputError(f"mining.path={path}: there is no such file")
+    stage = Stage("mining", "listdb", store, {}, {"file": fingerprint_file(path)})
+    return stage.run(lambda work: _write_structures(work, read_listdb(path)))
+
+
+def load_structures(mining: Path, num_words: int) -> ListDB:
+    """The structures of a mining artifact: list = structure, item = visual word.
+
+    Args:
+        mining: artifact of the mining stage.
+        num_words: size of the vocabulary.
+
+    Raises:
+        InputError: a structure holds a word outside the vocabulary.
+    """
+    return read_listdb(mining / STRUCTURES, num_words)
+
+
+def _write_structures(work: Path, structures: ListDB) -> dict[str, Any]:
+    write_listdb(work / STRUCTURES, structures)
+    sizes = structures.sizes
+    return {
+        "num_structures": structures.num_lists,
+        "mean_structure_size": float(sizes.mean()) if len(sizes) else 0.0,
+        "largest_structure_size": int(sizes.max(initial=0)),
+    }

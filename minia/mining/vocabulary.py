@@ -1,0 +1,319 @@
+"""The vocabulary stage: k-means centroids of the descriptors, and the visual word of every keypoint.
+
+The vocabulary artifact holds ``centroids.npy``, (size, descriptor_size) float32, and ``pca.png``,
+the first two principal components of a sample of descriptors with the centroids.
+The assignment artifact holds one file a shard of the features, ``words-00000.npy`` and so on,
+(n,) int32: the visual word of each keypoint.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minia.mining.feature_store import FeatureStore
+from minia.progress import progress
+from minia.stage import InputError, Stage, fingerprint_file, read_manifest
+
+logger = logging.getLogger(__name__)
+
+_DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions, with as many distances at hand
+_DESCRIPTORS_IN_PLOT = 20_000
+
+
+def build_vocabulary(
+    features: Path,
+    store: Path,
+    *,
+    size: int,
+    iterations: int,
+    restarts: int,
+    initialisation: str,
+    points_per_word: int,
+    seed: int,
+    device: str,
+) -> Path:
+    """Cluster a sample of the descriptors into visual words by faiss k-means.
+
+    Args:
+        features: artifact of the features stage.
+        store: folder of artifacts.
+        size: number of visual words.
+        iterations: of Lloyd's algorithm.
+        restarts: times the clustering is done; the one of lowest objective is kept.
+        initialisation: ``random``, ``kmeans++`` or ``afk-mc2`` (Bachem et al. 2016).
+        points_per_word: descriptors sampled for training, per visual word; all images give the
+            same number, as far as they have it.
+        seed: of the sample and of the initialisation.
+        device: ``cpu`` or ``cuda``; faiss uses the GPU only where it was built for it.
+
+    Returns:
+        The vocabulary artifact.
+
+    Raises:
+        InputError: faiss is missing, or there are fewer distinct descriptors than visual words.
+    """
+    parameters = {
+        "size": size,
+        "iterations": iterations,
+        "restarts": restarts,
+        "initialisation": initialisation,
+        "points_per_word": points_per_word,
+        "seed": seed,
+    }
+    inputs = {"features": read_manifest(features)["fingerprint"]}
+    stage = Stage("vocabulary", f"kmeans{size}", store, parameters, inputs)
+
+    def make(work: Path) -> dict[str, Any]:
+        faiss = import_faiss()
+        sample = sample_descriptors(FeatureStore.load(features), size * points_per_word, seed)
+        distinct = count_distinct(sample, enough=size)
+        if distinct == 0:
+            raise InputError("no keypoints were found in any image: lower features.contrast_threshold or the like")
+        if distinct < size:
+            raise InputError(
+                f"vocabulary.size={size}: there are only {distinct} distinct descriptors; "
+                f"allowed: 1 to {distinct}, or more images or features"
+            )
+        use_gpu = device == "cuda" and faiss.get_num_gpus() > 0
+        logger.info(
+            "vocabulary: k-means of %d descriptors into %d words on the %s",
+            len(sample), size, "GPU" if use_gpu else "CPU",
+        )  # fmt: skip
+        kmeans = _make_kmeans(faiss, sample.shape[1], parameters, use_gpu)
+        objective = float(kmeans.train(sample))
+        np.save(work / "centroids.npy", np.asarray(kmeans.centroids, dtype=np.float32))
+        plot_principal_components(work / "pca.png", sample, kmeans.centroids, seed)
+        return {
+            "num_words": size,
+            "num_sampled_descriptors": len(sample),
+            "mean_squared_distance": objective / len(sample),
+        }
+
+    return stage.run(make)
+
+
+def import_vocabulary(path: Path, store: Path) -> Path:
+    """Take over a vocabulary made elsewhere.
+
+    Args:
+        path: a ``.npy`` file of centroids, (size, descriptor_size), or a vocabulary artifact.
+        store: folder of artifacts.
+
+    Raises:
+        InputError: the file is missing or holds no finite two-dimensional array.
+    """
+    path = path / "centroids.npy" if path.is_dir() else path
+    try:
+        centroids = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"vocabulary.path={path}: not a .npy file of centroids ({error})") from None
+    if centroids.ndim != 2 or not len(centroids) or not np.isfinite(centroids).all():
+        raise InputError(
+            f"vocabulary.path={path}: expected finite centroids of shape (size, descriptor_size), "
+            f"found shape {centroids.shape}"
+        )
+    stage = Stage("vocabulary", f"imported{len(centroids)}", store, {}, {"file": fingerprint_file(path)})
+
+    def make(work: Path) -> dict[str, Any]:
+        np.save(work / "centroids.npy", centroids.astype(np.float32))
+        return {"num_words": len(centroids)}
+
+    return stage.run(make)
+
+
+def load_centroids(vocabulary: Path) -> NDArray[np.float32]:
+    """The centroids of a vocabulary artifact, (size, descriptor_size) float32."""
+    centroids: NDArray[np.float32] = np.load(vocabulary / "centroids.npy")
+    return centroids
+
+
+def assign_words(features: Path, vocabulary: Path, store: Path) -> Path:
+    """Find the visual word, the nearest centroid in Euclidean distance, of every keypoint.
+
+    The descriptors are streamed; a finished shard survives a kill.
+
+    Args:
+        features: artifact of the features stage.
+        vocabulary: artifact of the vocabulary stage.
+        store: folder of artifacts.
+
+    Returns:
+        The assignment artifact.
+
+    Raises:
+        InputError: faiss is missing, or the descriptors and the centroids differ in length.
+    """
+    inputs = {
+        "features": read_manifest(features)["fingerprint"],
+        "vocabulary": read_manifest(vocabulary)["fingerprint"],
+    }
+    stage = Stage("assignment", vocabulary.name.rsplit("-", 1)[0], store, {}, inputs, resumable=True)
+
+    def make(work: Path) -> dict[str, Any]:
+        faiss = import_faiss()
+        centroids = load_centroids(vocabulary)
+        found = FeatureStore.load(features)
+        index = faiss.IndexFlatL2(centroids.shape[1])
+        index.add(centroids)
+        with progress("assigning words", found.num_keypoints, "keypoint") as advance:
+            for shard, descriptors in enumerate(found.shards("descriptors")):
+                if descriptors.shape[1] != centroids.shape[1]:
+                    raise InputError(
+                        f"the vocabulary's centroids have {centroids.shape[1]} numbers, "
+                        f"the descriptors {descriptors.shape[1]}: they must be of one kind"
+                    )
+                path = work / _words_file(shard)
+                if not path.exists():
+                    _save_atomically(path, _nearest(index, descriptors))
+                advance(len(descriptors))
+        return {"num_keypoints": found.num_keypoints}
+
+    return stage.run(make)
+
+
+def load_assignment(assignment: Path, shard: int) -> NDArray[np.int32]:
+    """The visual word of each keypoint of one shard, (n,) int32, memory-mapped."""
+    words: NDArray[np.int32] = np.load(assignment / _words_file(shard), mmap_mode="r")
+    return words
+
+
+def sample_descriptors(features: FeatureStore, target: int, seed: int) -> NDArray[np.float32]:
+    """Draw about ``target`` descriptors, the same number from every image as far as it has them.
+
+    Returns:
+        (num_sampled, descriptor_size) float32, in the order of the images; all descriptors where
+        there are no more than ``target``.
+    """
+    counts = np.diff(features.offsets)
+    most_per_image = _share(counts, target)
+    parts = []
+    for shard, descriptors in enumerate(features.shards("descriptors")):
+        of_shard = counts[features.images["shard"].to_numpy() == shard]
+        rows = _choose(of_shard, most_per_image, np.random.default_rng([seed, shard]))
+        parts.append(descriptors[rows].astype(np.float32))
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def _share(counts: NDArray[np.int64], target: int) -> int:
+    """The largest number per image for which all together give at most ``target``, at least 1."""
+    low, high = 1, int(counts.max(initial=1))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if int(np.minimum(counts, middle).sum()) <= target:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _choose(counts: NDArray[np.int64], most: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of at most ``most`` keypoints of each image, of images laid end to end, ascending."""
+    image = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((generator.random(len(image)), image))
+    rank = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(order[rank < most])
+
+
+def count_distinct(descriptors: NDArray[np.float32], enough: int) -> int:
+    """How many different descriptors there are; counting stops soon after ``enough``."""
+    seen: set[bytes] = set()
+    for first in range(0, len(descriptors), _DESCRIPTORS_PER_BLOCK):
+        block = np.ascontiguousarray(descriptors[first : first + _DESCRIPTORS_PER_BLOCK])
+        seen.update(row.tobytes() for row in block)
+        if len(seen) >= enough:
+            break
+    return len(seen)
+
+
+def import_faiss() -> ModuleType:
+    """The faiss module.
+
+    Raises:
+        InputError: neither build of it is installed.
+    """
+    try:
+        import faiss
+    except ImportError:
+        raise InputError(
+            'faiss is not installed: pip install -e ".[cpu]", or pip install -e ".[gpu]" on a machine with a GPU'
+        ) from None
+    module: ModuleType = faiss
+    return module
+
+
+def _make_kmeans(faiss: ModuleType, dimensions: int, parameters: dict[str, Any], use_gpu: bool) -> Any:
+    methods = {
+        "random": faiss.ClusteringInitMethod_RANDOM,
+        "kmeans++": faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
+        "afk-mc2": faiss.ClusteringInitMethod_AFK_MC2,
+    }
+    return faiss.Kmeans(
+        dimensions,
+        parameters["size"],
+        niter=parameters["iterations"],
+        nredo=parameters["restarts"],
+        init_method=methods[parameters["initialisation"]],
+        seed=parameters["seed"],
+        gpu=use_gpu,
+        # The sample is drawn by image already: faiss must neither draw again nor warn that it is small.
+        max_points_per_centroid=2**31 - 1,
+        min_points_per_centroid=1,
+    )
+
+
+def _nearest(index: Any, descriptors: NDArray[Any]) -> NDArray[np.int32]:
+    words = np.empty(len(descriptors), dtype=np.int32)
+    for first in range(0, len(descriptors), _DESCRIPTORS_PER_BLOCK):
+        block = np.ascontiguousarray(descriptors[first : first + _DESCRIPTORS_PER_BLOCK], dtype=np.float32)
+        words[first : first + len(block)] = index.search(block, 1)[1][:, 0]
+    return words
+
+
+def _words_file(shard: int) -> str:
+    return f"words-{shard:05d}.npy"
+
+
+def _save_atomically(path: Path, array: NDArray[Any]) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("wb") as stream:
+        np.save(stream, array)
+    temporary.replace(path)
+
+
+def plot_principal_components(
+    path: Path, descriptors: NDArray[np.float32], centroids: NDArray[np.float32], seed: int
+) -> None:
+    """Save a plot of a sample of descriptors and all centroids in their first two principal components.
+
+    Args:
+        path: the PNG file to write.
+        descriptors: (num_descriptors, descriptor_size) float32.
+        centroids: (size, descriptor_size) float32.
+        seed: of the sample that is drawn.
+    """
+    from matplotlib.figure import Figure
+
+    rows = np.random.default_rng(seed).permutation(len(descriptors))[:_DESCRIPTORS_IN_PLOT]
+    sample = descriptors[np.sort(rows)].astype(np.float64)
+    mean = sample.mean(axis=0)
+    covariance = np.cov((sample - mean).T) if len(sample) > 1 else np.eye(sample.shape[1])
+    variances, axes = np.linalg.eigh(covariance)
+    plane = axes[:, ::-1][:, :2]
+    share = variances[::-1][:2].sum() / max(variances.sum(), 1e-12)
+    points, words = (sample - mean) @ plane, (centroids - mean) @ plane
+
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    plot = figure.add_subplot()
+    plot.scatter(points[:, 0], points[:, 1], s=1, color="#9aa5b1", linewidths=0, label=f"{len(points)} descriptors")
+    plot.scatter(words[:, 0], words[:, 1], s=5, color="#d1495b", linewidths=0, label=f"{len(words)} visual words")
+    plot.set_xlabel("first principal component")
+    plot.set_ylabel("second principal component")
+    plot.set_title(f"Descriptors and visual words ({share:.0%} of the variance)")
+    plot.legend(markerscale=3)
+    figure.savefig(path, dpi=120)

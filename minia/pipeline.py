@@ -1,0 +1,254 @@
+"""The mining pipeline: images -> features -> vocabulary -> words -> mining -> matching -> report.
+
+Each stage is a property that calls one function and gives the path of its artifact. Asking for a
+stage makes what it needs first, as far as the store does not hold it already, and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minia.data.images import list_catalogue, list_folder, simulate_images
+from minia.mining.feature_store import FeatureStore
+from minia.mining.features import extract_features
+from minia.mining.matching import MATCHES, match_structures
+from minia.mining.report import write_report
+from minia.mining.structures import STRUCTURES, import_structures, mine_structures
+from minia.mining.vocabulary import assign_words, build_vocabulary, import_faiss, import_vocabulary
+from minia.mining.words import count_words, import_listdb
+from minia.settings import (
+    STAGES,
+    FolderImages,
+    ListDBMining,
+    ListDBWords,
+    MineSettings,
+    SimulatedImages,
+    StoredFeatures,
+    StoredVocabulary,
+)
+from minia.stage import InputError, read_manifest, write_text_atomically
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One run's stages.
+
+    Attributes:
+        settings: what to do.
+        store: the folder of artifacts.
+    """
+
+    settings: MineSettings
+    store: Path
+
+    @functools.cached_property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``.
+
+        Raises:
+            InputError: CUDA is asked for and there is none.
+        """
+        available = torch.cuda.is_available()
+        if self.settings.device == "cuda" and not available:
+            raise InputError("device=cuda: this machine has no CUDA device that torch can use; allowed: cpu, auto")
+        return "cuda" if available and self.settings.device != "cpu" else "cpu"
+
+    @property
+    def num_workers(self) -> int:
+        """Processes to use."""
+        if self.settings.num_workers:
+            return self.settings.num_workers
+        # A batch job may own fewer cores than the machine has; not every system can tell.
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    @functools.cached_property
+    def images(self) -> Path:
+        """The table of images."""
+        chosen = self.settings.images
+        arguments = _arguments(chosen)
+        if isinstance(chosen, SimulatedImages):
+            seed, num_workers = self.settings.seed, self.num_workers
+            return simulate_images(self.store, seed=seed, num_workers=num_workers, **arguments)
+        arguments["folder"] = arguments.pop("dir")
+        if isinstance(chosen, FolderImages):
+            return list_folder(self.store, **arguments)
+        return list_catalogue(self.store, **arguments)
+
+    @functools.cached_property
+    def features(self) -> Path:
+        """The keypoints and descriptors of every image."""
+        chosen = self.settings.features
+        if isinstance(chosen, StoredFeatures):
+            FeatureStore.load(chosen.path)
+            return chosen.path
+        parameters = _arguments(chosen)
+        return extract_features(
+            self.images,
+            self.store,
+            kind=chosen.kind,
+            shard_images=parameters.pop("shard_images"),
+            parameters=parameters,
+            num_workers=self.num_workers,
+        )
+
+    @functools.cached_property
+    def vocabulary(self) -> Path:
+        """The visual words' centroids."""
+        chosen = self.settings.vocabulary
+        if isinstance(chosen, StoredVocabulary):
+            return import_vocabulary(chosen.path, self.store)
+        import_faiss()  # say that it is missing before the features take their time
+        return build_vocabulary(
+            self.features, self.store, seed=self.settings.seed, device=self.device, **_arguments(chosen)
+        )
+
+    @functools.cached_property
+    def assignment(self) -> Path:
+        """The visual word of every keypoint."""
+        vocabulary = self.vocabulary
+        return assign_words(self.features, vocabulary, self.store)
+
+    @functools.cached_property
+    def words(self) -> Path:
+        """The bag of words of every image."""
+        chosen = self.settings.words
+        if isinstance(chosen, ListDBWords):
+            return import_listdb(chosen.path, self.store)
+        assignment = self.assignment
+        return count_words(self.features, self.vocabulary, assignment, self.store, **_arguments(chosen))
+
+    @functools.cached_property
+    def mining(self) -> Path:
+        """The structures."""
+        chosen = self.settings.mining
+        if isinstance(chosen, ListDBMining):
+            return import_structures(chosen.path, self.store)
+        words = self.words
+        return mine_structures(words, self.store, seed=self.settings.seed, device=self.device, **_arguments(chosen))
+
+    @functools.cached_property
+    def matching(self) -> Path:
+        """The images that hold each structure."""
+        words = self.words
+        return match_structures(
+            words,
+            self.mining,
+            self.store,
+            features=self.features if self.has_keypoints else None,
+            assignment=self.assignment if self.has_keypoints else None,
+            **_arguments(self.settings.matching),
+        )
+
+    @functools.cached_property
+    def report(self) -> Path:
+        """The metrics and the page to browse."""
+        matching = self.matching
+        return write_report(
+            self.words,
+            self.mining,
+            matching,
+            self.store,
+            formula=self.settings.matching.formula,
+            seed=self.settings.seed,
+            num_skipped_images=self._num_skipped_images,
+            features=self.features if self.has_keypoints else None,
+            vocabulary=self.vocabulary if self.has_keypoints else None,
+            **_arguments(self.settings.report),
+        )
+
+    @property
+    def has_keypoints(self) -> bool:
+        """Whether the bags of words come from keypoints, not from a listdb file."""
+        return not isinstance(self.settings.words, ListDBWords)
+
+    @property
+    def _num_skipped_images(self) -> int:
+        """Files that the images stage left out."""
+        if not self.has_keypoints or isinstance(self.settings.features, StoredFeatures):
+            return 0
+        return int(read_manifest(self.images)["counts"]["num_skipped_images"])
+
+    def made(self, stage: str) -> list[Path]:
+        """The artifacts of a stage that this run has made or found so far."""
+        names = ["assignment", stage] if stage == "words" else [stage]
+        return [self.__dict__[name] for name in names if name in self.__dict__]
+
+
+def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str) -> dict[str, Any]:
+    """Run the stages that the settings ask for and leave their results in a folder.
+
+    The folder gets, each whole or not at all, ``config.yaml``, and as far as their stages ran
+    ``structures.txt``, ``matches.parquet``, ``report/`` and ``metrics.json``.
+
+    Args:
+        settings: what to do.
+        store: the folder of artifacts.
+        output: the run's folder.
+        resolved_config: text of ``config.yaml``.
+
+    Returns:
+        The content of ``metrics.json``: the report's metrics (or, without a report, the counts of
+        the stages' manifests), ``seconds_<stage>``, the time that making the stage's artifact took
+        (in this run or in the one that made it), and ``seconds_total``, of this run.
+    """
+    started = time.perf_counter()
+    pipeline = Pipeline(settings, store)
+    for stage in settings.stages:
+        getattr(pipeline, stage)
+    metrics = _metrics(pipeline)
+    metrics["seconds_total"] = round(time.perf_counter() - started, 3)
+    output.mkdir(parents=True, exist_ok=True)
+    _publish(pipeline, output)
+    write_text_atomically(output / "config.yaml", resolved_config)
+    write_text_atomically(output / METRICS, json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def _metrics(pipeline: Pipeline) -> dict[str, Any]:
+    """The counts of all stages, the report's metrics, and the seconds of each stage."""
+    metrics: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    for stage in STAGES:
+        manifests = [read_manifest(artifact) for artifact in pipeline.made(stage)]
+        if not manifests:
+            continue
+        counts = manifests[-1]["counts"]
+        metrics |= {name: count for name, count in counts.items() if isinstance(count, (int, float))}
+        seconds[f"seconds_{stage}"] = round(sum(manifest["seconds"] for manifest in manifests), 3)
+    for report in pipeline.made("report"):
+        metrics |= json.loads((report / METRICS).read_text(encoding="utf-8"))
+    return metrics | seconds
+
+
+def _publish(pipeline: Pipeline, output: Path) -> None:
+    """Copy what other tools read from the store to the run's folder, each whole or not at all."""
+    for stage, name in (("mining", STRUCTURES), ("matching", MATCHES)):
+        for artifact in pipeline.made(stage):
+            temporary = output / f".{name}.part"
+            shutil.copyfile(artifact / name, temporary)
+            temporary.replace(output / name)
+    for artifact in pipeline.made("report"):
+        temporary, target = output / ".report.part", output / "report"
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(artifact, temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.replace(target)
+
+
+def _arguments(chosen: Any) -> dict[str, Any]:
+    """A choice's settings as keyword arguments of its stage."""
+    arguments = {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}
+    del arguments["kind"]
+    return arguments

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from conftest import SIFT, draw_blobs
+
+from minia.models.background import foreground_mask
+from minia.models.extractors import SIFTExtractor, build_extractor
+from minia.stage import InputError
+
+
+def test_feature_dict_has_the_promised_shapes_and_types() -> None:
+    features = build_extractor("sift", SIFT).extract(draw_blobs(0, width=120, height=80))
+    number = len(features["scores"])
+    assert number > 5
+    assert features["keypoints"].shape == (number, 2)
+    assert features["sizes"].shape == (number,)
+    assert features["descriptors"].shape == (number, 128)
+    assert features["image_size"].tolist() == [120, 80]
+    for name in ("keypoints", "sizes", "scores", "descriptors"):
+        assert features[name].dtype == np.float32  # type: ignore[literal-required]
+    assert np.all(np.diff(features["scores"]) <= 0)
+
+
+def test_keypoints_lie_on_the_centres_of_blobs() -> None:
+    rows, columns = np.mgrid[:200, :200]
+    image = np.zeros((200, 200))
+    centres = [(50.0, 60.0), (120.25, 140.5), (150.5, 40.75)]
+    for (x, y), sigma in zip(centres, (3, 5, 8), strict=True):
+        image += 200 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+    grey = np.clip(image, 0, 255).astype(np.uint8)
+    found = build_extractor("sift", SIFT).extract(np.repeat(grey[:, :, None], 3, axis=2))["keypoints"]
+    for centre in centres:
+        assert np.abs(found - centre).max(axis=1).min() < 0.15
+
+
+def test_image_without_keypoints_is_legal() -> None:
+    features = build_extractor("sift", SIFT | {"background_mask": True}).extract(np.zeros((64, 64, 3), np.uint8))
+    assert features["keypoints"].shape == (0, 2)
+    assert features["descriptors"].shape == (0, 128)
+
+
+def test_root_sift_is_of_unit_length_and_plain_sift_whole_numbers() -> None:
+    image = draw_blobs(1)
+    root = SIFTExtractor(**SIFT).extract(image)["descriptors"]
+    plain_extractor = SIFTExtractor(**SIFT | {"root_sift": False})
+    plain = plain_extractor.extract(image)["descriptors"]
+    assert np.allclose(np.linalg.norm(root, axis=1), 1, atol=1e-5)
+    assert plain_extractor.descriptor_dtype == "uint8"
+    assert np.array_equal(plain, plain.astype(np.uint8))
+    assert np.allclose(root**2, plain / plain.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+def test_num_features_keeps_the_strongest() -> None:
+    image = draw_blobs(2)
+    everything = SIFTExtractor(**SIFT).extract(image)
+    best = SIFTExtractor(**SIFT | {"num_features": 5}).extract(image)
+    assert np.array_equal(best["scores"], everything["scores"][:5])
+
+
+def test_background_mask_keeps_objects_only() -> None:
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[:200, :200]
+    image = generator.normal(4, 2, (200, 200)) + 150 * np.exp(-((columns - 60) ** 2 + (rows - 90) ** 2) / (2 * 12**2))
+    image += 20 * (generator.random((200, 200)) > 0.99)  # single bright pixels: noise, not objects
+    rgb = np.repeat(np.clip(image, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    mask = foreground_mask(rgb)
+    assert mask[90, 60]
+    assert not mask[10:40, 120:].any()
+    sensitive = SIFT | {"contrast_threshold": 0.002}
+    masked = SIFTExtractor(**sensitive | {"background_mask": True}).extract(rgb)["keypoints"]
+    everything = SIFTExtractor(**sensitive).extract(rgb)["keypoints"]
+    assert 0 < len(masked) < len(everything)
+    assert np.hypot(masked[:, 0] - 60, masked[:, 1] - 90).max() < 60
+
+
+def test_surf_says_in_one_line_that_it_is_missing() -> None:
+    parameters = {
+        "num_features": 0,
+        "hessian_threshold": 100.0,
+        "octaves": 4,
+        "octave_layers": 3,
+        "extended": False,
+        "upright": False,
+        "background_mask": False,
+    }
+    try:
+        cv2.xfeatures2d.SURF.create(100)
+    except (AttributeError, cv2.error):
+        with pytest.raises(InputError, match="built without SURF"):
+            build_extractor("surf", parameters)
+    else:
+        assert build_extractor("surf", parameters).extract(draw_blobs(0))["descriptors"].shape[1] == 64

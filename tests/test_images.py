@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import draw_blobs, write_images
+from PIL import Image
+
+from minia.data.images import (
+    ImageTable,
+    UnreadableImageError,
+    fit_sides,
+    list_catalogue,
+    list_folder,
+    read_image,
+)
+from minia.stage import InputError, read_manifest
+
+LIMITS = {"min_side": 0, "max_side": 0}
+COLUMNS = {"id_column": "id", "path_column": "path", "label_column": "kind"}
+
+
+def folder_table(store: Path, folder: Path, labels: Path | None = None) -> ImageTable:
+    return ImageTable.load(list_folder(store, folder=folder, labels=labels, label_column="label", **LIMITS))
+
+
+def test_folder_is_searched_with_its_subfolders_in_sorted_order(tmp_path: Path, image_folder: Path) -> None:
+    found = folder_table(tmp_path, image_folder, image_folder / "labels.csv")
+    assert list(found.table["image"]) == sorted(found.table["image"])
+    assert len(found.table) == 12
+    assert dict(found.table["label"].value_counts()) == {"a": 6, "b": 6}
+    assert found.path(0).is_file()
+
+
+def test_empty_and_hidden_files_are_left_out_and_named(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 3)
+    (folder / "empty.JPG").write_bytes(b"")
+    (folder / ".hidden.png").write_bytes(b"x")
+    (folder / "notes.txt").write_text("not an image")
+    artifact = list_folder(tmp_path, folder=folder, labels=None, label_column="label", **LIMITS)
+    counts = read_manifest(artifact)["counts"]
+    assert counts["num_images"] == 3
+    assert counts["num_skipped_images"] == 1
+    assert counts["skipped_images"] == ["empty.JPG: empty file"]
+
+
+@pytest.mark.parametrize("content", [None, "notes.txt"])
+def test_folder_without_images_is_an_error(tmp_path: Path, content: str | None) -> None:
+    (tmp_path / "images").mkdir()
+    if content:
+        (tmp_path / "images" / content).write_text("x")
+    with pytest.raises(InputError, match="holds no images"):
+        folder_table(tmp_path, tmp_path / "images")
+
+
+def test_label_file_must_have_its_columns_and_name_some_image(tmp_path: Path, image_folder: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("name,label\nx,y\n")
+    with pytest.raises(InputError, match="no column image; it has name, label"):
+        folder_table(tmp_path, image_folder, labels)
+    labels.write_text("image,label\nx,y\n")
+    with pytest.raises(InputError, match="names none of the 12 images"):
+        folder_table(tmp_path, image_folder, labels)
+
+
+def test_changed_image_makes_another_artifact(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 2)
+    arguments = {"folder": folder, "labels": None, "label_column": "label", **LIMITS}
+    before = list_folder(tmp_path, **arguments)
+    assert list_folder(tmp_path, **arguments) == before
+    os.utime(folder / "image000.png", ns=(1, 1))
+    assert list_folder(tmp_path, **arguments) != before
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
+def test_catalogue_in_any_order_gives_the_same_table(tmp_path: Path, image_folder: Path, suffix: str) -> None:
+    paths = sorted(image_folder.glob("*.png"))
+    catalogue = pd.DataFrame({"id": [path.stem for path in paths], "path": [path.name for path in paths], "kind": "x"})
+    tables = []
+    for number, rows in enumerate((catalogue, catalogue.sample(frac=1, random_state=1))):
+        path = tmp_path / f"catalogue{number}{suffix}"
+        if suffix == ".parquet":
+            rows.to_parquet(path)
+        else:
+            rows.to_csv(path, index=False)
+        artifact = list_catalogue(tmp_path, path=path, folder=image_folder, **COLUMNS, **LIMITS)
+        tables.append((artifact / "images.parquet").read_bytes())
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,file,kind\n1,a.png,x\n", "no column path; it has id, file, kind"),
+        ("id,path,kind\n1,image000.png,x\n1,image002.png,x\n", "repeats 1"),
+        ("id,path,kind\n1,,x\n", "row 1 has no id or no path"),
+        ("id,path,kind\n1,missing.png,x\n", "none of the 1 images can be read, first 1: no such file"),
+    ],
+)
+def test_bad_catalogue_is_an_error(tmp_path: Path, image_folder: Path, text: str, message: str) -> None:
+    path = tmp_path / "catalogue.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        list_catalogue(tmp_path, path=path, folder=image_folder, **COLUMNS, **LIMITS)
+
+
+def test_missing_file_of_a_catalogue_is_skipped_and_counted(tmp_path: Path, image_folder: Path) -> None:
+    path = tmp_path / "catalogue.csv"
+    path.write_text("id,path,kind\n1,image000.png,x\n2,missing.png,x\n")
+    artifact = list_catalogue(tmp_path, path=path, folder=image_folder, **COLUMNS, **LIMITS)
+    assert read_manifest(artifact)["counts"]["skipped_images"] == ["2: no such file"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1"])
+def test_any_colour_mode_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "image.tif"
+    image = Image.fromarray(draw_blobs(0)).convert(mode)
+    image.save(path if mode != "LA" else (path := tmp_path / "image.png"))
+    read = read_image(path)
+    assert read.shape == (96, 96, 3)
+    assert read.dtype == np.uint8
+    assert read.max() > 100
+
+
+def test_sixteen_bit_images_keep_their_grey_levels(tmp_path: Path) -> None:
+    grey = draw_blobs(0)[:, :, 0]
+    cv2.imwrite(str(tmp_path / "image.png"), grey.astype(np.uint16) * 257)
+    assert np.array_equal(read_image(tmp_path / "image.png")[:, :, 1], grey)
+
+
+@pytest.mark.parametrize("cut", [0, 20, 0.5, 0.97])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+def test_truncated_files_are_unreadable(tmp_path: Path, suffix: str, cut: float) -> None:
+    path = tmp_path / f"image{suffix}"
+    cv2.imwrite(str(path), draw_blobs(0))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(cut if cut >= 1 else cut * len(data))])
+    with pytest.raises(UnreadableImageError):
+        read_image(path)
+
+
+def test_fit_sides_keeps_the_aspect_and_the_limits() -> None:
+    image = np.zeros((50, 100, 3), np.uint8)
+    assert fit_sides(image, 0, 0) is image
+    assert fit_sides(image, 50, 100) is image
+    assert fit_sides(image, 200, 0).shape == (200, 400, 3)
+    assert fit_sides(image, 0, 40).shape == (20, 40, 3)
+    assert fit_sides(image, 200, 300).shape == (150, 300, 3)

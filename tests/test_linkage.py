@@ -1,0 +1,138 @@
+"""Linkage of mined sets: the overlap rule, duplicates, planted structures, the reference's recall."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from planted import planted_corpus, read_corpus, read_truth, score
+
+from minia.mining.linkage import _PURPOSE, cluster_sets, unique_sets
+from minia.mining.listdb import ListDB, offsets_of
+from minia.mining.minhash import TupleTables, mine_cooccurring_sets
+from minia.stage import InputError
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny tensors gain nothing from threads, and wait long for them where the cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def structures_as_dictionaries(db: ListDB) -> list[dict[int, int]]:
+    bounds = zip(db.offsets[:-1], db.offsets[1:], strict=True)
+    return [dict(zip(db.items[a:b].tolist(), db.frequencies[a:b].tolist(), strict=True)) for a, b in bounds]
+
+
+@pytest.mark.parametrize(("shared", "linked"), [(6, False), (7, False), (8, True)])
+def test_overlap_must_exceed_the_threshold(shared, linked):
+    sets = ListDB.from_lists([range(10), [*range(shared), *range(20, 30 - shared)]])
+    structures = cluster_sets(sets, overlap=0.7, min_cluster_size=2)
+    assert structures.num_lists == int(linked)
+
+
+def test_overlap_is_relative_to_the_smaller_set():
+    sets = ListDB.from_lists([range(12), [0, 1, 2], [3, 4, 5, 20], [6, 7, 20, 21]])
+    structures = cluster_sets(sets, num_tuples=2000)  # 3 of 3 and 3 of 4 link, 2 of 4 does not
+    assert structures_as_dictionaries(structures) == [
+        dict.fromkeys([0, 1, 2, 3, 4, 5], 2) | dict.fromkeys([6, 7, 8, 9, 10, 11, 20], 1)
+    ]
+
+
+def test_duplicates_count():
+    sets = ListDB.from_lists([[4, 5, 6], [0, 1, 2], [4, 5, 6], [0, 1, 2], [4, 5, 6], [7, 8, 9]])
+    assert structures_as_dictionaries(cluster_sets(sets)) == [{4: 3, 5: 3, 6: 3}]
+    assert structures_as_dictionaries(cluster_sets(sets, min_cluster_size=2)) == [
+        {4: 3, 5: 3, 6: 3},
+        {0: 2, 1: 2, 2: 2},
+    ]
+    assert cluster_sets(sets, min_cluster_size=1).num_lists == 3
+
+
+def test_unique_sets():
+    sets = ListDB.from_lists([[1, 2, 3], [5, 6], [3, 2, 1], [], [0, 1, 2], [6, 5], [1, 2, 3], [7]], num_items=300)
+    distinct, copies = unique_sets(sets)
+    assert [words.tolist() for words in distinct] == [[1, 2, 3], [0, 1, 2], [5, 6], [7]]
+    assert copies.tolist() == [3, 1, 2, 1]
+
+
+def plain_clusters(sets: ListDB, num_tuples: int, seed: int) -> set[frozenset[tuple[int, int]]]:
+    """The same rule without de-duplication, blocks or skipping: every leader pair, one after another."""
+    groups = {index: {index} for index in range(sets.num_lists)}
+    words = [set(items.tolist()) for items in sets]
+    tables = TupleTables(sets, tuple_size=3, seed=seed, purpose=_PURPOSE)
+    for table in range(num_tuples):
+        buckets = tables.buckets(table, table + 1, 2)
+        for bucket in np.split(buckets.members, offsets_of(buckets.sizes)[1:-1]):
+            for leader, other in ((bucket[0], other) for other in bucket[1:]):
+                shared = len(words[leader] & words[other])
+                if groups[leader] is not groups[other] and shared / min(len(words[leader]), len(words[other])) > 0.7:
+                    groups[leader] |= groups[other]
+                    groups.update(dict.fromkeys(groups[other], groups[leader]))
+    merged = {id(group): group for group in groups.values() if len(group) >= 3}.values()
+    counts = [np.unique(np.concatenate([sets[index] for index in group]), return_counts=True) for group in merged]
+    return {frozenset(zip(items.tolist(), count.tolist(), strict=True)) for items, count in counts}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_same_clusters_as_the_plain_rule_with_all_duplicates(seed):
+    bags, _ = planted_corpus(seed, num_images=800, num_words=500, num_sets=8)
+    sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=120, min_set_size=3, seed=seed)
+    assert unique_sets(sets)[0].num_lists < sets.num_lists  # there are duplicates
+    structures = cluster_sets(sets, num_tuples=60, seed=seed)
+    found = {frozenset(entries.items()) for entries in structures_as_dictionaries(structures)}
+    assert len(found) == structures.num_lists > 3
+    assert found == plain_clusters(sets, 60, seed)
+
+
+def test_copies_of_all_sets_only_multiply_the_frequencies():
+    bags, _ = planted_corpus(4, num_images=800, num_words=500, num_sets=8)
+    sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=120, min_set_size=3)
+    once = cluster_sets(sets, min_cluster_size=2)
+    thrice = cluster_sets(sets.select(np.arange(sets.num_lists).repeat(3)), min_cluster_size=6)
+    assert once.num_lists > 3
+    assert np.array_equal(once.offsets, thrice.offsets) and np.array_equal(once.items, thrice.items)
+    assert np.array_equal(3 * once.frequencies, thrice.frequencies)
+
+
+def test_form_of_the_structures():
+    bags, _ = planted_corpus(5)
+    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=200, min_set_size=3)
+    structures = cluster_sets(sets)
+    assert structures.num_items == bags.num_items and structures.num_lists > 5
+    for index, words in enumerate(structures):
+        frequencies = structures.frequencies[structures.offsets[index] : structures.offsets[index + 1]]
+        order = np.lexsort((words, -frequencies))
+        assert np.array_equal(order, np.arange(len(words)))
+    assert cluster_sets(sets) == structures
+    one_less = cluster_sets(sets, min_cluster_size=4)
+    assert one_less == structures.select(np.arange(one_less.num_lists))  # the smallest come last
+
+
+@pytest.mark.parametrize("change", [{"overlap": 1.0}, {"overlap": -0.1}, {"tuple_size": 0}, {"num_tuples": 0}])
+def test_settings_that_are_refused(change):
+    with pytest.raises(InputError):
+        cluster_sets(ListDB.from_lists([[0, 1, 2]]), **change)
+
+
+@pytest.mark.parametrize(
+    ("name", "recall", "precision", "spread", "seeds"),
+    [  # of the reference over 8 seeds, with the standard deviation of one run
+        ("planted_small", 0.78, 0.81, 0.12, 6),
+        ("planted_flat", 0.95, 0.98, 0.06, 6),
+        ("planted_large", 0.995, 0.995, 0.01, 1),
+    ],
+)
+def test_planted_sets_are_found_as_by_the_reference(shared_data, tmp_path, name, recall, precision, spread, seeds):
+    folder = shared_data / "smh"
+    bags, truth = read_corpus(folder, name, tmp_path), read_truth(folder, name)
+    scores = []
+    for seed in range(seeds):
+        sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=252, min_set_size=3, seed=seed)
+        scores.append(score(cluster_sets(sets, seed=seed), truth))
+    margin = 3 * spread * np.sqrt(1 / seeds + 1 / 8)  # of the difference of two means
+    assert np.mean([one.recall for one in scores]) > recall - margin
+    assert np.mean([one.precision for one in scores]) > precision - margin

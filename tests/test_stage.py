@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from minia.stage import InputError, Stage, fingerprint, read_manifest
+
+
+def make_number(work: Path) -> dict[str, int]:
+    (work / "number.txt").write_text("7")
+    return {"numbers": 1}
+
+
+def test_artifact_is_made_once_and_its_manifest_says_how(tmp_path: Path) -> None:
+    calls = []
+
+    def make(work: Path) -> dict[str, int]:
+        calls.append(work)
+        return make_number(work)
+
+    stage = Stage("count", "seven", tmp_path, {"size": 7}, {"images": "abc"})
+    first, second = stage.run(make), stage.run(make)
+    assert first == second == stage.path
+    assert len(calls) == 1
+    manifest = read_manifest(first)
+    assert manifest["parameters"] == {"size": 7}
+    assert manifest["inputs"] == {"images": "abc"}
+    assert manifest["counts"] == {"numbers": 1}
+    assert manifest["seconds"] >= 0
+    assert "python" in manifest["versions"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "inputs"), [({"size": 8}, {"images": "abc"}), ({"size": 7}, {"images": "abd"}), ({}, {})]
+)
+def test_other_settings_or_inputs_make_another_artifact(
+    tmp_path: Path, parameters: dict[str, int], inputs: dict[str, str]
+) -> None:
+    stage = Stage("count", "seven", tmp_path, {"size": 7}, {"images": "abc"})
+    assert Stage("count", "seven", tmp_path, parameters, inputs).path != stage.path
+
+
+def test_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+
+
+def test_failed_stage_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
+    stage = Stage("count", "seven", tmp_path, {})
+
+    def fail(work: Path) -> dict[str, int]:
+        make_number(work)
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError):
+        stage.run(fail)
+    assert not stage.done
+    assert [path.name for path in (tmp_path / "count").iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_resumable_stage_finds_the_finished_parts_of_a_killed_run(tmp_path: Path) -> None:
+    stage = Stage("count", "seven", tmp_path, {}, resumable=True)
+
+    def fail(work: Path) -> dict[str, int]:
+        (work / "part").write_text("done")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(fail)
+    assert not stage.done
+
+    def finish(work: Path) -> dict[str, int]:
+        return {"found": len((work / "part").read_text())}
+
+    assert read_manifest(stage.run(finish))["counts"] == {"found": 4}
+
+
+def test_unusable_input_clears_even_a_resumable_stage(tmp_path: Path) -> None:
+    stage = Stage("count", "seven", tmp_path, {}, resumable=True)
+
+    def fail(work: Path) -> dict[str, int]:
+        make_number(work)
+        raise InputError("no")
+
+    with pytest.raises(InputError):
+        stage.run(fail)
+    assert not any(path.is_dir() for path in (tmp_path / "count").iterdir())
+
+
+def _make_slowly(store: str) -> None:
+    def make(work: Path) -> dict[str, int]:
+        with (Path(store) / "calls").open("a") as calls:
+            calls.write("x")
+        time.sleep(1.0)
+        return make_number(work)
+
+    Stage("count", "seven", Path(store), {}).run(make)
+
+
+def test_two_processes_make_the_same_artifact_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_make_slowly, args=(str(tmp_path),)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert (tmp_path / "calls").read_text() == "x"
+    assert json.loads((Stage("count", "seven", tmp_path, {}).path / "manifest.json").read_text())
+
+
+def test_manifest_of_nothing_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a finished artifact"):
+        read_manifest(tmp_path / "missing")

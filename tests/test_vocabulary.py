@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SIFT
+from test_features import extract, folder_images
+
+from minia.mining.feature_store import FeatureStore
+from minia.mining.vocabulary import (
+    assign_words,
+    build_vocabulary,
+    import_vocabulary,
+    load_assignment,
+    load_centroids,
+    sample_descriptors,
+)
+from minia.stage import InputError, read_manifest
+
+KMEANS: dict[str, Any] = {
+    "size": 12,
+    "iterations": 10,
+    "restarts": 1,
+    "initialisation": "afk-mc2",
+    "points_per_word": 256,
+    "seed": 0,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def features(store: Path, image_folder: Path) -> Path:
+    return extract(folder_images(store, image_folder), store)
+
+
+def all_descriptors(features: Path) -> np.ndarray:
+    return np.concatenate(list(FeatureStore.load(features).shards("descriptors"))).astype(np.float32)
+
+
+@pytest.mark.parametrize("initialisation", ["random", "kmeans++", "afk-mc2"])
+def test_words_are_the_nearest_centroids(features: Path, store: Path, initialisation: str) -> None:
+    vocabulary = build_vocabulary(features, store, **KMEANS | {"initialisation": initialisation})
+    centroids = load_centroids(vocabulary)
+    assert centroids.shape == (12, 128)
+    assignment = assign_words(features, vocabulary, store)
+    words = np.concatenate([load_assignment(assignment, shard) for shard in range(3)])
+    descriptors = all_descriptors(features)
+    distances = ((descriptors[:, None] - centroids) ** 2).sum(axis=2)
+    assert np.allclose(distances[np.arange(len(words)), words], distances.min(axis=1), atol=1e-5)
+    assert (vocabulary / "pca.png").stat().st_size > 5000
+
+
+def test_kmeans_lowers_the_distances(features: Path, store: Path) -> None:
+    objectives = [
+        read_manifest(build_vocabulary(features, store, **KMEANS | change))["counts"]["mean_squared_distance"]
+        for change in ({"iterations": 1}, {"iterations": 20}, {"size": 40, "iterations": 20})
+    ]
+    assert objectives[0] > objectives[1] > objectives[2]
+
+
+def test_same_seed_same_bytes(features: Path, tmp_path: Path) -> None:
+    def centroids(store: str, seed: int) -> bytes:
+        vocabulary = build_vocabulary(features, tmp_path / store, **KMEANS | {"seed": seed})
+        return (vocabulary / "centroids.npy").read_bytes()
+
+    assert centroids("one", 0) == centroids("two", 0) != centroids("one", 1)
+
+
+def test_fewer_distinct_descriptors_than_words_gives_both_numbers(features: Path, store: Path) -> None:
+    distinct = len(np.unique(all_descriptors(features), axis=0))
+    with pytest.raises(InputError, match=f"vocabulary.size=100000: there are only {distinct} distinct descriptors"):
+        build_vocabulary(features, store, **KMEANS | {"size": 100_000})
+    assert len(load_centroids(build_vocabulary(features, store, **KMEANS | {"size": distinct}))) == distinct
+
+
+def test_sample_takes_the_same_number_from_every_image(features: Path) -> None:
+    found = FeatureStore.load(features)
+    counts = np.diff(found.offsets)
+    sample = sample_descriptors(found, 60, seed=0)
+    assert len(sample) <= 60
+    assert len(sample) == np.minimum(counts, 60 // np.count_nonzero(counts)).sum()
+    assert np.array_equal(sample, sample_descriptors(found, 60, seed=0))
+    assert not np.array_equal(sample, sample_descriptors(found, 60, seed=1))
+    assert np.array_equal(sample_descriptors(found, 10**9, seed=0), all_descriptors(features))
+
+
+def test_no_keypoints_at_all_is_an_error(tmp_path: Path, image_folder: Path) -> None:
+    nothing = SIFT | {"contrast_threshold": 10.0}
+    features = extract(folder_images(tmp_path, image_folder), tmp_path, parameters=nothing)
+    with pytest.raises(InputError, match="no keypoints were found in any image"):
+        build_vocabulary(features, tmp_path, **KMEANS)
+
+
+def test_vocabulary_made_elsewhere(features: Path, tmp_path: Path) -> None:
+    centroids = np.random.default_rng(0).random((7, 128))
+    np.save(tmp_path / "mine.npy", centroids)
+    vocabulary = import_vocabulary(tmp_path / "mine.npy", tmp_path)
+    assert np.array_equal(load_centroids(vocabulary), centroids.astype(np.float32))
+    assert load_centroids(import_vocabulary(vocabulary, tmp_path)).shape == (7, 128)
+    assert load_assignment(assign_words(features, vocabulary, tmp_path), 0).max() < 7
+
+
+@pytest.mark.parametrize("array", [np.zeros(5), np.full((3, 128), np.nan), np.array(["a", "b"], dtype=object)])
+def test_bad_vocabulary_file_is_an_error(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "bad.npy", array, allow_pickle=True)
+    with pytest.raises(InputError, match=r"vocabulary.path=.*bad.npy"):
+        import_vocabulary(tmp_path / "bad.npy", tmp_path)
+
+
+def test_vocabulary_of_other_descriptors_is_an_error(features: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "surf.npy", np.random.default_rng(0).random((7, 64)))
+    with pytest.raises(InputError, match="64 numbers, the descriptors 128"):
+        assign_words(features, import_vocabulary(tmp_path / "surf.npy", tmp_path), tmp_path)
+
+
+def test_missing_faiss_names_the_two_commands(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_import = builtins.__import__
+
+    def without_faiss(name: str, *rest: Any) -> Any:
+        if name == "faiss":
+            raise ImportError
+        return real_import(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_faiss)
+    with pytest.raises(InputError, match=r'pip install -e "\.\[cpu\]", or pip install -e "\.\[gpu\]"'):
+        build_vocabulary(features, tmp_path, **KMEANS)
