@@ -174,9 +174,16 @@ class Pipeline:
         return not isinstance(self.settings.words, ListDBWords)
 
     @property
+    def superseded(self) -> set[str]:
+        """Stages that have nothing to do, because what they would lead to was made elsewhere."""
+        if not self.has_keypoints:
+            return {"images", "features", "vocabulary"}
+        return {"images"} if isinstance(self.settings.features, StoredFeatures) else set()
+
+    @property
     def _num_skipped_images(self) -> int:
         """Files that the images stage left out."""
-        if not self.has_keypoints or isinstance(self.settings.features, StoredFeatures):
+        if "images" in self.superseded:
             return 0
         return int(read_manifest(self.images)["counts"]["num_skipped_images"])
 
@@ -206,7 +213,8 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
     started = time.perf_counter()
     pipeline = Pipeline(settings, store)
     for stage in settings.stages:
-        getattr(pipeline, stage)
+        if stage not in pipeline.superseded:
+            getattr(pipeline, stage)
     metrics = _metrics(pipeline)
     metrics["seconds_total"] = round(time.perf_counter() - started, 3)
     output.mkdir(parents=True, exist_ok=True)

@@ -193,6 +193,10 @@ class SMHMining:
     cluster_tuple_size: Annotated[int, Range(1, 16)]
     cluster_num_tuples: Count
 
+    def __post_init__(self) -> None:
+        if self.num_tuples is None and self.similarity_threshold is None:
+            raise InputError("mining.num_tuples=null: then mining.similarity_threshold must be given")
+
 
 @dataclass(frozen=True)
 class ListDBMining:

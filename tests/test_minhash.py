@@ -10,7 +10,7 @@ import pytest
 import torch
 from planted import bags_from_pairs, planted_corpus, read_corpus
 
-from minia.mining import minhash
+from minia.mining import minhash, minima
 from minia.mining.linkage import cluster_sets
 from minia.mining.listdb import ListDB, read_listdb, read_weights
 from minia.mining.minhash import (
@@ -125,7 +125,9 @@ def test_same_seed_same_sets_whatever_the_threads_and_blocks(monkeypatch):
     assert mine_cooccurring_sets(bags, seed=7, **settings) == sets
 
 
-def test_kernels_agree_bit_for_bit():
+@pytest.mark.parametrize("elements_in_cache", [4096, 700, 37])
+def test_kernels_agree_bit_for_bit(monkeypatch, elements_in_cache):
+    monkeypatch.setattr(minima, "_ELEMENTS_IN_CACHE", elements_in_cache)
     bags = similar_words(1, num_words=40, num_images=5000)  # lists longer than a piece of the gather kernel
     words = bags.transpose()
     random = np.random.default_rng(0)

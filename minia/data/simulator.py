@@ -120,7 +120,7 @@ def _edge_on_disk(parameters: GalaxyParameters, u: Array, v: Array, rng: np.rand
     disk = along * k1(along) * np.cosh(np.clip(bent / height, -20, 20)) ** -2.0 * lopsided
     disk *= _clumps(len(u), parameters.clumpiness, rng) / (1.0 + np.exp((along - 4.0) * 2.5))
     light = share(disk, 1.0) * colour(parameters.disk_colour)
-    light += share(_knots(disk, 1.0, rng), 0.6 * parameters.clumpiness**2 * 2.0) * colour(parameters.arm_colour)
+    light += share(_knots(disk, 1.0, rng), 1.2 * parameters.clumpiness**2) * colour(parameters.arm_colour)
     tilt = rng.normal(0.0, 0.35) * height  # a disk not quite from the side shows its lane off the middle
     lane = parameters.dust * np.exp(-0.5 * ((bent - tilt) / (0.45 * height)) ** 2) / (1.0 + (along / 3.0) ** 4)
     return np.asarray(light * _extinction(lane))
@@ -163,7 +163,7 @@ def _bar_light(parameters: GalaxyParameters, u: Array, v: Array) -> Array:
     turn = math.radians(parameters.bar_angle)
     along = np.abs(u * math.cos(turn) + v * math.sin(turn)) / parameters.bar_length
     across = np.abs(v * math.cos(turn) - u * math.sin(turn)) / (0.28 * parameters.bar_length)
-    return np.asarray(np.exp(-((along**3.0 + across**2.0) ** 1.0) * 1.5))
+    return np.asarray(np.exp(-1.5 * (along**3.0 + across**2.0)))
 
 
 def _spiral_arms(

@@ -14,19 +14,14 @@ processes changes it, and classes take turns, so any prefix is balanced.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from minia.data.galaxy_parameters import GalaxyParameters
 from minia.data.galaxy_zoo import CATALOGUE_COLUMNS, CATALOGUE_FILE, CLASSES, MAPPING_COLUMNS, MAPPING_FILE
@@ -34,6 +29,7 @@ from minia.data.simulator import CUTOUT_SIZE, draw_parameters, render_galaxy
 from minia.data.votes import Value, Votes, draw_votes
 from minia.progress import progress
 from minia.stage import InputError, write_text_atomically
+from minia.workers import map_in_order
 
 IMAGE_FOLDER = "images"
 TRUTH_FILE = "truth.csv"
@@ -109,8 +105,7 @@ def write_survey(folder: Path, *, num_images: int, image_size: int, seed: int, n
     work = partial(_draw_galaxies, folder=folder, image_size=image_size, seed=seed)
     rows: list[_Rows] = []
     with progress("simulating", num_images, "image") as advance:
-        results = _in_process(work, tasks) if num_workers == 1 else _in_processes(work, tasks, num_workers)
-        for finished in results:
+        for finished in map_in_order(work, tasks, num_workers):
             rows.extend(finished)
             advance(len(finished))
     _write_table(folder / CATALOGUE_FILE, CATALOGUE_COLUMNS, [row.catalogue for row in sorted(rows, key=_objid)])
@@ -128,38 +123,6 @@ def _check(**limits: tuple[int, int]) -> None:
     for name, (value, smallest) in limits.items():
         if value < smallest:
             raise InputError(f"{name} is {value}; it must be at least {smallest}")
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Keep numeric libraries to one thread: the galaxies are what is done in parallel."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        with threadpool_limits(limits=1):
-            yield
-    finally:
-        cv2.setNumThreads(threads)
-
-
-def _limit_threads() -> None:
-    cv2.setNumThreads(1)
-    threadpool_limits(limits=1)
-
-
-def _in_process(work: partial[list[_Rows]], tasks: list[range]) -> Iterator[list[_Rows]]:
-    with _single_threaded():
-        yield from map(work, tasks)
-
-
-def _in_processes(work: partial[list[_Rows]], tasks: list[range], num_workers: int) -> Iterator[list[_Rows]]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=context, initializer=_limit_threads) as pool:
-        try:
-            yield from pool.map(work, tasks)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _draw_galaxies(indices: range, *, folder: Path, image_size: int, seed: int) -> list[_Rows]:

@@ -142,18 +142,16 @@ def _sort_keys(block: scipy.sparse.csr_matrix, generator: np.random.Generator) -
 
     Args:
         block: (block length, num_structures) float32.
-        generator: draws a number for each overlap above 0.
+        generator: draws the random bits.
 
     Returns:
         (num_structures, block length) uint64.
     """
-    by_structure = scipy.sparse.csr_matrix(block.T)
-    bits = by_structure.data.astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)
-    by_structure_keys = np.zeros(by_structure.shape, dtype=np.uint64)
-    row = np.repeat(np.arange(by_structure.shape[0]), np.diff(by_structure.indptr))
-    random = generator.integers(0, 1 << 32, len(bits), dtype=np.uint64)
-    by_structure_keys[row, by_structure.indices] = np.where(bits > 0, bits | random, np.uint64(0))
-    return by_structure_keys
+    overlaps = np.ascontiguousarray(block.toarray().T.astype(np.float32))
+    keys = overlaps.view(np.uint32).astype(np.uint64) << np.uint64(32)
+    keys |= generator.integers(0, 1 << 32, keys.shape, dtype=np.uint32)
+    keys[overlaps == 0] = 0
+    return keys
 
 
 def count_labels(best: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -6,16 +6,12 @@ import functools
 import itertools
 import json
 import logging
-import multiprocessing
 import shutil
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -24,11 +20,11 @@ from minia.mining.feature_store import ARRAYS, shard_path
 from minia.models.extractors import Extractor, Features, build_extractor
 from minia.progress import progress
 from minia.stage import InputError, Stage, read_manifest
+from minia.workers import map_in_order
 
 logger = logging.getLogger(__name__)
 
 _IMAGES_PER_TASK = 8
-_TASKS_IN_FLIGHT_PER_WORKER = 4
 _IMAGES_FOR_ESTIMATE = 8
 _MAX_NAMES_IN_MANIFEST = 100
 
@@ -58,7 +54,7 @@ def extract_features(
     if stage.done:
         return stage.run(lambda _: {})
     table = ImageTable.load(images)
-    reader = _Reader(functools.partial(build_extractor, kind, dict(parameters)), table.min_side, table.max_side)
+    reader = _Reader(kind, tuple(sorted(parameters.items())), table.min_side, table.max_side)
     extractor = reader.extractor()  # an extractor that cannot run here says so before any work starts
 
     def make(work: Path) -> dict[str, Any]:
@@ -75,48 +71,43 @@ def extract_features(
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads and extracts images; pickles into the worker processes."""
+    """Reads and extracts images, in this process or in a worker."""
 
-    make_extractor: functools.partial[Extractor]
+    kind: str
+    parameters: tuple[tuple[str, Any], ...]
     min_side: int
     max_side: int
 
     def extractor(self) -> Extractor:
-        return self.make_extractor()
+        """The extractor, built once in each process."""
+        return _build_once(self.kind, self.parameters)
 
-    def extract(self, extractor: Extractor, path: Path) -> Features | str:
+    def extract_all(self, paths: list[Path]) -> list[Features | str]:
+        """Features of each image, or why it has none."""
+        return [self.extract(path) for path in paths]
+
+    def extract(self, path: Path) -> Features | str:
         """Features in pixels of the original image, or why there are none."""
         try:
             original = read_image(path)
         except UnreadableImageError as error:
             return str(error)
         image = fit_sides(original, self.min_side, self.max_side)
-        features = extractor.extract(image)
+        features = self.extractor().extract(image)
         if not all(np.isfinite(features[name]).all() for name in ARRAYS):  # type: ignore[literal-required]
             return "its features are not finite"
         height, width = original.shape[:2]
         factor = np.array([width / image.shape[1], height / image.shape[0]])
-        # Pixel centres: the resized image's left edge is at -0.5, as is the original's.
+        # Pixel centres: the left edge of the resized image is at -0.5, as is the original's.
         features["keypoints"] = ((features["keypoints"] + 0.5) * factor - 0.5).astype(np.float32)
         features["sizes"] = (features["sizes"] * np.sqrt(factor.prod())).astype(np.float32)
         features["image_size"] = np.array([width, height], dtype=np.int32)
         return features
 
 
-class _Worker:
-    """A worker process's own extractor, built once when the process starts."""
-
-    reader: _Reader
-    extractor: Extractor
-
-    @classmethod
-    def start(cls, reader: _Reader) -> None:
-        cv2.setNumThreads(1)  # the processes share the cores already
-        cls.reader, cls.extractor = reader, reader.extractor()
-
-    @classmethod
-    def run(cls, paths: list[Path]) -> list[Features | str]:
-        return [cls.reader.extract(cls.extractor, path) for path in paths]
+@functools.lru_cache(maxsize=1)
+def _build_once(kind: str, parameters: tuple[tuple[str, Any], ...]) -> Extractor:
+    return build_extractor(kind, dict(parameters))
 
 
 def _num_shards(num_images: int, shard_images: int) -> int:
@@ -128,7 +119,7 @@ def _log_size_estimate(work: Path, table: ImageTable, reader: _Reader) -> None:
     num_images = len(table.table)
     extractor = reader.extractor()
     rows = np.unique(np.linspace(0, num_images - 1, min(_IMAGES_FOR_ESTIMATE, num_images)).astype(int))
-    found = [reader.extract(extractor, table.path(int(row))) for row in rows]
+    found = reader.extract_all([table.path(int(row)) for row in rows])
     counts = [len(features["scores"]) for features in found if not isinstance(features, str)]
     mean = float(np.mean(counts)) if counts else 0.0
     bytes_each = extractor.descriptor_size * np.dtype(extractor.descriptor_dtype).itemsize + 16
@@ -150,30 +141,14 @@ def _write_shards(
         logger.info("features: keeping %d images that an earlier run had finished", kept)
     paths = (table.path(row) for rows in rows_of.values() for row in rows)
     with progress("extracting features", num_images - kept, "image") as advance:
-        results = _extract_in_order(paths, reader, num_workers)
+        batches = map_in_order(reader.extract_all, _batches(paths, _IMAGES_PER_TASK), num_workers)
+        results = itertools.chain.from_iterable(batches)
         for shard, rows in rows_of.items():
             found = []
             for _ in rows:
                 found.append(next(results))
                 advance(1)
             _write_shard(work, shard, rows, found, extractor)
-
-
-def _extract_in_order(paths: Iterable[Path], reader: _Reader, num_workers: int) -> Iterator[Features | str]:
-    """Features of each path in turn, from several processes; the order never depends on timing."""
-    if num_workers == 1:
-        extractor = reader.extractor()
-        yield from (reader.extract(extractor, path) for path in paths)
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process that runs threads can deadlock
-    with ProcessPoolExecutor(num_workers, context, initializer=_Worker.start, initargs=(reader,)) as pool:
-        pending: deque[Future[list[Features | str]]] = deque()
-        for task in _batches(paths, _IMAGES_PER_TASK):
-            pending.append(pool.submit(_Worker.run, task))
-            if len(pending) >= num_workers * _TASKS_IN_FLIGHT_PER_WORKER:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
 
 
 def _batches(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:

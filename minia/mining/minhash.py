@@ -14,7 +14,6 @@ clustering co-occurring visual words" (2011); Fuentes-Pineda, Meza-Ruiz, arXiv:1
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,12 +22,12 @@ import numpy.typing as npt
 import torch
 
 from minia.mining.listdb import ListDB, offsets_of
+from minia.mining.minima import GatherMinima, ProductMinima
 from minia.stage import InputError
 
 TABLES_AT_A_TIME = 32  # 32 columns a product measured fastest on CPU; 64 miss the cache
 _TABLES_AT_A_TIME_CUDA = 256
 _ELEMENTS_AT_A_TIME = 1 << 16  # keys are made in tiles of so many elements, to bound the temporaries
-_PIECE = 1024  # the gather kernel splits longer lists, so that a stop word does not hold up the rest
 _MASK_64 = (1 << 64) - 1
 _MIX_32 = (0x7FEB352D, 0x846CA68B - (1 << 32))  # odd multipliers with low bias, as signed 32-bit numbers
 _MIX_64 = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed 64-bit number
@@ -241,7 +240,7 @@ class TupleTables:
         self._rates = _on(self.elements.rates, self.device)
         self._rank = _on(self.elements.rank, self.device)
         kernel = kernel or ("product" if self.device.type == "cpu" else "gather")
-        self._minima = (_ProductMinima if kernel == "product" else _GatherMinima)(lists, self.device)
+        self._minima = ProductMinima(lists) if kernel == "product" else GatherMinima(lists, self.device)
 
     def blocks(self, num_tables: int) -> Iterator[tuple[int, int]]:
         """Tables 0 .. num_tables - 1 as ranges small enough to be hashed at once."""
@@ -321,50 +320,6 @@ def _carry_minima(keys: torch.Tensor, rank: torch.Tensor) -> None:
         rows = torch.nonzero(rank >= width).squeeze(1)
         keys[rows] = torch.minimum(keys[rows], keys[rows - width])
         width *= 2
-
-
-class _ProductMinima:
-    """Minima by torch's sparse product with ``amin``: reads each row of keys once per entry, no copies."""
-
-    def __init__(self, lists: ListDB, device: torch.device) -> None:
-        fits = max(lists.num_entries, lists.num_items) < 2**31
-        offsets = lists.offsets.astype(np.int32) if fits else lists.offsets
-        items = lists.items if fits else lists.items.astype(np.int64)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            self._matrix = torch.sparse_csr_tensor(
-                torch.from_numpy(offsets),
-                torch.from_numpy(items),
-                torch.ones(lists.num_entries, dtype=torch.float32),
-                size=(lists.num_lists, lists.num_items),
-                device=device,
-                check_invariants=False,  # a ListDB has them checked
-            )
-
-    def __call__(self, keys: torch.Tensor) -> torch.Tensor:
-        """(num_elements, columns) float32 keys to (num_lists, columns) smallest ones."""
-        minima: torch.Tensor = torch.sparse.mm(self._matrix, keys, "amin")
-        return minima
-
-
-class _GatherMinima:
-    """Minima by gathering the keys of each list, in two steps: inside pieces of lists, then over pieces."""
-
-    def __init__(self, lists: ListDB, device: torch.device) -> None:
-        pieces = -(-lists.sizes // _PIECE)
-        first = offsets_of(pieces)
-        within = np.arange(first[-1]) - np.repeat(first[:-1], pieces)
-        starts = np.repeat(lists.offsets[:-1], pieces) + within * _PIECE
-        self._items = torch.from_numpy(lists.items).to(device, torch.int64)
-        self._piece_starts = torch.from_numpy(starts).to(device)
-        self._pieces = torch.arange(len(starts), device=device)
-        self._list_starts = torch.from_numpy(first[:-1].copy()).to(device)
-
-    def __call__(self, keys: torch.Tensor) -> torch.Tensor:
-        """(num_elements, columns) float32 keys to (num_lists, columns) smallest ones."""
-        bag = torch.nn.functional.embedding_bag  # knows only the maximum; a change of sign is exact
-        by_piece = bag(self._items, -keys, self._piece_starts, mode="max")
-        return -bag(self._pieces, by_piece, self._list_starts, mode="max")
 
 
 def _sorted_rows(codes: torch.Tensor) -> torch.Tensor:

@@ -73,9 +73,7 @@ def score_structures(bags: ListDB, structures: ListDB) -> Scores:
     for first in range(0, structures.num_lists, _STRUCTURES_PER_BLOCK):
         block = structures.select(np.arange(first, min(first + _STRUCTURES_PER_BLOCK, structures.num_lists)))
         parts.append(_score_block(bags, block, strata))
-    return Scores(
-        np.concatenate([part.coherence for part in parts]), np.concatenate([part.score for part in parts])
-    )
+    return Scores(np.concatenate([part.coherence for part in parts]), np.concatenate([part.score for part in parts]))
 
 
 def _score_block(bags: ListDB, structures: ListDB, strata: list[npt.NDArray[np.int64]]) -> Scores:

@@ -58,10 +58,13 @@ def mine_structures(
 
     Returns:
         The mining artifact.
+
+    Raises:
+        ValueError: neither num_tuples nor similarity_threshold is given.
     """
     if num_tuples is None:
         if similarity_threshold is None:
-            raise InputError("mining.num_tuples=null: then mining.similarity_threshold must be given")
+            raise ValueError("either num_tuples or similarity_threshold must be given")
         num_tuples = num_tuples_for_threshold(similarity_threshold, tuple_size)
     parameters = {
         "tuple_size": tuple_size,

@@ -1,0 +1,61 @@
+"""Work spread over processes, its results in the order of the tasks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TypeVar
+
+import cv2
+from threadpoolctl import threadpool_limits
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_TASKS_IN_FLIGHT_PER_WORKER = 4  # enough to keep a worker busy while the results ahead of its own are awaited
+
+
+def map_in_order(function: Callable[[Task], Result], tasks: Iterable[Task], num_workers: int) -> Iterator[Result]:
+    """Apply a function to each task; only a few results are ever held in memory.
+
+    Args:
+        function: can be pickled; its result must not depend on earlier tasks.
+        tasks: are read as they are needed.
+        num_workers: processes, at least 1; with 1 the work is done in this process.
+
+    Yields:
+        The result of each task in turn, whatever finished first.
+    """
+    if num_workers == 1:
+        yield from map(function, tasks)
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process that runs threads can deadlock
+    with ProcessPoolExecutor(num_workers, context, initializer=_start_worker) as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for task in tasks:
+                pending.append(pool.submit(function, task))
+                if len(pending) >= num_workers * _TASKS_IN_FLIGHT_PER_WORKER:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)  # the processes share the cores already
+    threadpool_limits(limits=1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Do not outlive a parent that was killed and could not say goodbye."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

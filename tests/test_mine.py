@@ -1,0 +1,250 @@
+"""The whole pipeline through ``mine.py``, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import write_images
+from test_features import artifact_bytes
+
+import mine
+from minia.mining.listdb import read_listdb
+from minia.stage import read_manifest
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ("vocabulary.size=40", "mining.num_tuples=100", "num_workers=1", "report.num_shuffles=2")
+METRICS = {
+    "num_images",
+    "num_failed_images",
+    "num_keypoints",
+    "vocabulary_size",
+    "num_words_kept",
+    "num_structures",
+    "mean_structure_size",
+    "num_matched_images",
+    *(
+        f"seconds_{stage}"
+        for stage in ("images", "features", "vocabulary", "words", "mining", "matching", "report", "total")
+    ),
+}
+LABEL_METRICS = {"mean_purity_at_30", "chance_purity_at_30", "structure_accuracy", "word_accuracy", "base_rate"}
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run mine.py's main in this process; its folder is ``run`` (or ``sweep``) in tmp_path."""
+
+    def run(*overrides: str, output: str = "run") -> int:
+        folders = [f"hydra.run.dir={tmp_path / output}", f"hydra.sweep.dir={tmp_path / output}"]
+        monkeypatch.setattr(sys, "argv", ["mine.py", *overrides, *folders])
+        return mine.main()
+
+    return run
+
+
+def folder_overrides(folder: Path) -> list[str]:
+    return ["images=folder", f"images.dir={folder}", f"images.labels={folder / 'labels.csv'}", *SMALL]
+
+
+def metrics_of(folder: Path) -> dict[str, float]:
+    metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text())
+    return metrics
+
+
+def test_smoke_run_on_the_simulator_leaves_everything(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("experiment=smoke", "num_workers=2") == 0
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} == {
+        "metrics.json", "structures.txt", "matches.parquet", "report", "config.yaml", "mine.log",
+    }  # fmt: skip
+    metrics = metrics_of(folder)
+    assert metrics.keys() >= METRICS | LABEL_METRICS
+    assert metrics["num_images"] == 45
+    assert metrics["vocabulary_size"] == 100
+    assert metrics["base_rate"] == pytest.approx(1 / 9)
+    assert read_listdb(folder / "structures.txt").num_lists == metrics["num_structures"]
+    matches = pd.read_parquet(folder / "matches.parquet")
+    assert list(matches.columns) == ["structure", "image", "overlap", "keypoints"]
+    assert matches["image"].nunique() == metrics["num_matched_images"]
+    assert "<html" in (folder / "report" / "index.html").read_text()
+    printed = capsys.readouterr().out
+    assert str(folder / "report" / "index.html") in printed
+    assert "seconds, mining" in printed
+
+
+def test_second_run_reuses_every_artifact_and_gives_the_same(run: Run, tmp_path: Path, image_folder: Path) -> None:
+    assert run(*folder_overrides(image_folder), output="one") == 0
+    assert run(*folder_overrides(image_folder), output="two") == 0
+    log = (tmp_path / "two" / "mine.log").read_text()
+    assert log.count("reusing") == 8
+    assert "made" not in log
+    one, two = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
+    assert one | {"seconds_total": 0} == two | {"seconds_total": 0}
+    for name in ("structures.txt", "matches.parquet", "report/index.html"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_same_seed_gives_the_same_bytes_in_another_store(run: Run, tmp_path: Path, image_folder: Path) -> None:
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        assert run(*folder_overrides(image_folder), f"seed={seed}", f"store={tmp_path / name}-store", output=name) == 0
+    structures = [(tmp_path / name / "structures.txt").read_bytes() for name in ("one", "two", "three")]
+    assert structures[0] == structures[1] != structures[2]
+    contents = [
+        [artifact_bytes(artifact) for artifact in sorted((tmp_path / f"{name}-store").glob("*/*"))]
+        for name in ("one", "two")
+    ]
+    assert contents[0] == contents[1]
+
+
+def test_order_of_a_catalogue_does_not_matter(run: Run, tmp_path: Path, image_folder: Path) -> None:
+    paths = sorted(path for path in image_folder.rglob("*.png"))
+    catalogue = pd.DataFrame({"id": [path.stem for path in paths], "path": [str(path) for path in paths]})
+    results = []
+    for number in range(2):
+        path = tmp_path / f"catalogue{number}.csv"
+        catalogue.sample(frac=1, random_state=number).to_csv(path, index=False)
+        assert run("images=catalogue", f"images.path={path}", *SMALL, output=f"run{number}") == 0
+        results.append((tmp_path / f"run{number}" / "structures.txt").read_bytes())
+    assert results[0] == results[1]
+
+
+def test_sweep_extracts_once_and_is_summarised(run: Run, tmp_path: Path, image_folder: Path) -> None:
+    assert run("-m", *folder_overrides(image_folder), "vocabulary.size=20,40", output="sweep") == 0
+    sweep = tmp_path / "sweep"
+    assert len(list((tmp_path / "store" / "features").glob("sift-*"))) == 1
+    assert "features: reusing" in (sweep / "1" / "mine.log").read_text()
+    summary = pd.read_csv(sweep / "summary.csv")
+    assert list(summary["job"]) == [0, 1]
+    assert list(summary["vocabulary_size"]) == [20, 40]
+    assert {"num_structures", "mean_purity_at_30", "seconds_total", "seconds_features"} <= set(summary.columns)
+    assert (sweep / "summary.png").stat().st_size > 5000
+
+
+def test_a_part_of_the_stages(run: Run, tmp_path: Path, image_folder: Path) -> None:
+    assert run(*folder_overrides(image_folder), "stages=[features,vocabulary]") == 0
+    made = {path.name for path in (tmp_path / "store").iterdir()}
+    assert made == {"images", "features", "vocabulary"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"metrics.json", "config.yaml", "mine.log"}
+
+
+def test_listdb_file_is_mined_alone(run: Run, tmp_path: Path) -> None:
+    corpus = tmp_path / "a.corpus"
+    corpus.write_text("4 0:1 1:1 2:1 3:1\n" * 20 + "4 4:1 5:1 6:1 7:1\n" * 20 + "0\n")
+    assert run("words=listdb", f"words.path={corpus}", "stages=[mining]", "mining.num_tuples=50") == 0
+    assert not (tmp_path / "store" / "images").exists()
+    found = {frozenset(each.tolist()) for each in read_listdb(tmp_path / "run" / "structures.txt")}
+    assert found == {frozenset(range(4)), frozenset(range(4, 8))}
+    assert run("words=listdb", f"words.path={corpus}", "mining.num_tuples=50", output="whole") == 0
+    metrics = metrics_of(tmp_path / "whole")
+    assert metrics["num_images"] == 41
+    assert metrics["num_matched_images"] == 40
+    assert (tmp_path / "whole" / "report" / "index.html").exists()
+
+
+def test_artifacts_made_elsewhere_are_taken_over(run: Run, tmp_path: Path, image_folder: Path) -> None:
+    assert run(*folder_overrides(image_folder), output="first") == 0
+    features = next((tmp_path / "store" / "features").glob("sift-*"))
+    vocabulary = next((tmp_path / "store" / "vocabulary").glob("kmeans*"))
+    chosen = ["features=artifact", f"features.path={features}", "vocabulary=artifact", f"vocabulary.path={vocabulary}"]
+    chosen += ["mining=listdb", f"mining.path={tmp_path / 'first' / 'structures.txt'}", f"store={tmp_path / 'other'}"]
+    assert run(*chosen, output="second") == 0
+    assert not (tmp_path / "other" / "images").exists()
+    first, second = (pd.read_parquet(tmp_path / name / "matches.parquet") for name in ("first", "second"))
+    assert first["overlap"].equals(second["overlap"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["images=folder", "images.dir=/no/such/folder"], "images.dir=/no/such/folder: expected a path of a folder"),
+        (["images=folder", "images.dir={empty}"], "holds no images"),
+        (["images=folder", "images.dir={corrupt}"], "none of the 2 images can be read"),
+        (["images=folder"], "images.dir: must be given"),
+        (["vocabulary.size=0"], "vocabulary.size=0: expected a whole number of at least 1"),
+        (["images=folder", "images.dir={good}", "vocabulary.size=100000"], "there are only"),
+        (["-m", "vocabulary.size=10,0"], "vocabulary.size=0"),
+        (["images=foldr"], "images=foldr: there is no such choice (did you mean folder?); allowed: catalogue,"),
+        (["imags=folder"], "(did you mean images?)"),
+        (["vocabulary.siz=3"], "(did you mean vocabulary.size?)"),
+        (["+vocabulary.siz=3"], "(did you mean vocabulary.size?)"),
+        (["features=surf", "images=folder", "images.dir={good}"], "built without SURF"),
+        (["words=listdb", "words.path={malformed}", "stages=[mining]"], "line 2"),
+        (["vocabulary.size=["], "error:"),
+        (["device=cuda", "images=folder", "images.dir={good}"], "device=cuda"),
+        (["mining.num_tuples=null"], "mining.similarity_threshold"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
+) -> None:
+    import torch
+
+    if "device=cuda" in overrides and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "corrupt").mkdir()
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / "corrupt" / name).write_bytes(b"no image")
+    write_images(tmp_path / "good", 2)
+    (tmp_path / "malformed").write_text("1 0:1\n2 0:1\n")
+    places = {name: tmp_path / name for name in ("empty", "corrupt", "good", "malformed")}
+    code = run(*(each.format(**places) for each in overrides), "num_workers=1")
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert code == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+    results = {path.name for path in (tmp_path / "run").glob("*")}
+    assert results <= {"mine.log"}
+    unfinished = [path for path in (tmp_path / "store").glob("*/.*.part") if path.is_dir()]
+    assert unfinished == []
+
+
+def test_debug_shows_the_traceback(run: Run) -> None:
+    with pytest.raises(Exception, match=r"vocabulary\.size=0"):
+        run("vocabulary.size=0", "debug=true")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is not a thing on Windows")
+def test_killed_extraction_is_finished_to_the_same_bytes(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 48, width=320, height=320, num_blobs=150)
+
+    def command(store: str) -> list[str]:
+        choices = ["images=folder", f"images.dir={folder}", "features.shard_images=8", "stages=[features]"]
+        places = [f"store={tmp_path / store}", f"hydra.run.dir={tmp_path / store}-run", "num_workers=2"]
+        return [sys.executable, str(ROOT / "mine.py"), *choices, *places]
+
+    subprocess.run(command("whole"), check=True, capture_output=True, cwd=tmp_path)
+    killed = subprocess.Popen(command("killed"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "killed").glob("features/.*.part/shard-00001")):
+        assert killed.poll() is None, killed.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not list((tmp_path / "killed").glob("features/sift-*")), "it was not killed in the middle"
+    again = subprocess.run(command("killed"), check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert "that an earlier run had finished" in again.stderr
+    artifacts = [next((tmp_path / store).glob("features/sift-*")) for store in ("whole", "killed")]
+    assert artifact_bytes(artifacts[0]) == artifact_bytes(artifacts[1])
+    manifests = [read_manifest(artifact) | {"seconds": 0} for artifact in artifacts]
+    assert manifests[0] == manifests[1]
+
+
+def test_output_that_is_no_terminal_has_no_control_characters(tmp_path: Path, image_folder: Path) -> None:
+    command = [sys.executable, str(ROOT / "mine.py"), *folder_overrides(image_folder), "stages=[words]"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert not [c for c in done.stdout + done.stderr if ord(c) < 32 and c != "\n"]
