@@ -62,7 +62,6 @@ ExistingPath = Annotated[Path, Existing("file or folder")]
 Count = Annotated[int, Range(1)]
 CountOrZero = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, exclusive=True)]
-Share = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -188,10 +187,12 @@ class SMHMining:
     min_set_size: Annotated[int, Range(2)]
     weights: Literal["none", "ids"]
     expand_frequencies: bool
-    overlap: Share
+    linkage: Literal["single", "support"]
+    overlap: Annotated[float, Range(0, 0.999)]
     min_cluster_size: Count
     cluster_tuple_size: Annotated[int, Range(1, 16)]
     cluster_num_tuples: Count
+    false_discovery_rate: Annotated[float, Range(0, 0.999, exclusive=True)]
 
     def __post_init__(self) -> None:
         if self.num_tuples is None and self.similarity_threshold is None:

@@ -30,7 +30,7 @@ from minia.mining.matching import overlap_blocks
 BEST_IMAGES = 30
 _FOLDS = 5
 _MOST_IMAGES = 20_000  # for the accuracies: more change them by less than their own scatter
-_MOST_CELLS = 1 << 27  # overlaps of these images in memory: 512 MB of float32
+_MOST_CELLS = 1 << 26  # overlaps of these images in memory: 512 MB, sparse
 _MOST_ITERATIONS = 500
 _REGULARISATION = 1.0  # C of the logistic regressions
 _SHUFFLES, _SAMPLE, _TIES = range(3)  # keep the random numbers for different purposes independent
@@ -225,6 +225,7 @@ def _structure_accuracy(overlaps: scipy.sparse.csr_matrix, classes: npt.NDArray[
     """Accuracy on overlaps, each structure's scaled to a largest of 1, which keeps zeros zero."""
     from sklearn.preprocessing import MaxAbsScaler
 
+    # Sparse though nearly full: dense products differ with the number of threads in their last bits.
     return _accuracy(MaxAbsScaler(), overlaps, classes, seed)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from minia.mining.linkage import cluster_sets
 from minia.mining.listdb import ListDB, read_listdb, write_listdb
 from minia.mining.minhash import document_weights, mine_cooccurring_sets, num_tuples_for_threshold
+from minia.mining.pair_support import link_by_support
 from minia.mining.words import load_bags
 from minia.stage import InputError, Stage, fingerprint_file, read_manifest
 
@@ -29,14 +30,16 @@ def mine_structures(
     min_set_size: int,
     weights: str,
     expand_frequencies: bool,
+    linkage: str,
     overlap: float,
     min_cluster_size: int,
     cluster_tuple_size: int,
     cluster_num_tuples: int,
+    false_discovery_rate: float,
     seed: int,
     device: str,
 ) -> Path:
-    """Mine co-occurring sets of words by Sampled Min-Hashing and cluster them into structures.
+    """Mine co-occurring sets of words by Sampled Min-Hashing and link them into structures.
 
     Args:
         words: artifact of the words stage.
@@ -49,10 +52,13 @@ def mine_structures(
         min_set_size: words a mined set must have.
         weights: weight of an image, ``none`` or ``ids`` (inverse document size).
         expand_frequencies: count how often a word occurs in an image.
+        linkage: ``single``, clusters of mined sets (see ``cluster_sets``, with the next four
+            arguments), or ``support``, groups of words (see ``link_by_support``, with the last).
         overlap: mined sets whose overlap coefficient is larger are linked.
         min_cluster_size: mined sets a structure must have.
         cluster_tuple_size: min-hashes in a tuple when clustering.
         cluster_num_tuples: number of tuples when clustering.
+        false_discovery_rate: expected share of chance among the linked pairs of words.
         seed: of all random permutations.
         device: ``cpu`` or ``cuda``.
 
@@ -66,16 +72,21 @@ def mine_structures(
         if similarity_threshold is None:
             raise ValueError("either num_tuples or similarity_threshold must be given")
         num_tuples = num_tuples_for_threshold(similarity_threshold, tuple_size)
+    single: dict[str, Any] = {
+        "overlap": overlap,
+        "min_cluster_size": min_cluster_size,
+        "tuple_size": cluster_tuple_size,
+        "num_tuples": cluster_num_tuples,
+    }
+    support: dict[str, Any] = {"false_discovery_rate": false_discovery_rate}
     parameters = {
         "tuple_size": tuple_size,
         "num_tuples": num_tuples,
         "min_set_size": min_set_size,
         "weights": weights,
         "expand_frequencies": expand_frequencies,
-        "overlap": overlap,
-        "min_cluster_size": min_cluster_size,
-        "cluster_tuple_size": cluster_tuple_size,
-        "cluster_num_tuples": cluster_num_tuples,
+        "linkage": linkage,
+        "linking": single if linkage == "single" else support,
         "seed": seed,
     }
     inputs = {"words": read_manifest(words)["fingerprint"]}
@@ -93,15 +104,10 @@ def mine_structures(
             seed=seed,
             device=device,
         )
-        structures = cluster_sets(
-            sets,
-            overlap=overlap,
-            min_cluster_size=min_cluster_size,
-            tuple_size=cluster_tuple_size,
-            num_tuples=cluster_num_tuples,
-            seed=seed,
-            device=device,
-        )
+        if linkage == "single":
+            structures = cluster_sets(sets, **single, seed=seed, device=device)
+        else:
+            structures = link_by_support(sets, bags, **support)
         write_listdb(work / "mined_sets.txt", sets)
         return {"num_mined_sets": sets.num_lists} | _write_structures(work, structures)
 

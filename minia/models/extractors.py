@@ -54,8 +54,12 @@ class Extractor(ABC):
         self.background_mask = background_mask
 
     @abstractmethod
-    def _detect(self, image: NDArray[np.uint8]) -> Features:
-        """All keypoints of an image, in any order."""
+    def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
+        """All keypoints of an image, in any order.
+
+        Those outside the mask, (height, width), are dropped by the caller: an extractor may leave
+        them out before it spends time on describing them.
+        """
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Find and describe the keypoints of one image.
@@ -67,11 +71,11 @@ class Extractor(ABC):
             The feature dict in pixels of that image, sorted by falling score; equal scores by
             position, so that the order never depends on the detector's own.
         """
-        features = self._detect(image)
+        mask = foreground_mask(image) if self.background_mask else None
+        features = self._detect(image, mask)
         x, y = features["keypoints"].T
         order = np.lexsort((features["sizes"], x, y, -features["scores"]))
-        if self.background_mask and len(order):
-            mask = foreground_mask(image)
+        if mask is not None:
             column = np.clip(np.rint(x[order]).astype(np.int64), 0, mask.shape[1] - 1)
             row = np.clip(np.rint(y[order]).astype(np.int64), 0, mask.shape[0] - 1)
             order = order[mask[row, column]]
@@ -126,8 +130,8 @@ class SIFTExtractor(Extractor):
             enable_precise_upscale=True,
         )
 
-    def _detect(self, image: NDArray[np.uint8]) -> Features:
-        features = _detect_and_describe(self._detector, image, self.descriptor_size)
+    def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
+        features = _detect_and_describe(self._detector, image, mask, self.descriptor_size)
         if self.root_sift:
             descriptors = features["descriptors"]
             total = np.maximum(descriptors.sum(axis=1, keepdims=True), np.float32(1e-12))
@@ -174,13 +178,16 @@ class SURFExtractor(Extractor):
                 " (it needs OPENCV_ENABLE_NONFREE); allowed here: features=sift"
             ) from None
 
-    def _detect(self, image: NDArray[np.uint8]) -> Features:
-        return _detect_and_describe(self._detector, image, self.descriptor_size)
+    def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
+        return _detect_and_describe(self._detector, image, mask, self.descriptor_size)
 
 
-def _detect_and_describe(detector: cv2.Feature2D, image: NDArray[np.uint8], descriptor_size: int) -> Features:
-    """Run an OpenCV detector on the grey image."""
-    found, descriptors = detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
+def _detect_and_describe(
+    detector: cv2.Feature2D, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, descriptor_size: int
+) -> Features:
+    """Run an OpenCV detector on the grey image; outside the mask it describes nothing, which saves most of the time."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    found, descriptors = detector.detectAndCompute(grey, None if mask is None else mask.astype(np.uint8))
     height, width = image.shape[:2]
     return Features(
         keypoints=np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2),
