@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from minia.data.images import list_catalogue, list_folder, simulate_images
+from minia.device import choose_device
 from minia.mining.feature_store import FeatureStore
 from minia.mining.features import extract_features
 from minia.mining.matching import MATCHES, match_structures
@@ -36,7 +35,7 @@ from minia.settings import (
     StoredFeatures,
     StoredVocabulary,
 )
-from minia.stage import InputError, read_manifest, write_text_atomically
+from minia.stage import read_manifest, write_text_atomically
 
 METRICS = "metrics.json"
 
@@ -52,18 +51,6 @@ class Pipeline:
 
     settings: MineSettings
     store: Path
-
-    @functools.cached_property
-    def device(self) -> str:
-        """``cpu`` or ``cuda``.
-
-        Raises:
-            InputError: CUDA is asked for and there is none.
-        """
-        available = torch.cuda.is_available()
-        if self.settings.device == "cuda" and not available:
-            raise InputError("device=cuda: this machine has no CUDA device that torch can use; allowed: cpu, auto")
-        return "cuda" if available and self.settings.device != "cpu" else "cpu"
 
     @property
     def num_workers(self) -> int:
@@ -111,7 +98,7 @@ class Pipeline:
             return import_vocabulary(chosen.path, self.store)
         import_faiss()  # say that it is missing before the features take their time
         return build_vocabulary(
-            self.features, self.store, seed=self.settings.seed, device=self.device, **_arguments(chosen)
+            self.features, self.store, seed=self.settings.seed, device=self.settings.device, **_arguments(chosen)
         )
 
     @functools.cached_property
@@ -136,7 +123,9 @@ class Pipeline:
         if isinstance(chosen, ListDBMining):
             return import_structures(chosen.path, self.store)
         words = self.words
-        return mine_structures(words, self.store, seed=self.settings.seed, device=self.device, **_arguments(chosen))
+        return mine_structures(
+            words, self.store, seed=self.settings.seed, device=self.settings.device, **_arguments(chosen)
+        )
 
     @functools.cached_property
     def matching(self) -> Path:
@@ -211,6 +200,8 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
         (in this run or in the one that made it), and ``seconds_total``, of this run.
     """
     started = time.perf_counter()
+    if settings.device == "cuda":
+        choose_device(settings.device)  # say that there is none before the work starts
     pipeline = Pipeline(settings, store)
     for stage in settings.stages:
         if stage not in pipeline.superseded:

@@ -18,8 +18,8 @@ from minia.mining.minhash import (
     TupleTables,
     document_weights,
     mine_cooccurring_sets,
-    num_tuples_for_threshold,
 )
+from minia.mining.structures import num_tuples_for_threshold
 from minia.stage import InputError
 
 

@@ -29,7 +29,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from minia.data.survey import write_survey
 from minia.stage import InputError, Stage, fingerprint, fingerprint_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -142,6 +141,8 @@ def simulate_images(
     stage = Stage("images", "simulated", store, parameters, resumable=True)
 
     def make(work: Path) -> dict[str, Any]:
+        from minia.data.survey import write_survey  # brings astropy, which real images do not need
+
         counts = write_survey(
             work, num_images=num_images, image_size=image_size, seed=seed, num_workers=num_workers
         )  # fmt: skip

@@ -34,21 +34,6 @@ _MIX_64 = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed 64-
 _KEY_BITS = 31
 
 
-def num_tuples_for_threshold(threshold: float, tuple_size: int) -> int:
-    """Number of tables at which two words of similarity ``threshold`` meet with probability 1/2.
-
-    ``l = ln(0.5) / ln(1 - s^r)``, rounded down, as the reference does; at least 1.
-
-    Raises:
-        InputError: ``threshold`` is not between 0 and 1, or ``tuple_size`` is below 1.
-    """
-    if not 0 < threshold < 1:
-        raise InputError(f"the co-occurrence threshold must be between 0 and 1, not {threshold}")
-    if tuple_size < 1:
-        raise InputError(f"the tuple size must be at least 1, not {tuple_size}")
-    return max(1, int(math.log(0.5) / math.log1p(-(threshold**tuple_size))))
-
-
 def document_weights(bags: ListDB, scheme: str) -> npt.NDArray[np.float64] | None:
     """Weights of the images for mining.
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
-from scipy.stats import poisson
+from scipy.special import pdtrc
 
 from minia.mining.linkage import unique_sets
 from minia.mining.listdb import ListDB, offsets_of
@@ -93,7 +93,7 @@ def pair_strengths(
     sizes = bags.sizes.astype(np.float64)
     held_left, held_right = words.sizes[left].astype(np.float64), words.sizes[right].astype(np.float64)
     expected = held_left * held_right * (sizes @ (sizes - 1)) / max(1.0, sizes.sum() ** 2)
-    chance = poisson.sf(shared - 1, expected)
+    chance = pdtrc(shared - 1, expected)  # probability of at least as many
     num_all = bags.num_items * (bags.num_items - 1) / 2
     ranked = np.sort(chance)
     passing = np.flatnonzero(ranked <= false_discovery_rate * np.arange(1, len(ranked) + 1) / num_all)

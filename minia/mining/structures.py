@@ -7,13 +7,13 @@ first; a word's frequency is the number of mined sets of the structure that hold
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minia.mining.linkage import cluster_sets
+from minia.device import choose_device
 from minia.mining.listdb import ListDB, read_listdb, write_listdb
-from minia.mining.minhash import document_weights, mine_cooccurring_sets, num_tuples_for_threshold
-from minia.mining.pair_support import link_by_support
 from minia.mining.words import load_bags
 from minia.stage import InputError, Stage, fingerprint_file, read_manifest
 
@@ -60,7 +60,7 @@ def mine_structures(
         cluster_num_tuples: number of tuples when clustering.
         false_discovery_rate: expected share of chance among the linked pairs of words.
         seed: of all random permutations.
-        device: ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         The mining artifact.
@@ -92,26 +92,22 @@ def mine_structures(
     inputs = {"words": read_manifest(words)["fingerprint"]}
     stage = Stage("mining", f"r{tuple_size}l{num_tuples}", store, parameters, inputs)
 
-    def make(work: Path) -> dict[str, Any]:
-        bags = load_bags(words)
-        sets = mine_cooccurring_sets(
-            bags,
-            tuple_size=tuple_size,
-            num_tuples=num_tuples,
-            min_set_size=min_set_size,
-            weights=document_weights(bags, weights),
-            expand_frequencies=expand_frequencies,
-            seed=seed,
-            device=device,
-        )
-        if linkage == "single":
-            structures = cluster_sets(sets, **single, seed=seed, device=device)
-        else:
-            structures = link_by_support(sets, bags, **support)
-        write_listdb(work / "mined_sets.txt", sets)
-        return {"num_mined_sets": sets.num_lists} | _write_structures(work, structures)
+    return stage.run(lambda work: _mine(work, load_bags(words), parameters, device))
 
-    return stage.run(make)
+
+def num_tuples_for_threshold(threshold: float, tuple_size: int) -> int:
+    """Number of tables at which two words of similarity ``threshold`` meet with probability 1/2.
+
+    ``l = ln(0.5) / ln(1 - s^r)``, rounded down, as the reference does; at least 1.
+
+    Raises:
+        InputError: ``threshold`` is not between 0 and 1, or ``tuple_size`` is below 1.
+    """
+    if not 0 < threshold < 1:
+        raise InputError(f"the co-occurrence threshold must be between 0 and 1, not {threshold}")
+    if tuple_size < 1:
+        raise InputError(f"the tuple size must be at least 1, not {tuple_size}")
+    return max(1, int(math.log(0.5) / math.log1p(-(threshold**tuple_size))))
 
 
 def import_structures(path: Path, store: Path) -> Path:
@@ -137,6 +133,23 @@ def load_structures(mining: Path, num_words: int) -> ListDB:
         InputError: a structure holds a word outside the vocabulary.
     """
     return read_listdb(mining / STRUCTURES, num_words)
+
+
+def _mine(work: Path, bags: ListDB, parameters: Mapping[str, Any], device: str) -> dict[str, Any]:
+    # These import torch, which takes seconds: only where there is something to mine.
+    from minia.mining.linkage import cluster_sets
+    from minia.mining.minhash import document_weights, mine_cooccurring_sets
+    from minia.mining.pair_support import link_by_support
+
+    shared = {"seed": parameters["seed"], "device": choose_device(device)}
+    mining = {name: parameters[name] for name in ("tuple_size", "num_tuples", "min_set_size", "expand_frequencies")}
+    sets = mine_cooccurring_sets(bags, weights=document_weights(bags, parameters["weights"]), **mining, **shared)
+    if parameters["linkage"] == "single":
+        structures = cluster_sets(sets, **parameters["linking"], **shared)
+    else:
+        structures = link_by_support(sets, bags, **parameters["linking"])
+    write_listdb(work / "mined_sets.txt", sets)
+    return {"num_mined_sets": sets.num_lists} | _write_structures(work, structures)
 
 
 def _write_structures(work: Path, structures: ListDB) -> dict[str, Any]:

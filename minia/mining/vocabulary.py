@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minia.device import choose_device
 from minia.mining.feature_store import FeatureStore
 from minia.progress import progress
 from minia.stage import InputError, Stage, fingerprint_file, read_manifest
@@ -50,7 +51,7 @@ def build_vocabulary(
         points_per_word: descriptors sampled for training, per visual word; all images give the
             same number, as far as they have it.
         seed: of the sample and of the initialisation.
-        device: ``cpu`` or ``cuda``; faiss uses the GPU only where it was built for it.
+        device: ``auto``, ``cpu`` or ``cuda``; faiss uses the GPU only where it was built for it.
 
     Returns:
         The vocabulary artifact.
@@ -80,7 +81,7 @@ def build_vocabulary(
                 f"vocabulary.size={size}: there are only {distinct} distinct descriptors; "
                 f"allowed: 1 to {distinct}, or more images or features"
             )
-        use_gpu = device == "cuda" and faiss.get_num_gpus() > 0
+        use_gpu = faiss.get_num_gpus() > 0 and choose_device(device) == "cuda"
         logger.info(
             "vocabulary: k-means of %d descriptors into %d words on the %s",
             len(sample), size, "GPU" if use_gpu else "CPU",
