@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "minia").rglob("*.py"))
 ENTRIES = [path for path in (ROOT / "train.py", ROOT / "mine.py") if path.exists()]
 
+SHARED = ["minia.stage", "minia.progress", "minia.workers", "minia.device"]
 ALLOWED = {  # what of ours a module may import, the first matching line counts; a folder stands for all in it
     "minia.stage": [],
     "minia.progress": [],
@@ -21,35 +22,15 @@ ALLOWED = {  # what of ours a module may import, the first matching line counts;
     "minia.command_line": ["minia.stage", "minia.settings"],
     "minia.sweep": ["minia.stage"],
     "minia.pipeline": ["minia"],
-    "minia.data": ["minia.data", "minia.stage", "minia.progress", "minia.workers", "minia.device"],
-    "minia.models": ["minia.models", "minia.stage", "minia.progress", "minia.workers", "minia.device"],
-    "minia.mining.features": [
-        "minia.mining",
-        "minia.models",
-        "minia.data",
-        "minia.stage",
-        "minia.progress",
-        "minia.workers",
-    ],
-    "minia.mining.report": [
-        "minia.mining",
-        "minia.data",
-        "minia.stage",
-        "minia.progress",
-        "minia.workers",
-        "minia.device",
-    ],
-    "minia.mining.panels": [
-        "minia.mining",
-        "minia.data",
-        "minia.stage",
-        "minia.progress",
-        "minia.workers",
-        "minia.device",
-    ],
-    "minia.mining": ["minia.mining", "minia.stage", "minia.progress", "minia.workers", "minia.device"],
+    "minia.data": ["minia.data", *SHARED],
+    "minia.models": ["minia.models", *SHARED],
+    "minia.mining.features": ["minia.mining", "minia.models", "minia.data", *SHARED],
+    "minia.mining.report": ["minia.mining", "minia.data", *SHARED],
+    "minia.mining.panels": ["minia.mining", "minia.data", *SHARED],
+    "minia.mining": ["minia.mining", *SHARED],
     "minia": [],
 }
+# Later stages may import earlier ones, never back.
 ORDER = (
     "feature_store",
     "features",
