@@ -13,7 +13,9 @@ import contextlib
 import itertools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -24,19 +26,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from minia.command_line import print_error, print_summary
 from minia.settings import MineSettings, check
-from minia.stage import InputError
 
 CONFIGURATION = Path(__file__).resolve().parent / "conf"
-NAME = "mine"
+Settings = TypeVar("Settings")
 
 
-def settings_of(config: DictConfig) -> MineSettings:
+def settings_of(config: DictConfig, settings_type: type[Settings]) -> Settings:
     """The checked settings of a composed configuration."""
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return check(MineSettings, values)
+    return check(settings_type, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
 
 
-def check_all(overrides: list[str]) -> None:
+def check_all(name: str, settings_type: type[Settings], overrides: list[str]) -> None:
     """Check the settings of every job of a run or sweep before any work starts."""
     choices = [
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
@@ -47,44 +47,52 @@ def check_all(overrides: list[str]) -> None:
     ]
     with hydra.initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
         for job in itertools.product(*choices):
-            settings_of(hydra.compose(NAME, list(job)))
+            settings_of(hydra.compose(name, list(job)), settings_type)
+
+
+def places(store: Path | None) -> tuple[Path, Path, Path | None]:
+    """The store of artifacts, this job's output folder, and the sweep's folder if it is one of a sweep."""
+    job = HydraConfig.get()
+    output = Path(job.runtime.output_dir)
+    sweep = Path(job.sweep.dir).absolute() if job.mode == RunMode.MULTIRUN else None
+    return (store or (sweep or output).parent / "store").absolute(), output, sweep
+
+
+def start(name: str, settings_type: type[Settings], run: Callable[[DictConfig], None]) -> int:
+    """Run the command line of a configuration; returns the exit code, 2 where the input cannot be used."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and print_error words them
+    try:
+        arguments = get_args_parser().parse_args()
+        if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
+            check_all(name, settings_type, arguments.overrides)
+        hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name=name)(run)()
+    except (Exception, KeyboardInterrupt) as error:
+        if "debug=true" in sys.argv:
+            raise
+        return print_error(error)
+    return 0
 
 
 def run(config: DictConfig) -> None:
     """One job: a single run, or one of a sweep."""
-    from minia.pipeline import mine  # torch takes seconds to import: errors in the settings come first
+    from minia.pipeline import mine  # brings pandas and more: errors in the settings come first
     from minia.sweep import summarise_sweep
 
-    settings = settings_of(config)
-    job = HydraConfig.get()
-    output = Path(job.runtime.output_dir)
-    sweep = Path(job.sweep.dir).absolute() if job.mode == RunMode.MULTIRUN else None
-    store = settings.store or (sweep or output).parent / "store"
+    settings = settings_of(config, MineSettings)
+    store, output, sweep = places(settings.store)
     try:
-        metrics = mine(settings, store.absolute(), output, OmegaConf.to_yaml(config, resolve=True))
-    except InputError:
+        metrics = mine(settings, store, output, OmegaConf.to_yaml(config, resolve=True))
+    finally:
         with contextlib.suppress(OSError):
-            output.rmdir()  # Hydra made it; if nothing is in it, leave no trace
-        raise
+            output.rmdir()  # made by Hydra: if nothing came of the run, leave no trace
     if sweep:
         summarise_sweep(sweep)
     print_summary(metrics, output)
 
 
 def main() -> int:
-    """Run the command line; returns the exit code, 2 where the input cannot be used."""
-    debug = "debug=true" in sys.argv
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and print_error words them
-    try:
-        arguments = get_args_parser().parse_args()
-        if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
-            check_all(arguments.overrides)
-        hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name=NAME)(run)()
-    except Exception as error:
-        if debug:
-            raise
-        return print_error(error)
-    return 0
+    """Run the command line."""
+    return start("mine", MineSettings, run)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,18 @@ from minia.stage import InputError
 
 EXIT_UNUSABLE_INPUT = 2
 EXIT_FAILURE = 1
+EXIT_INTERRUPTED = 130
 
 
-def print_error(error: Exception) -> int:
+def print_error(error: BaseException) -> int:
     """Say on stderr, in one line, what was wrong; a defect of the program gets its traceback.
 
     Returns:
-        The exit code: 2 where the input or the configuration cannot be used, else 1.
+        The exit code: 2 where the input or the configuration cannot be used, 130 where the user
+        interrupted, else 1.
     """
+    if isinstance(error, KeyboardInterrupt):
+        return _print_line("interrupted; finished parts are kept, the same command goes on", EXIT_INTERRUPTED)
     if isinstance(error, InputError):
         return _print_line(str(error), EXIT_UNUSABLE_INPUT)
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
