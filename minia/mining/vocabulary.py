@@ -59,7 +59,7 @@ def build_vocabulary(
     Raises:
         InputError: faiss is missing, or there are fewer distinct descriptors than visual words.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "size": size,
         "iterations": iterations,
         "restarts": restarts,
@@ -71,7 +71,7 @@ def build_vocabulary(
     stage = Stage("vocabulary", f"kmeans{size}", store, parameters, inputs)
 
     def make(work: Path) -> dict[str, Any]:
-        faiss = import_faiss()
+        import_faiss()  # say that it is missing before reading the descriptors
         sample = sample_descriptors(FeatureStore.load(features), size * points_per_word, seed)
         distinct = count_distinct(sample, enough=size)
         if distinct == 0:
@@ -81,19 +81,15 @@ def build_vocabulary(
                 f"vocabulary.size={size}: there are only {distinct} distinct descriptors; "
                 f"allowed: 1 to {distinct}, or more images or features"
             )
-        use_gpu = faiss.get_num_gpus() > 0 and choose_device(device) == "cuda"
-        logger.info(
-            "vocabulary: k-means of %d descriptors into %d words on the %s",
-            len(sample), size, "GPU" if use_gpu else "CPU",
-        )  # fmt: skip
-        kmeans = _make_kmeans(faiss, sample.shape[1], parameters, use_gpu)
-        objective = float(kmeans.train(sample))
-        np.save(work / "centroids.npy", np.asarray(kmeans.centroids, dtype=np.float32))
-        plot_principal_components(work / "pca.png", sample, kmeans.centroids, seed)
+        logger.info("vocabulary: k-means of %d descriptors into %d words", len(sample), size)
+        training = {name: value for name, value in parameters.items() if name != "points_per_word"}
+        centroids, mean_squared_distance = train_centroids(sample, **training, device=device)
+        np.save(work / "centroids.npy", centroids)
+        plot_principal_components(work / "pca.png", sample, centroids, seed)
         return {
             "num_words": size,
             "num_sampled_descriptors": len(sample),
-            "mean_squared_distance": objective / len(sample),
+            "mean_squared_distance": mean_squared_distance,
         }
 
     return stage.run(make)
@@ -248,24 +244,51 @@ def import_faiss() -> ModuleType:
     return module
 
 
-def _make_kmeans(faiss: ModuleType, dimensions: int, parameters: dict[str, Any], use_gpu: bool) -> Any:
+def train_centroids(
+    descriptors: NDArray[np.float32],
+    *,
+    size: int,
+    iterations: int,
+    restarts: int,
+    initialisation: str,
+    seed: int,
+    device: str,
+) -> tuple[NDArray[np.float32], float]:
+    """Cluster descriptors by faiss k-means.
+
+    Args:
+        descriptors: (num_descriptors, descriptor_size) float32, at least ``size`` of them distinct.
+        size: number of centroids.
+        iterations: see ``build_vocabulary``, as the rest.
+        restarts: see there.
+        initialisation: see there.
+        seed: of the initialisation.
+        device: see there.
+
+    Returns:
+        The centroids, (size, descriptor_size) float32, and the mean squared distance to them as it
+        was before they moved for the last time.
+    """
+    faiss = import_faiss()
     methods = {
         "random": faiss.ClusteringInitMethod_RANDOM,
         "kmeans++": faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
         "afk-mc2": faiss.ClusteringInitMethod_AFK_MC2,
     }
-    return faiss.Kmeans(
-        dimensions,
-        parameters["size"],
-        niter=parameters["iterations"],
-        nredo=parameters["restarts"],
-        init_method=methods[parameters["initialisation"]],
-        seed=parameters["seed"],
-        gpu=use_gpu,
+    kmeans = faiss.Kmeans(
+        descriptors.shape[1],
+        size,
+        niter=iterations,
+        nredo=restarts,
+        init_method=methods[initialisation],
+        seed=seed,
+        gpu=faiss.get_num_gpus() > 0 and choose_device(device) == "cuda",
         # The sample is drawn by image already: faiss must neither draw again nor warn that it is small.
         max_points_per_centroid=2**31 - 1,
         min_points_per_centroid=1,
     )
+    objective = float(kmeans.train(descriptors))
+    return np.asarray(kmeans.centroids, dtype=np.float32), objective / len(descriptors)
 
 
 def _nearest(index: Any, descriptors: NDArray[Any]) -> NDArray[np.int32]:
