@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from minia.command_line import print_error, print_summary
 from minia.settings import MineSettings, check
 
 CONFIGURATION = Path(__file__).resolve().parent / "conf"
+PATH_KEYS = re.compile(r"(^store|\.(dir|path|labels|root|model))$")
 Settings = TypeVar("Settings")
 
 
@@ -36,7 +38,21 @@ def settings_of(config: DictConfig, settings_type: type[Settings]) -> Settings:
     return check(settings_type, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
 
 
-def check_all(name: str, settings_type: type[Settings], overrides: list[str]) -> None:
+def quote_paths(arguments: list[str]) -> list[str]:
+    """Quote the values of paths, which may hold what Hydra's grammar reserves: ``~ = ' ,`` or any letter."""
+    sweep = {"-m", "--multirun"} & set(arguments)
+    quoted = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        plain = re.fullmatch(r"[\w./:+-]*", value, re.ASCII) or value[:1] in "'\"[$" or value == "???"
+        if equals and PATH_KEYS.search(key) and not plain and not (sweep and "," in value):
+            argument = "{}='{}'".format(key, value.replace("'", "\\'"))
+        if argument != "experiment=null":  # the default, but no value that Hydra takes
+            quoted.append(argument)
+    return quoted
+
+
+def check_all(name: str, settings_type: type[Settings], overrides: list[str], folder: Path) -> None:
     """Check the settings of every job of a run or sweep before any work starts."""
     choices = [
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
@@ -45,7 +61,7 @@ def check_all(name: str, settings_type: type[Settings], overrides: list[str]) ->
         for override in OverridesParser.create().parse_overrides(overrides)
         if not override.key_or_group.startswith("hydra")
     ]
-    with hydra.initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         for job in itertools.product(*choices):
             settings_of(hydra.compose(name, list(job)), settings_type)
 
@@ -58,16 +74,32 @@ def places(store: Path | None) -> tuple[Path, Path, Path | None]:
     return (store or (sweep or output).parent / "store").absolute(), output, sweep
 
 
-def start(name: str, settings_type: type[Settings], run: Callable[[DictConfig], None]) -> int:
-    """Run the command line of a configuration; returns the exit code, 2 where the input cannot be used."""
+def start(
+    name: str, settings_type: type[Settings], run: Callable[[DictConfig], None], folder: Path = CONFIGURATION
+) -> int:
+    """Run the command line of a configuration in a folder; returns the exit code, 2 where the input cannot be used."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and print_error words them
+    failures: list[BaseException] = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            run(config)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                print_error(error)
+                raise  # Hydra names the job and goes on with the others
+            failures.append(error)  # a single run says it in one line, without Hydra's own beside it
+
     try:
+        sys.argv[1:] = quote_paths(sys.argv[1:])
         arguments = get_args_parser().parse_args()
         if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
-            check_all(name, settings_type, arguments.overrides)
-        hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name=name)(run)()
+            check_all(name, settings_type, arguments.overrides, folder)
+        hydra.main(version_base="1.3", config_path=str(folder), config_name=name)(job)()
+        if failures:
+            raise failures[0]
     except (Exception, KeyboardInterrupt) as error:
-        if "debug=true" in sys.argv:
+        if {"debug=true", "+debug=true", "++debug=true"} & {argument.lower() for argument in sys.argv}:
             raise
         return print_error(error)
     return 0

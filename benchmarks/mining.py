@@ -47,7 +47,7 @@ from minia.mining.minhash import mine_cooccurring_sets
 
 CORPORA = ("gz_sift_v1000", "gz_sift_v5000", "planted_small", "planted_flat", "planted_large")
 SETTINGS = ((2, 750), (3, 252))
-RECORDED = {  # the reference's wall seconds and mined sets, one thread, from the notes of the shared data
+RECORDED = {  # the reference's wall seconds and co-occurring sets, one thread, from the notes of the shared data
     ("gz_sift_v1000", 2): (2.95, 27_535), ("gz_sift_v1000", 3): (0.34, 574),
     ("gz_sift_v5000", 2): (15.9, 87_091), ("gz_sift_v5000", 3): (1.28, 5_138),
     ("planted_small", 2): (3.72, 32_760), ("planted_small", 3): (0.79, 5_635),
@@ -57,7 +57,7 @@ RECORDED = {  # the reference's wall seconds and mined sets, one thread, from th
 
 
 def run_ours(corpus: Path, models: Path, tuple_size: int, num_tuples: int) -> tuple[float, int]:
-    """Wall seconds from text to text, and the number of mined sets."""
+    """Wall seconds from text to text, and the number of co-occurring sets."""
     begin = time.perf_counter()
     bags = read_listdb(corpus)
     sets = mine_cooccurring_sets(bags, tuple_size=tuple_size, num_tuples=num_tuples, min_set_size=3)
@@ -73,7 +73,7 @@ def run_reference(program: str, inverted: Path, models: Path, tuple_size: int, n
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
-    mined = done.stdout.split("Number of mined sets:")[1].split()[0]
+    mined = done.stdout.split("Number of co-occurring sets:")[1].split()[0]
     return seconds, int(mined)
 
 

@@ -6,6 +6,7 @@ import errno
 import sys
 import traceback
 from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,14 @@ def print_error(error: BaseException) -> int:
         return _print_line(str(error), EXIT_UNUSABLE_INPUT)
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
         return _print_line(_configuration_message(error), EXIT_UNUSABLE_INPUT)
+    if isinstance(error, BrokenProcessPool):
+        why = "a worker process was killed, perhaps for want of memory: try a smaller num_workers"
+        return _print_line(f"{why}; finished parts are kept", EXIT_FAILURE)
     if isinstance(error, OSError):
-        full = "; finished parts are kept, free some space and run again" if error.errno == errno.ENOSPC else ""
+        if _disk_is_full(error):
+            return _print_line("the disk is full; finished parts are kept, free some space and run again", EXIT_FAILURE)
         where = f": {error.filename}" if error.filename else ""
-        return _print_line(f"{error.strerror or error}{where}{full}", EXIT_FAILURE)
+        return _print_line(f"{error.strerror or error}{where}", EXIT_FAILURE)
     traceback.print_exception(error)
     return EXIT_FAILURE
 
@@ -66,6 +71,12 @@ def print_summary(metrics: Mapping[str, Any], output: Path) -> None:
     console.print(table)
     page = output / "report" / "index.html"
     console.print(f"report: {page}" if page.exists() else f"results: {output}", soft_wrap=True)
+
+
+def _disk_is_full(error: OSError) -> bool:
+    """Whether that is what the error says; NumPy and shutil say it in words of their own."""
+    text = str(error)
+    return error.errno == errno.ENOSPC or f"[Errno {errno.ENOSPC}]" in text or "requested and" in text
 
 
 def _print_line(message: str, code: int) -> int:

@@ -25,6 +25,7 @@ from minia.mining.report import write_report
 from minia.mining.structures import STRUCTURES, import_structures, mine_structures
 from minia.mining.vocabulary import assign_words, build_vocabulary, import_faiss, import_vocabulary
 from minia.mining.words import count_words, import_listdb
+from minia.models.extractors import build_extractor
 from minia.settings import (
     STAGES,
     FolderImages,
@@ -35,9 +36,13 @@ from minia.settings import (
     StoredFeatures,
     StoredVocabulary,
 )
-from minia.stage import read_manifest, write_text_atomically
+from minia.stage import InputError, read_manifest, write_text_atomically
 
 METRICS = "metrics.json"
+_COUNTS = (  # of the stages' manifests, what a run's metrics tell
+    "num_images", "num_failed_images", "num_keypoints", "num_words_kept", "num_cooccurring_sets", "num_structures",
+    "mean_structure_size", "num_matches", "num_matched_images", "num_matched_structures",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Pipeline:
         """The keypoints and descriptors of every image."""
         chosen = self.settings.features
         if isinstance(chosen, StoredFeatures):
-            FeatureStore.load(chosen.path)
+            FeatureStore.load(chosen.path).check()
             return chosen.path
         parameters = _arguments(chosen)
         return extract_features(
@@ -96,7 +101,6 @@ class Pipeline:
         chosen = self.settings.vocabulary
         if isinstance(chosen, StoredVocabulary):
             return import_vocabulary(chosen.path, self.store)
-        import_faiss()  # say that it is missing before the features take their time
         return build_vocabulary(
             self.features, self.store, seed=self.settings.seed, device=self.settings.device, **_arguments(chosen)
         )
@@ -151,7 +155,8 @@ class Pipeline:
             self.store,
             formula=self.settings.matching.formula,
             seed=self.settings.seed,
-            num_skipped_images=self._num_skipped_images,
+            num_skipped_images=self.num_skipped_images,
+            images=None if "images" in self.superseded else self.images,
             features=self.features if self.has_keypoints else None,
             vocabulary=self.vocabulary if self.has_keypoints else None,
             **_arguments(self.settings.report),
@@ -162,15 +167,41 @@ class Pipeline:
         """Whether the bags of words come from keypoints, not from a listdb file."""
         return not isinstance(self.settings.words, ListDBWords)
 
+    def check_inputs(self) -> None:
+        """Say what cannot work before the work starts, as far as it shows without doing it.
+
+        Raises:
+            InputError: a device, a library or a file that the stages need is missing or unusable.
+        """
+        needed = set(self.settings.stages) - self.superseded
+        if self.settings.device == "cuda":
+            choose_device(self.settings.device)
+        if isinstance(self.settings.mining, ListDBMining) and needed & {"mining", "matching", "report"}:
+            _ = self.mining
+        if not self.has_keypoints or needed <= {"images"}:
+            return
+        if isinstance(self.settings.features, StoredFeatures):
+            _ = self.features
+        else:
+            parameters = _arguments(self.settings.features)
+            del parameters["shard_images"]
+            build_extractor(self.settings.features.kind, parameters)
+        if not needed <= {"images", "features"}:
+            import_faiss()
+            if isinstance(self.settings.vocabulary, StoredVocabulary):
+                _ = self.vocabulary
+
     @property
     def superseded(self) -> set[str]:
         """Stages that have nothing to do, because what they would lead to was made elsewhere."""
         if not self.has_keypoints:
             return {"images", "features", "vocabulary"}
-        return {"images"} if isinstance(self.settings.features, StoredFeatures) else set()
+        # Features made elsewhere need no images, but images of one's own may bring their labels.
+        unneeded = isinstance(self.settings.features, StoredFeatures)
+        return {"images"} if unneeded and isinstance(self.settings.images, SimulatedImages) else set()
 
     @property
-    def _num_skipped_images(self) -> int:
+    def num_skipped_images(self) -> int:
         """Files that the images stage left out."""
         if "images" in self.superseded:
             return 0
@@ -200,9 +231,12 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
         (in this run or in the one that made it), and ``seconds_total``, of this run.
     """
     started = time.perf_counter()
-    if settings.device == "cuda":
-        choose_device(settings.device)  # say that there is none before the work starts
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"store={store}: cannot be made a folder: {error.strerror}") from None
     pipeline = Pipeline(settings, store)
+    pipeline.check_inputs()
     for stage in settings.stages:
         if stage not in pipeline.superseded:
             getattr(pipeline, stage)
@@ -224,8 +258,12 @@ def _metrics(pipeline: Pipeline) -> dict[str, Any]:
         if not manifests:
             continue
         counts = manifests[-1]["counts"]
-        metrics |= {name: count for name, count in counts.items() if isinstance(count, (int, float))}
+        metrics |= {name: counts[name] for name in _COUNTS if name in counts}
+        if "num_words" in counts:
+            metrics["vocabulary_size"] = counts["num_words"]
         seconds[f"seconds_{stage}"] = round(sum(manifest["seconds"] for manifest in manifests), 3)
+    if "num_failed_images" in metrics:
+        metrics["num_failed_images"] += pipeline.num_skipped_images
     for report in pipeline.made("report"):
         metrics |= json.loads((report / METRICS).read_text(encoding="utf-8"))
     return metrics | seconds
@@ -233,6 +271,9 @@ def _metrics(pipeline: Pipeline) -> dict[str, Any]:
 
 def _publish(pipeline: Pipeline, output: Path) -> None:
     """Copy what other tools read from the store to the run's folder, each whole or not at all."""
+    for name in (STRUCTURES, MATCHES, METRICS, "config.yaml"):
+        (output / name).unlink(missing_ok=True)  # of an earlier run: results of two runs must not mix
+    shutil.rmtree(output / "report", ignore_errors=True)
     for stage, name in (("mining", STRUCTURES), ("matching", MATCHES)):
         for artifact in pipeline.made(stage):
             temporary = output / f".{name}.part"
@@ -242,7 +283,6 @@ def _publish(pipeline: Pipeline, output: Path) -> None:
         temporary, target = output / ".report.part", output / "report"
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(artifact, temporary)
-        shutil.rmtree(target, ignore_errors=True)
         temporary.replace(target)
 
 

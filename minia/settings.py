@@ -107,10 +107,10 @@ class SIFTFeatures:
 
     kind: Literal["sift"]
     num_features: CountOrZero
-    octave_layers: Count
+    octave_layers: Annotated[int, Range(1, 32)]
     contrast_threshold: Annotated[float, Range(0)]
     edge_threshold: Positive
-    sigma: Positive
+    sigma: Annotated[float, Range(0, 64, exclusive=True)]
     root_sift: bool
     background_mask: bool
     shard_images: Count
@@ -193,6 +193,7 @@ class SMHMining:
     cluster_tuple_size: Annotated[int, Range(1, 16)]
     cluster_num_tuples: Count
     false_discovery_rate: Annotated[float, Range(0, 0.999, exclusive=True)]
+    min_structure_size: Annotated[int, Range(2)]
 
     def __post_init__(self) -> None:
         if self.num_tuples is None and self.similarity_threshold is None:
@@ -235,7 +236,7 @@ class MineSettings:
     store: Path | None
     seed: Annotated[int, Range(0, 2**31 - 1)]
     device: Literal["auto", "cpu", "cuda"]
-    num_workers: Count | None
+    num_workers: Annotated[int, Range(1, 1024)] | None
     debug: bool
     images: SimulatedImages | FolderImages | CatalogueImages
     features: SIFTFeatures | SURFFeatures | StoredFeatures

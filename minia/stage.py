@@ -22,13 +22,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 CONTRACT_VERSION = 1  # part of every fingerprint: raise it when the layout of artifacts changes
-_RECORDED_PACKAGES = ("minia", "numpy", "torch", "opencv-contrib-python-headless", "faiss-cpu", "faiss-gpu")
+_RECORDED_PACKAGES = (
+    "minia", "astropy", "faiss-cpu", "faiss-gpu", "numpy", "opencv-contrib-python-headless", "pandas", "pillow",
+    "pyarrow", "scikit-learn", "scipy", "torch",
+)  # fmt: skip
+_STARTED_WITH = ".versions.json"  # in an unfinished artifact: what its finished parts were made with
 
 
 class InputError(Exception):
@@ -60,6 +64,11 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{artifact} is not a finished artifact: it holds no {MANIFEST}") from None
+    except ValueError:
+        raise InputError(f"{artifact / MANIFEST} is damaged: delete the folder and run again") from None
+    missing = [key for key in ("stage", "fingerprint", "counts", "seconds") if key not in manifest]
+    if missing:
+        raise InputError(f"{artifact / MANIFEST}: lacks {', '.join(missing)}")
     return manifest
 
 
@@ -81,7 +90,10 @@ class Stage:
         parameters: everything that decides what the artifact holds; JSON values only.
         inputs: fingerprints of what it is made from, by name.
         resumable: an unfinished artifact of a killed run is handed on to the next one, whose
-            ``make`` finds its finished parts there; otherwise it is removed first.
+            ``make`` finds its finished parts there; otherwise it is removed first, as it is when it
+            was made with other versions of the packages.
+        version: of the stage's code; raise it whenever the same parameters give another result, so
+            that artifacts of the old code are not reused.
     """
 
     name: str
@@ -90,11 +102,13 @@ class Stage:
     parameters: Mapping[str, Any]
     inputs: Mapping[str, str] = field(default_factory=dict)
     resumable: bool = False
+    version: int = 1
 
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides the artifact's content."""
-        return fingerprint([CONTRACT_VERSION, self.name, self.label, dict(self.parameters), dict(self.inputs)])
+        versions = [CONTRACT_VERSION, self.version]
+        return fingerprint([versions, self.name, self.label, dict(self.parameters), dict(self.inputs)])
 
     @property
     def path(self) -> Path:
@@ -120,10 +134,16 @@ class Stage:
             return self.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.parent / f".{self.path.name}.lock")
-        with lock:
-            if self._reuse():  # another process made it while this one waited for the lock
-                return self.path
-            self._make(make)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("%s: waiting for another process that is making %s", self.name, self.path)
+            lock.acquire()
+        try:
+            if not self._reuse():  # another process may have made it while this one waited
+                self._make(make)
+        finally:
+            lock.release()
         return self.path
 
     def _reuse(self) -> bool:
@@ -133,12 +153,14 @@ class Stage:
 
     def _make(self, make: Callable[[Path], Mapping[str, Any]]) -> None:
         work = self.path.with_name(f".{self.path.name}.part")
-        if work.exists() and not self.resumable:
+        if work.exists() and not (self.resumable and _read(work / _STARTED_WITH) == _versions()):
             shutil.rmtree(work)
         work.mkdir(exist_ok=True)
+        (work / _STARTED_WITH).write_text(json.dumps(_versions()), encoding="utf-8")
         started = time.perf_counter()
         try:
             counts = make(work)
+            (work / _STARTED_WITH).unlink()
             self._write_manifest(work, counts, time.perf_counter() - started)
         except InputError:
             shutil.rmtree(work, ignore_errors=True)  # the same input will fail again
@@ -147,6 +169,8 @@ class Stage:
             if not self.resumable:
                 shutil.rmtree(work, ignore_errors=True)
             raise
+        if self.path.exists():  # something took its manifest away: it is no artifact any more
+            shutil.rmtree(self.path)
         work.replace(self.path)
         logger.info("%s: made %s in %.1f s", self.name, self.path, time.perf_counter() - started)
 
@@ -154,6 +178,7 @@ class Stage:
         manifest = {
             "stage": self.name,
             "label": self.label,
+            "version": self.version,
             "fingerprint": self.fingerprint,
             "parameters": dict(self.parameters),
             "inputs": dict(self.inputs),
@@ -162,6 +187,13 @@ class Stage:
             "seconds": round(seconds, 3),
         }
         (work / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _versions() -> dict[str, str]:

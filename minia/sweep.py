@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from filelock import FileLock
 
 from minia.stage import write_text_atomically
@@ -29,36 +30,47 @@ def summarise_sweep(folder: Path) -> None:
     """
     with FileLock(folder / ".summary.lock"):
         jobs = sorted((path.parent for path in folder.glob("*/metrics.json")), key=_job_order)
-        table = pd.DataFrame([_row(job) for job in jobs])
+        table, swept = _table(jobs)
         write_text_atomically(folder / "summary.csv", table.to_csv(index=False))
-        _plot(folder / "summary.png", table)
+        _plot(folder / "summary.png", table, swept)
 
 
 def _job_order(job: Path) -> tuple[int, str]:
     return (int(job.name) if job.name.isdigit() else 1 << 62, job.name)
 
 
-def _row(job: Path) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((job / "metrics.json").read_text(encoding="utf-8"))
-    return {"job": job.name} | metrics
+def _table(jobs: list[Path]) -> tuple[pd.DataFrame, list[str]]:
+    """A row a job: its name, the settings in which the jobs differ, its metrics; and these settings' keys."""
+    settings = pd.DataFrame([_flat(yaml.safe_load((job / "config.yaml").read_text(encoding="utf-8"))) for job in jobs])
+    swept = [str(key) for key in settings if settings[key].astype(str).nunique() > 1]
+    names = pd.DataFrame({"job": [job.name for job in jobs]})
+    metrics = pd.DataFrame([json.loads((job / "metrics.json").read_text(encoding="utf-8")) for job in jobs])
+    return pd.concat([names, settings[swept], metrics], axis=1), swept
 
 
-def _plot(path: Path, table: pd.DataFrame) -> None:
-    """Structures, purity and seconds against the vocabulary size."""
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _plot(path: Path, table: pd.DataFrame, swept: list[str]) -> None:
+    """Structures, purity and seconds against the vocabulary size, or the first setting that was swept."""
     from matplotlib.figure import Figure
 
-    if "vocabulary_size" not in table:
-        return
     columns = [column for column in _PLOTTED if column in table]
-    table = table.sort_values("vocabulary_size")
+    across = "vocabulary.size" if "vocabulary.size" in swept or not swept else swept[0]
+    table = table.assign(**{across: table.get(across, table.get("vocabulary_size"))}).sort_values(across)
     figure = Figure(figsize=(4 * len(columns), 3.4), layout="constrained")
     for plot, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
-        plot.plot(table["vocabulary_size"], table[column], "o-", color="#2e86ab")
+        plot.plot(table[across], table[column], "o-", color="#2e86ab")
         if column == "mean_purity_at_30":
-            plot.plot(table["vocabulary_size"], table["chance_purity_at_30"], "o--", color="#9aa5b1", label="chance")
+            plot.plot(table[across], table["chance_purity_at_30"], "o--", color="#9aa5b1", label="chance")
             plot.legend()
         plot.set_title(_PLOTTED[column])
-        plot.set_xlabel("vocabulary size")
+        plot.set_xlabel(across)
     temporary = path.with_name(f".{path.name}.part")
     figure.savefig(temporary, dpi=120, format="png")
     temporary.replace(path)

@@ -11,6 +11,7 @@ from minia.mining.evaluation import (
     chance_purity,
     count_labels,
     encode_labels,
+    fill_at_random,
     label_metrics,
     purities,
 )
@@ -102,10 +103,16 @@ def test_only_images_that_share_a_word_count() -> None:
     assert purities(best, codes).tolist() == [0.5, 1.0]
 
 
-def test_chance_purity_of_one_image_is_one() -> None:
-    best = np.full((1, BEST_IMAGES), -1)
-    best[0, 0] = 2
-    assert chance_purity(best, np.array([0, 1, 1]), 5, seed=0) == 1
+def test_few_holders_are_filled_up_with_other_images_at_random() -> None:
+    codes = np.repeat([0, 1, -1], 200)
+    best = np.full((50, BEST_IMAGES), -1)
+    best[:, 0] = np.arange(50)
+    filled = fill_at_random(best, codes, seed=0)
+    assert np.array_equal(filled[:, 0], best[:, 0])
+    assert all(len(set(row)) == BEST_IMAGES for row in filled)
+    assert (codes[filled] >= 0).all()
+    assert purities(filled, codes).mean() == pytest.approx(chance_purity(filled, codes, 20, seed=0), abs=0.03)
+    assert (fill_at_random(best[:1], codes[:20], seed=0) >= 0).sum() == 20
 
 
 def test_metrics_that_cannot_be_computed_are_absent() -> None:

@@ -140,3 +140,23 @@ def test_a_moved_store_still_finds_simulated_images(tmp_path: Path) -> None:
 def test_other_artifacts_are_refused(tmp_path: Path, image_folder: Path) -> None:
     with pytest.raises(InputError, match="artifact of the stage images"):
         FeatureStore.load(folder_images(tmp_path, image_folder))
+
+
+def test_features_made_elsewhere_are_checked(tmp_path: Path, image_folder: Path) -> None:
+    artifact = extract(folder_images(tmp_path, image_folder), tmp_path)
+    FeatureStore.load(artifact).check()
+    table = pd.read_parquet(artifact / "images.parquet")
+    table.sample(frac=1, random_state=0).to_parquet(artifact / "images.parquet", index=False)
+    with pytest.raises(InputError, match="not in the order of their shards"):
+        FeatureStore.load(artifact).check()
+    table.to_parquet(artifact / "images.parquet", index=False)
+    np.save(artifact / "shard-00001" / "sizes.npy", np.zeros(3, np.float32))
+    with pytest.raises(InputError, match=r"sizes.npy: expected numbers of shape"):
+        FeatureStore.load(artifact).check()
+
+
+def test_a_strip_is_not_enlarged_beyond_memory(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "strip.png"), np.zeros((2, 6000, 3), np.uint8))
+    store = FeatureStore.load(extract(folder_images(tmp_path, tmp_path / "images", min_side=256), tmp_path))
+    assert store.images["width"].iat[0] == 6000

@@ -67,6 +67,50 @@ def test_label_file_must_have_its_columns_and_name_some_image(tmp_path: Path, im
         folder_table(tmp_path, image_folder, labels)
 
 
+def test_labels_are_taken_as_they_are_written(tmp_path: Path, image_folder: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,label\nimage000.png,NA\nimage002.png,0012\nimage004.png,\nimage006.png,None\n")
+    table = folder_table(tmp_path, image_folder, labels).table.set_index("image")["label"]
+    assert table[["image000.png", "image002.png", "image006.png"]].tolist() == ["NA", "0012", "None"]
+    assert table.notna().sum() == 3
+
+
+def test_two_labels_of_an_image_are_an_error(tmp_path: Path, image_folder: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,label\nimage000.png,ring\nimage000.png,tight\n")
+    with pytest.raises(InputError, match=r"column image repeats image000.png with another label"):
+        folder_table(tmp_path, image_folder, labels)
+
+
+def test_catalogue_takes_its_label_column_if_there_is_one(tmp_path: Path, image_folder: Path) -> None:
+    path = tmp_path / "catalogue.csv"
+    path.write_text("id,path,label\n0012,image000.png,x\n12,image002.png,y\n")
+    columns = COLUMNS | {"label_column": None}
+    found = ImageTable.load(list_catalogue(tmp_path, path=path, folder=image_folder, **columns, **LIMITS)).table
+    assert found[["image", "label"]].to_numpy().tolist() == [["0012", "x"], ["12", "y"]]
+
+
+def test_the_machines_trouble_is_not_a_broken_image(
+    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("PIL.Image.open", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        read_image(image_folder / "image000.png")
+
+
+def test_damaged_orientation_does_not_cost_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2.imwrite(str(tmp_path / "image.jpg"), draw_blobs(0))
+
+    def fail(_: object) -> None:
+        raise TypeError("bad operand")
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", fail)
+    assert read_image(tmp_path / "image.jpg").shape == (96, 96, 3)
+
+
 def test_changed_image_makes_another_artifact(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 2)
     arguments = {"folder": folder, "labels": None, "label_column": "label", **LIMITS}

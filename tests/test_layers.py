@@ -22,6 +22,9 @@ ALLOWED = {  # what of ours a module may import, the first matching line counts;
     "minia.command_line": ["minia.stage", "minia.settings"],
     "minia.sweep": ["minia.stage"],
     "minia.pipeline": ["minia"],
+    "minia.training_settings": ["minia.stage", "minia.settings"],
+    "minia.training": ["minia"],
+    "minia.training_plots": [],
     "minia.data": ["minia.data", *SHARED],
     "minia.models": ["minia.models", *SHARED],
     "minia.mining.features": ["minia.mining", "minia.models", "minia.data", *SHARED],
@@ -54,6 +57,8 @@ def imports_of(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield str(node.module)
+            # "from package import module" imports the module too
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def inside(module: str, package: str) -> bool:
@@ -98,7 +103,7 @@ def test_there_are_no_import_cycles() -> None:
 
 @pytest.mark.parametrize("path", ENTRIES, ids=lambda path: path.name)
 def test_entries_are_thin(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 120
+    assert len(path.read_text().splitlines()) <= 140
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

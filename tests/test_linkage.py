@@ -1,4 +1,4 @@
-"""Linkage of mined sets: the overlap rule, duplicates, planted structures, the reference's recall."""
+"""Linkage of co-occurring sets: the overlap rule, duplicates, planted structures, the reference's recall."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import pandas as pd
 import pytest
 from conftest import write_images
@@ -72,9 +75,13 @@ def test_smoke_run_on_the_simulator_leaves_everything(
     }  # fmt: skip
     metrics = metrics_of(folder)
     assert metrics.keys() >= METRICS | LABEL_METRICS
-    assert metrics["num_images"] == 45
-    assert metrics["vocabulary_size"] == 100
+    assert metrics["num_images"] == 90
+    assert metrics["vocabulary_size"] == 200
     assert metrics["base_rate"] == pytest.approx(1 / 9)
+    assert metrics["word_accuracy"] > 2 * metrics["base_rate"]
+    assert metrics["num_structures"] >= 5
+    assert metrics["mean_structure_size"] < metrics["vocabulary_size"] / 2
+    assert metrics["mean_purity_at_30"] > metrics["chance_purity_at_30"]
     assert read_listdb(folder / "structures.txt").num_lists == metrics["num_structures"]
     matches = pd.read_parquet(folder / "matches.parquet")
     assert list(matches.columns) == ["structure", "image", "overlap", "keypoints"]
@@ -128,9 +135,32 @@ def test_sweep_extracts_once_and_is_summarised(run: Run, tmp_path: Path, image_f
     assert "features: reusing" in (sweep / "1" / "mine.log").read_text()
     summary = pd.read_csv(sweep / "summary.csv")
     assert list(summary["job"]) == [0, 1]
-    assert list(summary["vocabulary_size"]) == [20, 40]
+    assert list(summary["vocabulary.size"]) == list(summary["vocabulary_size"]) == [20, 40]
     assert {"num_structures", "mean_purity_at_30", "seconds_total", "seconds_features"} <= set(summary.columns)
     assert (sweep / "summary.png").stat().st_size > 5000
+
+
+def test_an_output_folder_never_mixes_two_runs(run: Run, tmp_path: Path, image_folder: Path) -> None:
+    assert run(*folder_overrides(image_folder)) == 0
+    assert run(*folder_overrides(image_folder), "stages=[mining]", "vocabulary.size=20") == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "metrics.json", "structures.txt", "config.yaml", "mine.log",
+    }  # fmt: skip
+
+
+def test_results_inside_the_image_folder_are_not_images(run: Run, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 6)
+    for output in ("images/run1", "images/run2"):
+        assert run("images=folder", f"images.dir={folder}", *SMALL, "vocabulary.size=10", output=output) == 0
+        assert metrics_of(tmp_path / output)["num_images"] == 6
+
+
+def test_experiments_may_set_any_key(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configuration = tmp_path / "conf"
+    shutil.copytree(mine.CONFIGURATION, configuration)
+    (configuration / "experiment" / "own.yaml").write_text("# @package _global_\nseed: 7\n")
+    with hydra.initialize_config_dir(str(configuration), version_base="1.3"):
+        assert hydra.compose("mine", ["experiment=own"]).seed == 7
 
 
 def test_a_part_of_the_stages(run: Run, tmp_path: Path, image_folder: Path) -> None:
@@ -202,10 +232,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (tmp_path / "malformed").write_text("1 0:1\n2 0:1\n")
     places = {name: tmp_path / name for name in ("empty", "corrupt", "good", "malformed")}
     code = run(*(each.format(**places) for each in overrides), "num_workers=1")
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    lines = capsys.readouterr().err.splitlines()
     assert code == 2
-    assert len(errors) == 1
-    assert message in errors[0]
+    assert lines[-1].startswith("error:")
+    assert message in lines[-1]
+    logged = re.compile(r"\d\d:\d\d:\d\d  ")
+    assert [line for line in lines[:-1] if not logged.match(line)] == []
     results = {path.name for path in (tmp_path / "run").glob("*")}
     assert results <= {"mine.log"}
     unfinished = [path for path in (tmp_path / "store").glob("*/.*.part") if path.is_dir()]
@@ -248,3 +280,20 @@ def test_output_that_is_no_terminal_has_no_control_characters(tmp_path: Path, im
     command = [sys.executable, str(ROOT / "mine.py"), *folder_overrides(image_folder), "stages=[words]"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
     assert not [c for c in done.stdout + done.stderr if ord(c) < 32 and c != "\n"]
+
+
+def test_other_labels_extract_nothing_anew(run: Run, tmp_path: Path, image_folder: Path) -> None:
+    assert run("images=folder", f"images.dir={image_folder}", *SMALL, output="plain") == 0
+    assert "word_accuracy" not in metrics_of(tmp_path / "plain")
+    assert run(*folder_overrides(image_folder), output="labelled") == 0
+    assert metrics_of(tmp_path / "labelled").keys() >= LABEL_METRICS
+    assert len(list((tmp_path / "store" / "features").glob("sift-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["with space", "com,ma", "eq=ual", "~tilde", "quo'te", 'dou"ble', "nö☃", "a\\b", "(x) [y] {z}"]
+)
+def test_paths_may_hold_any_character(run: Run, tmp_path: Path, name: str) -> None:
+    folder = write_images(tmp_path / name, 2)
+    assert run("images=folder", f"images.dir={folder}", "stages=[images]", "num_workers=1") == 0
+    assert metrics_of(tmp_path / "run")["num_images"] == 2

@@ -16,7 +16,7 @@ from minia.mining.listdb import ListDB, read_listdb, read_weights
 from minia.mining.minhash import (
     Elements,
     TupleTables,
-    document_weights,
+    image_weights,
     mine_cooccurring_sets,
 )
 from minia.mining.structures import num_tuples_for_threshold
@@ -113,7 +113,7 @@ def test_smaller_sets_are_a_superset():
 
 def test_same_seed_same_sets_whatever_the_threads_and_blocks(monkeypatch):
     bags, _ = planted_corpus(3)
-    weights = document_weights(bags, "ids")
+    weights = image_weights(bags, "ids")
     settings = {"tuple_size": 3, "num_tuples": 70, "min_set_size": 3, "weights": weights, "expand_frequencies": True}
     sets = mine_cooccurring_sets(bags, seed=7, **settings)
     assert sets.num_lists > 50
@@ -169,7 +169,7 @@ def test_tiny_corpus_by_hand(shared_data):
     assert 250 < together < 350  # word 7 is in 3 of the 4 images of words 3 and 4
     structures = cluster_sets(sets)
     assert {tuple(sorted(words[:3].tolist())) for words in structures} == {(3, 4, 7), (0, 2, 5)}
-    weights = document_weights(tiny, "ids")
+    weights = image_weights(tiny, "ids")
     assert np.allclose(weights, read_weights(shared_data / "smh" / "reference" / "tiny.ids.weights"), atol=1e-6)
     assert mine_cooccurring_sets(tiny, tuple_size=1, num_tuples=20, min_set_size=2, weights=weights).num_lists > 0
 
@@ -191,8 +191,8 @@ def test_settings_that_are_refused():
         with pytest.raises(InputError):
             mine_cooccurring_sets(bags, **(good | change))
     with pytest.raises(InputError, match="none or ids"):
-        document_weights(bags, "tfidf")
-    assert document_weights(bags, "none") is None
+        image_weights(bags, "tfidf")
+    assert image_weights(bags, "none") is None
 
 
 @pytest.mark.parametrize("lists", [[], [[], []], [[0], [], [0]]])

@@ -57,6 +57,7 @@ class Run:
 
     folder: Path
     store: Path
+    images: Path
     features: Path
     vocabulary: Path
     assignment: Path
@@ -71,7 +72,7 @@ class Run:
             self.words, mining, store, formula="distinct", min_overlap=0.5,
             features=self.features, assignment=self.assignment,
         )  # fmt: skip
-        sources = {"features": self.features, "vocabulary": self.vocabulary}
+        sources = {"images": self.images, "features": self.features, "vocabulary": self.vocabulary}
         return write_report(self.words, mining, matching, store, **(SETTINGS | sources | changes))
 
 
@@ -101,7 +102,7 @@ def make_run(folder: Path, store: Path, labels: Path | None) -> Run:
     )  # fmt: skip
     assignment = assign_words(features, vocabulary, store)
     words = count_words(features, vocabulary, assignment, store, weighting="frequency", outlier_sigma=3.0)
-    return Run(folder, store, features, vocabulary, assignment, words)
+    return Run(folder, store, images, features, vocabulary, assignment, words)
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,31 @@ def test_resumable_stage_finds_the_finished_parts_of_a_killed_run(tmp_path: Path
     assert read_manifest(stage.run(finish))["counts"] == {"found": 4}
 
 
+def test_parts_made_with_other_versions_are_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage("count", "seven", tmp_path, {}, resumable=True)
+
+    def fail(work: Path) -> dict[str, int]:
+        (work / "part").write_text("done")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(fail)
+    monkeypatch.setattr("minia.stage._versions", lambda: {"numpy": "another"})
+    artifact = stage.run(lambda work: {"found": (work / "part").exists()})
+    assert read_manifest(artifact)["counts"] == {"found": False}
+    assert [path.name for path in artifact.iterdir()] == ["manifest.json"]
+
+
+def test_a_new_version_of_a_stage_makes_another_artifact(tmp_path: Path) -> None:
+    assert Stage("count", "seven", tmp_path, {}).path != Stage("count", "seven", tmp_path, {}, version=2).path
+
+
+def test_a_folder_that_lost_its_manifest_is_made_again(tmp_path: Path) -> None:
+    stage = Stage("count", "seven", tmp_path, {})
+    (stage.run(make_number) / "manifest.json").unlink()
+    assert read_manifest(stage.run(make_number))["counts"] == {"numbers": 1}
+
+
 def test_unusable_input_clears_even_a_resumable_stage(tmp_path: Path) -> None:
     stage = Stage("count", "seven", tmp_path, {}, resumable=True)
 

@@ -11,13 +11,17 @@ label   string  its label, null where it has none
 ======  ======  =========================================================================
 
 and ``skipped.csv``, the files that were left out with the reason. Images are sorted by name, so
-that nothing downstream depends on the order of a catalogue or of a file system.
+that nothing downstream depends on the order of a catalogue or of a file system. ``counts.pixels`` in the
+manifest is a fingerprint of the images without their labels: other labels extract nothing anew.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +35,14 @@ from PIL import Image, ImageOps
 
 from minia.stage import InputError, Stage, fingerprint, fingerprint_file
 
+logger = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 _MAX_NAMES_IN_MANIFEST = 100
+_LARGEST_SIDE = 8192  # of enlarged images, pixels
+_LABEL_COLUMN = "label"
+_RUN_FILES = {"config.yaml", "metrics.json"}  # a folder with both is a run's
+_ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # None: raised by a decoder
 
 
 class UnreadableImageError(Exception):
@@ -80,22 +90,33 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         UnreadableImageError: the file is missing, empty, truncated or not an image.
+        OSError: the file may be whole, but the machine cannot read it now.
     """
     try:
         with Image.open(path) as opened:
-            image: Image.Image = ImageOps.exif_transpose(opened)
+            image = _upright(opened)
             if image.mode.startswith(("I", "F")):
                 return np.repeat(_grey_to_bytes(np.asarray(image))[:, :, None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise many kinds for damaged files
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _ABSENT):
+            raise  # the machine's trouble, not the file's: it must not be recorded as a broken image
         reason = "empty file" if path.is_file() and path.stat().st_size == 0 else str(error) or type(error).__name__
         raise UnreadableImageError(" ".join(reason.replace(str(path), "file").split())) from None
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its orientation tag says; damaged tags are no reason to lose an image."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (TypeError, ValueError, struct.error, SyntaxError):
+        return image
+
+
 def _grey_to_bytes(grey: NDArray[Any]) -> NDArray[np.uint8]:
     """A grey image of more than 8 bits, (height, width), as uint8."""
-    values = np.nan_to_num(grey.astype(np.float64))
-    if grey.dtype == np.uint16:
+    values = np.nan_to_num(grey.astype(np.float64), posinf=0.0, neginf=0.0)
+    if grey.dtype.kind == "u" and grey.dtype.itemsize == 2:  # of either byte order
         return np.asarray(np.rint(values / 257), dtype=np.uint8)
     low, high = values.min(), values.max()
     return np.asarray(np.rint((values - low) * (255 / max(high - low, 1e-12))), dtype=np.uint8)
@@ -105,6 +126,7 @@ def fit_sides(image: NDArray[np.uint8], min_side: int, max_side: int) -> NDArray
     """Resize an image so that its shorter side is at least min_side and its longer at most max_side.
 
     The aspect is kept; an image that fits is returned as it is; where both cannot hold, max_side does.
+    No image is enlarged beyond 8,192 pixels: a strip of one pixel would not fit into memory.
 
     Args:
         image: (height, width, 3) uint8.
@@ -115,6 +137,8 @@ def fit_sides(image: NDArray[np.uint8], min_side: int, max_side: int) -> NDArray
     factor = max(1.0, min_side / min(height, width))
     if max_side and factor * max(height, width) > max_side:
         factor = max_side / max(height, width)
+    if factor > 1.0 and factor * max(height, width) > _LARGEST_SIDE:
+        factor = max(1.0, _LARGEST_SIDE / max(height, width))
     if factor == 1.0:
         return image
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -148,7 +172,8 @@ def simulate_images(
         )  # fmt: skip
         truth = pd.read_csv(work / "truth.csv")
         table = pd.DataFrame({"image": truth["image"], "path": truth["image"], "label": truth["label"]})
-        return dict(counts) | _write_table(work, table, ".", min_side, max_side, skipped=[])
+        written = _write_table(work, table, ".", min_side, max_side, skipped=[])
+        return {"galaxies": dict(counts), **written, "pixels": stage.fingerprint}
 
     return stage.run(make)
 
@@ -162,7 +187,7 @@ def list_folder(
         store: folder of artifacts.
         folder: holds images with the suffixes of :data:`IMAGE_SUFFIXES`, in any case.
         labels: a CSV file with the columns ``image`` (path relative to the folder) and
-            ``label_column``, or None.
+            ``label_column``, or None; an empty label is none.
         label_column: the column of ``labels`` that holds the label.
         min_side: see :class:`ImageTable`.
         max_side: see :class:`ImageTable`.
@@ -174,7 +199,7 @@ def list_folder(
     folder = folder.absolute()
     if not folder.is_dir():
         raise InputError(f"images.dir={folder}: there is no such folder")
-    paths = sorted(_images_below(folder))
+    paths = sorted(_images_below(folder, store.absolute()))
     if not paths:
         raise InputError(f"images.dir={folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
     table = pd.DataFrame({"image": paths, "path": paths}, dtype=object)
@@ -208,7 +233,7 @@ def list_catalogue(
         folder: where relative paths start; the catalogue's own folder when None.
         id_column: the column with the image's name, unique.
         path_column: the column with the image's file.
-        label_column: the column with the label, or None.
+        label_column: the column with the label; None takes the column ``label`` if there is one.
         min_side: see :class:`ImageTable`.
         max_side: see :class:`ImageTable`.
 
@@ -217,13 +242,17 @@ def list_catalogue(
             its images is there.
     """
     catalogue = read_table(path, "images.path")
+    if label_column is None and _LABEL_COLUMN in catalogue.columns:
+        label_column = _LABEL_COLUMN
     columns = {"image": id_column, "path": path_column} | ({"label": label_column} if label_column else {})
     require_columns(catalogue, list(columns.values()), f"images.path={path}")
     table = pd.DataFrame({ours: catalogue[theirs] for ours, theirs in columns.items()}, dtype=object)
     if table[["image", "path"]].isna().any(axis=None):
         row = int(table[["image", "path"]].isna().any(axis=1).to_numpy().argmax())
         raise InputError(f"images.path={path}: row {row + 1} has no {id_column} or no {path_column}")
-    table["image"] = table["image"].astype(str)
+    if table.empty:
+        raise InputError(f"images.path={path}: has no rows")
+    table = table.astype({"image": str, "path": str}).astype(object)
     repeated = table["image"][table["image"].duplicated()]
     if len(repeated):
         raise InputError(f"images.path={path}: column {id_column} repeats {repeated.iat[0]}; ids must be unique")
@@ -251,7 +280,10 @@ def read_table(path: Path, key: str) -> pd.DataFrame:
         InputError: the file is missing or not such a table.
     """
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        # As text: ids like 0012 and labels like NA stay what they are; an empty cell is missing.
+        return pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise InputError(f"{key}={path}: there is no such file") from None
     except Exception as error:  # pandas and pyarrow raise many kinds for a malformed file
@@ -269,9 +301,15 @@ def require_columns(table: pd.DataFrame, columns: list[str], given: str) -> None
         raise InputError(f"{given}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
 
 
-def _images_below(folder: Path) -> Iterator[str]:
-    """Paths of the image files in a folder and below, relative to it, with forward slashes."""
+def _images_below(folder: Path, store: Path) -> Iterator[str]:
+    """Paths of the image files in a folder and below, relative to it, with forward slashes.
+
+    What this program leaves there, the store and the runs' folders, is passed over.
+    """
     for parent, subfolders, names in os.walk(folder):
+        if Path(parent) == store or set(names) >= _RUN_FILES:
+            subfolders.clear()
+            continue
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in names:
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
@@ -282,6 +320,10 @@ def _labels_of(images: pd.Series[Any], labels: Path, label_column: str) -> list[
     """The label of each image, None where the label file has none."""
     table = read_table(labels, "images.labels")
     require_columns(table, ["image", label_column], f"images.labels={labels}")
+    table = table[["image", label_column]].drop_duplicates()
+    repeated = table["image"][table["image"].duplicated()]
+    if len(repeated):
+        raise InputError(f"images.labels={labels}: column image repeats {repeated.iat[0]} with another label")
     of_image = dict(zip(table["image"].astype(str), table[label_column], strict=True))
     found = [of_image.get(image) for image in images]
     if all(label is None for label in found):
@@ -303,15 +345,25 @@ def _table_stage(store: Path, label: str, parameters: dict[str, Any], table: pd.
     stage = Stage("images", label, store, parameters, {"files": content})
     kept = table[[not reason for reason, _ in status]]
     limits = (parameters["min_side"], parameters["max_side"])
-    return stage.run(lambda work: _write_table(work, kept, str(root), *limits, skipped=skipped))
+    pixels = fingerprint([content, str(root), *limits])
+
+    def make(work: Path) -> dict[str, Any]:
+        return _write_table(work, kept, str(root), *limits, skipped=skipped) | {"pixels": pixels}
+
+    return stage.run(make)
 
 
 def _file_status(path: Path) -> tuple[str, tuple[int, int]]:
     """Why a file cannot be an image ("" where it may be), and its size in bytes and time in ns."""
     try:
+        str(path).encode()
         state = path.stat()
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8", (0, 0)
     except OSError:
         return "no such file", (0, 0)
+    if not path.is_file():
+        return "not a file", (0, 0)
     return ("" if state.st_size else "empty file"), (state.st_size, state.st_mtime_ns)
 
 
@@ -326,6 +378,9 @@ def _write_table(
     pd.DataFrame(skipped, columns=["image", "reason"]).to_csv(work / "skipped.csv", index=False)
     source = {"root": root, "min_side": min_side, "max_side": max_side}
     (work / "source.json").write_text(json.dumps(source) + "\n", encoding="utf-8")
+    logger.info(
+        "images: %d, of which %d have a label; %d skipped", len(table), table["label"].notna().sum(), len(skipped)
+    )
     return {
         "num_images": len(table),
         "num_labelled_images": int(table["label"].notna().sum()),

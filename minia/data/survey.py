@@ -47,6 +47,7 @@ TRUTH_COLUMNS = (
     "pitch_angle",
     "arms",
     "arms_turn",
+    "arms_angle",
     "arms_inner_radius",
     "arms_outer_radius",
     "bulge_x",
@@ -206,6 +207,7 @@ def _geometry(parameters: GalaxyParameters, image_size: int) -> dict[str, Value]
     }
     if parameters.arms:
         values |= {"arms": parameters.arms, "arms_turn": int(parameters.arm_turn), "pitch_angle": parameters.pitch}
+        values["arms_angle"] = parameters.arm_phase  # of the first arm at its inner radius, in the disk's plane
         values |= {
             "arms_inner_radius": parameters.arm_inner * scale,
             "arms_outer_radius": parameters.arm_outer * scale,

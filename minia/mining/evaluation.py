@@ -5,13 +5,14 @@ Labels are used here alone; nothing in the pipeline learns from them.
 ========================  =====================================================================
 metric                    meaning
 ========================  =====================================================================
-mean_purity_at_30         share of the commonest label among a structure's 30 best labelled
-                          images, mean over the structures (see :func:`purities`)
+mean_purity_at_30         share of the commonest label among the 30 labelled images of highest
+                          overlap with a structure, mean over the structures
 chance_purity_at_30       the same with the labels shuffled among the images, mean over shuffles:
                           the best of several classes is above 1 / classes by chance alone
 structure_accuracy        accuracy of a logistic regression on the images' structure overlaps
 word_accuracy             the same on the images' words: how much of it the structures keep
-base_rate                 share of the commonest label: accuracy of guessing it always
+base_rate                 share of the commonest label: accuracy of guessing it always on the
+                          images of the two accuracies
 ========================  =====================================================================
 """
 
@@ -33,7 +34,7 @@ _MOST_IMAGES = 20_000  # for the accuracies: more change them by less than their
 _MOST_CELLS = 1 << 26  # overlaps of these images in memory: 512 MB, sparse
 _MOST_ITERATIONS = 500
 _REGULARISATION = 1.0  # C of the logistic regressions
-_SHUFFLES, _SAMPLE, _TIES = range(3)  # keep the random numbers for different purposes independent
+_SHUFFLES, _SAMPLE, _TIES, _FILL = range(4)  # keep the random numbers for different purposes independent
 
 
 def label_metrics(
@@ -65,14 +66,16 @@ def label_metrics(
     codes, names = encode_labels(labels)
     if not names:
         return {}
-    metrics = {"base_rate": float(np.bincount(codes[codes >= 0]).max() / np.count_nonzero(codes >= 0))}
+    metrics: dict[str, float] = {}
     if best is None:
         best = best_labelled_images(bags, structures, codes, formula=formula, seed=seed)
-    share = purities(best, codes)
-    if len(share):
-        metrics["mean_purity_at_30"] = float(share.mean())
-        metrics["chance_purity_at_30"] = chance_purity(best, codes, num_shuffles, seed)
+    if structures.num_lists:
+        filled = fill_at_random(best, codes, seed)
+        metrics["mean_purity_at_30"] = float(purities(filled, codes).mean())
+        metrics["chance_purity_at_30"] = chance_purity(filled, codes, num_shuffles, seed)
     images = _images_for_accuracy(codes, structures.num_lists, seed)
+    guessed = np.bincount(codes[images] if len(images) else codes[codes >= 0])
+    metrics["base_rate"] = float(guessed.max() / guessed.sum())  # on the images of the accuracies
     if len(images):
         chosen, classes = bags.select(images), codes[images]
         words = chosen.to_scipy(binary=False).astype(np.float64)
@@ -133,6 +136,29 @@ def best_labelled_images(
         keys, best = np.take_along_axis(keys, order, axis=1), np.take_along_axis(best, order, axis=1)
     best[keys == 0] = -1
     return best
+
+
+def fill_at_random(best: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Fill up the best images with labelled images of overlap 0, which tie, so at random.
+
+    Without it a structure that one image holds would be perfectly pure.
+
+    Args:
+        best: the result of :func:`best_labelled_images`.
+        codes: (num_images,) int64, -1 for images without a label.
+        seed: of the images drawn.
+
+    Returns:
+        (num_structures, 30) int64, -1 only where there are fewer labelled images than that.
+    """
+    labelled = np.flatnonzero(codes >= 0)
+    generator = np.random.default_rng([seed, _FILL])
+    filled = best.copy()
+    for row in np.flatnonzero((best < 0).any(axis=1)):
+        rest = np.setdiff1d(labelled, best[row], assume_unique=False)
+        drawn = generator.permutation(rest)[: np.count_nonzero(best[row] < 0)]
+        filled[row, np.flatnonzero(best[row] < 0)[: len(drawn)]] = drawn
+    return filled
 
 
 def _sort_keys(block: scipy.sparse.csr_matrix, generator: np.random.Generator) -> npt.NDArray[np.uint64]:

@@ -7,7 +7,6 @@ column          type    meaning
 ==============  ======  ====================================================================
 image           string  the image's name
 path            string  its file, absolute or relative to ``root`` in ``source.json``
-label           string  its label, or null
 width, height   int32   of the original image, in pixels
 shard           int32   the shard that holds its keypoints
 first_keypoint  int64   its first keypoint's row in the shard's arrays
@@ -73,12 +72,47 @@ class FeatureStore:
             InputError: it is not one.
         """
         manifest = read_manifest(artifact)
-        if manifest["stage"] != "features":
-            raise InputError(f"{artifact} is an artifact of the stage {manifest['stage']}, not of features")
+        if manifest.get("stage") != "features":
+            raise InputError(f"{artifact} is an artifact of the stage {manifest.get('stage')}, not of features")
         images = pd.read_parquet(artifact / "images.parquet")
         offsets = np.concatenate([[0], np.cumsum(images["num_keypoints"].to_numpy(np.int64))])
         root = artifact / json.loads((artifact / "source.json").read_text(encoding="utf-8"))["root"]
         return cls(artifact, root, images, offsets, int(manifest["counts"]["num_shards"]))
+
+    @property
+    def descriptor_size(self) -> int:
+        """Length of a descriptor; 0 without shards."""
+        return int(self.shard(0, "descriptors").shape[1]) if self.num_shards else 0
+
+    def images_of_shard(self, shard: int) -> range:
+        """The rows of the table of images that a shard holds."""
+        first, last = np.searchsorted(self.images["shard"].to_numpy(), [shard, shard + 1])
+        return range(int(first), int(last))
+
+    def check(self) -> None:
+        """Check features made elsewhere: that the table and every shard fit together.
+
+        Raises:
+            InputError: they do not, or hold numbers that are not finite.
+        """
+        shards, counts = self.images["shard"].to_numpy(), self.images["num_keypoints"].to_numpy()
+        if np.any(np.diff(shards) < 0):
+            raise InputError(f"{self.artifact}: the rows of images.parquet are not in the order of their shards")
+        size = self.descriptor_size
+        for shard in range(self.num_shards):
+            rows = self.images_of_shard(shard)
+            own = counts[rows.start : rows.stop]
+            first = self.images["first_keypoint"].to_numpy()[rows.start : rows.stop]
+            if not np.array_equal(first, np.cumsum(own) - own):
+                raise InputError(f"{shard_path(self.artifact, shard)}: first_keypoint does not add up num_keypoints")
+            shapes = {"keypoints": (own.sum(), 2), "sizes": (own.sum(),), "scores": (own.sum(),)}
+            for name, shape in (shapes | {"descriptors": (own.sum(), size)}).items():
+                array = self.shard(shard, name)
+                if array.shape != shape or array.dtype.kind not in "fu":
+                    raise InputError(
+                        f"{shard_path(self.artifact, shard)}/{name}.npy: expected numbers of shape {shape}, "
+                        f"found {array.dtype} of shape {array.shape}"
+                    )
 
     @property
     def num_keypoints(self) -> int:

@@ -49,7 +49,7 @@ def extract_features(
         InputError: no image could be read, or the extractor cannot run here.
     """
     settings = {"kind": kind, "shard_images": shard_images, **parameters}
-    inputs = {"images": read_manifest(images)["fingerprint"]}
+    inputs = {"images": read_manifest(images)["counts"]["pixels"]}  # labels change nothing here
     stage = Stage("features", kind, store, settings, inputs, resumable=True)
     if stage.done:
         return stage.run(lambda _: {})
@@ -193,7 +193,7 @@ def _write_images(work: Path, table: ImageTable, num_shards: int) -> dict[str, A
         part["shard"] = np.int32(shard)
         part["first_keypoint"] = np.cumsum(part["num_keypoints"].to_numpy(np.int64)) - part["num_keypoints"]
     rows = pd.concat(parts, ignore_index=True)
-    rows = pd.concat([table.table, rows.drop(columns="row")], axis=1)
+    rows = pd.concat([table.table[["image", "path"]], rows.drop(columns="row")], axis=1)
     failed = rows[rows["reason"] != ""]
     if len(failed) == len(rows):
         first = failed.iloc[0]

@@ -1,4 +1,4 @@
-"""Linkage: mined sets of co-occurring visual words are clustered into structures.
+"""Linkage: co-occurring sets of visual words are clustered into structures.
 
 Single linkage over the overlap coefficient, candidates found by min-hashing, as the Sampled
 Min-Hashing programs do it (Fuentes-Pineda, Meza-Ruiz, arXiv:1807.00938, section 4.2).
@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from minia.mining.listdb import ListDB, offsets_of
 from minia.mining.minhash import TABLES_AT_A_TIME, TupleTables
+from minia.progress import progress
 from minia.stage import InputError
 
 _PURPOSE = 1  # keeps these tables independent of those of mining with the same seed
@@ -39,9 +40,9 @@ def cluster_sets(
     connected component. Equal sets are handled once, as one that counts several times.
 
     Args:
-        sets: mined sets; a list a set, no word twice in it. Frequencies are not used.
+        sets: co-occurring sets; a list a set, no word twice in it. Frequencies are not used.
         overlap: in 0 .. 1, 1 excluded; must be exceeded.
-        min_cluster_size: fewest mined sets of a structure, duplicates counted, at least 1.
+        min_cluster_size: fewest co-occurring sets of a structure, duplicates counted, at least 1.
         tuple_size: min-hashes in a tuple.
         num_tuples: number of tables.
         seed: chooses the random numbers.
@@ -49,8 +50,8 @@ def cluster_sets(
 
     Returns:
         A list a structure: words by falling frequency (ties: rising word), the frequency being the
-        number of mined sets of the structure that hold the word; structures by falling number of
-        mined sets.
+        number of co-occurring sets of the structure that hold the word; structures by falling number of
+        co-occurring sets.
 
     Raises:
         InputError: a setting is out of range.
@@ -65,11 +66,13 @@ def cluster_sets(
     distinct, copies = unique_sets(sets)
     tables = TupleTables(distinct, tuple_size=tuple_size, seed=seed, purpose=_PURPOSE, device=device)
     links = _Links(distinct, overlap)
-    for begin, end in _growing_blocks(num_tuples if distinct.num_lists else 0):
-        buckets = tables.buckets(begin, end, 2)
-        starts = offsets_of(buckets.sizes)[:-1]
-        leaders = np.repeat(buckets.members[starts], buckets.sizes)
-        links.add(leaders, buckets.members)
+    with progress("linking", num_tuples, "tuple") as advance:
+        for begin, end in _growing_blocks(num_tuples if distinct.num_lists else 0):
+            buckets = tables.buckets(begin, end, 2)
+            starts = offsets_of(buckets.sizes)[:-1]
+            leaders = np.repeat(buckets.members[starts], buckets.sizes)
+            links.add(leaders, buckets.members)
+            advance(end - begin)
     return _structures(distinct, copies, links.component, min_cluster_size)
 
 
@@ -165,7 +168,7 @@ def _distinct(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def _structures(
     sets: ListDB, copies: npt.NDArray[np.int64], component: npt.NDArray[np.int32], min_cluster_size: int
 ) -> ListDB:
-    """Components of enough mined sets, as lists of words with the number of sets that hold each."""
+    """Components of enough co-occurring sets, as lists of words with the number of sets that hold each."""
     mined = np.bincount(component, weights=copies).astype(np.int64)
     first = np.unique(component, return_index=True)[1]
     kept = np.flatnonzero(mined >= min_cluster_size)

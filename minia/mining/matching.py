@@ -97,7 +97,7 @@ def overlap_matrix(bags: ListDB, structures: ListDB, formula: str) -> scipy.spar
 
     ``distinct``: the overlap coefficient of the sets of distinct words, |S n I| / min(|S|, |I|).
     ``multiset``: the original minIA's, sum over shared words of the smaller frequency, over the
-    smaller of the two sums of frequencies; it compares numbers of mined sets with numbers of keypoints.
+    smaller of the two sums of frequencies; it compares numbers of co-occurring sets with numbers of keypoints.
 
     Args:
         bags: images and their words.
@@ -129,6 +129,8 @@ def _shared_frequency(bags: scipy.sparse.csr_matrix, structures: scipy.sparse.cs
     """
     total = scipy.sparse.csr_matrix((bags.shape[0], structures.shape[0]), dtype=np.float64)
     below = 0
+    bags = bags.copy()
+    bags.data = np.minimum(bags.data, structures.data.max(initial=1))  # what is beyond is never the smaller
     for level in np.unique(bags.data):
         at_least = bags.copy()
         at_least.data = (bags.data >= level).astype(np.float64)
@@ -171,20 +173,21 @@ class KeypointWords:
 
     Attributes:
         offsets: (num_images + 1,) int64; image i's keypoints are offsets[i] .. offsets[i + 1] - 1.
-        shards: one array of words a shard, memory-mapped.
+        assignment: artifact with one array of words a shard; opened when needed, since a process may
+            not hold thousands of files open.
         shard_offsets: (num_shards + 1,) int64, where each shard starts.
     """
 
     offsets: NDArray[np.int64]
-    shards: list[NDArray[np.int32]]
+    assignment: Path
     shard_offsets: NDArray[np.int64]
 
     @classmethod
     def load(cls, features: Path, assignment: Path) -> KeypointWords:
         """Read the words of the keypoints of a features artifact."""
         found = FeatureStore.load(features)
-        shards = [load_assignment(assignment, shard) for shard in range(found.num_shards)]
-        return cls(found.offsets, shards, np.concatenate([[0], np.cumsum([len(shard) for shard in shards])]))
+        ends = [found.images_of_shard(shard).stop for shard in range(found.num_shards)]
+        return cls(found.offsets, assignment, found.offsets[[0, *ends]])
 
     def take(self, keypoints: NDArray[np.int64]) -> NDArray[np.int32]:
         """The words of keypoints by their place end to end."""
@@ -193,7 +196,7 @@ class KeypointWords:
         bounds = np.searchsorted(keypoints[order], self.shard_offsets)
         for shard in np.flatnonzero(np.diff(bounds)):
             chosen = order[bounds[shard] : bounds[shard + 1]]
-            words[chosen] = self.shards[shard][keypoints[chosen] - self.shard_offsets[shard]]
+            words[chosen] = load_assignment(self.assignment, int(shard))[keypoints[chosen] - self.shard_offsets[shard]]
         return words
 
 

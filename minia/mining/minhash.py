@@ -23,6 +23,7 @@ import torch
 
 from minia.mining.listdb import ListDB, offsets_of
 from minia.mining.minima import GatherMinima, ProductMinima
+from minia.progress import progress
 from minia.stage import InputError
 
 TABLES_AT_A_TIME = 32  # 32 columns a product measured fastest on CPU; 64 miss the cache
@@ -34,7 +35,7 @@ _MIX_64 = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed 64-
 _KEY_BITS = 31
 
 
-def document_weights(bags: ListDB, scheme: str) -> npt.NDArray[np.float64] | None:
+def image_weights(bags: ListDB, scheme: str) -> npt.NDArray[np.float64] | None:
     """Weights of the images for mining.
 
     Args:
@@ -86,7 +87,7 @@ def mine_cooccurring_sets(
         device: ``cpu`` or a CUDA device, in torch's words.
 
     Returns:
-        A list a mined set: words ascending, frequency 1; duplicates are kept; largest sets first,
+        A list a co-occurring set: words ascending, frequency 1; duplicates are kept; largest sets first,
         in the order of tables among equally large ones.
 
     Raises:
@@ -101,10 +102,12 @@ def mine_cooccurring_sets(
     used = np.flatnonzero(words.sizes)  # words in no image never form sets
     tables = TupleTables(words.select(used), elements, tuple_size=tuple_size, seed=seed, device=device)
     members, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for begin, end in tables.blocks(num_tuples):
-        buckets = tables.buckets(begin, end, min_set_size)
-        members.append(buckets.members)
-        sizes.append(buckets.sizes)
+    with progress("mining", num_tuples, "tuple") as advance:
+        for begin, end in tables.blocks(num_tuples):
+            buckets = tables.buckets(begin, end, min_set_size)
+            members.append(buckets.members)
+            sizes.append(buckets.sizes)
+            advance(end - begin)
     flat = used[np.concatenate(members)].astype(np.int32)
     unsorted = ListDB(offsets_of(np.concatenate(sizes)), flat, np.ones(len(flat), np.int32), bags.num_items)
     return unsorted.select(np.argsort(-unsorted.sizes, kind="stable"))
@@ -254,9 +257,10 @@ class TupleTables:
         """Random keys, (num_elements, num_functions) float32, above or equal 0.
 
         A 31-bit hash of element and function: the element's number is mixed over 32 bits, combined
-        with 32 random bits of the function and mixed again, which never gives two elements the same
-        hash. float32 keeps 24 bits of it, at any scale: enough for two unrelated minima to tie only
-        once in about 2^24 (float32 random numbers, of fixed steps, would tie far more often).
+        with 32 random bits of the function and mixed again. float32 keeps 24 bits of it, at any scale
+        (float32 random numbers, of fixed steps, would tie far more often). Two unrelated minima then
+        tie about once in 2^24, or for words of n elements, whose minima are small whole numbers, n in
+        2^32: measured 2e-4 for two words of 500,000 images each. A tuple of r needs r ties.
         """
         bits = _function_bits(functions, self._stream).to(self.device)
         keys = torch.empty((self.elements.count, len(functions)), dtype=torch.float32, device=self.device)

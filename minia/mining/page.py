@@ -28,7 +28,7 @@ _NUMBERS = (
     ("num_keypoints", "keypoints"),
     ("vocabulary_size", "visual words"),
     ("num_words_kept", "words kept"),
-    ("num_mined_sets", "mined sets"),
+    ("num_cooccurring_sets", "co-occurring sets"),
     ("num_structures", "structures"),
     ("mean_structure_size", "words a structure"),
     ("num_matches", "matches"),

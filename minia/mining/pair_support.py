@@ -1,9 +1,8 @@
 """Linkage by pairs of words: structures are groups of words that occur together beyond chance.
 
-Single linkage of mined sets chains: one set across two structures joins them. Here mining only
-proposes pairs of words (those that share a mined set), so that no step is quadratic in the number
-of words. Each pair is then tested on the images themselves, and structures grow in the graph of
-the pairs that pass:
+Single linkage of co-occurring sets chains: one set across two structures joins them. Here mining only
+proposes pairs of words (those that share a co-occurring set). Each pair is then tested on the images
+themselves, and structures grow in the graph of the pairs that pass:
 
 1. Test. If words kept to no company, images i with more words would still hold more pairs. With
    image sizes s_i kept (the configuration model of random graphs), words of n_a and n_b images
@@ -16,8 +15,10 @@ the pairs that pass:
 3. Choice. Groups that share more than half of the smaller one are the same structure: the one of
    the strongest links stays.
 
-Known limit: where images differ in more than their size (thousands of keypoints an image, of which
-a varying part is noise), one such difference links hundreds of words, which then are one structure.
+Known limits: a co-occurring set of k words proposes k (k - 1) / 2 pairs. And where images differ in
+more than their size (thousands of keypoints an image, of which a varying part is noise), one such
+difference links hundreds of words, which then are one structure:
+on the 1,700 galaxies with 1,000 words, one of 326 words beside ten of 3 to 12.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ def link_by_support(
     """Find structures: groups of words of which most pairs occur together more often than by chance.
 
     Args:
-        sets: mined sets of words; a list a set.
+        sets: co-occurring sets of words; a list a set.
         bags: the bags of words they were mined from, a list an image.
         false_discovery_rate: expected share of chance among the linked pairs, in 0 .. 1, both excluded.
         min_structure_size: fewest words of a structure, at least 2.
 
     Returns:
         A list a structure: words by falling frequency (ties: rising word), the frequency being the
-        number of mined sets that hold the word and another one of the structure; structures by
-        falling number of mined sets that hold two words of it.
+        number of co-occurring sets that hold the word and another one of the structure; structures by
+        falling number of co-occurring sets that hold two words of it.
 
     Raises:
         InputError: a setting is out of range, or sets and bags are not over the same words.
@@ -72,7 +73,7 @@ def link_by_support(
 
 
 def proposed_pairs(sets: ListDB) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Pairs of words that share a mined set, the smaller word first, each pair once."""
+    """Pairs of words that share a co-occurring set, the smaller word first, each pair once."""
     distinct, _ = unique_sets(sets)
     membership = distinct.to_scipy(binary=False)
     pairs = scipy.sparse.triu(membership.T @ membership, 1).tocoo()
@@ -225,7 +226,7 @@ class _Graph:
 
 
 def _structures(groups: ListDB, sets: ListDB) -> ListDB:
-    """Groups of words with the mined sets that hold each word and another one of its group."""
+    """Groups of words with the co-occurring sets that hold each word and another one of its group."""
     membership, mined = groups.to_scipy(binary=False), sets.to_scipy(binary=False)
     holds = (membership @ mined.T).tocsr()
     holds.data = (holds.data >= 2).astype(np.int32)

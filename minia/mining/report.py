@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from minia.data.images import UnreadableImageError, read_image
+from minia.data.images import ImageTable, UnreadableImageError, read_image
 from minia.mining import panels
 from minia.mining.evaluation import best_labelled_images, count_labels, encode_labels, label_metrics
 from minia.mining.feature_store import FeatureStore
@@ -61,6 +61,7 @@ def write_report(
     tile_side: int,
     num_shuffles: int,
     seed: int,
+    images: Path | None = None,
     features: Path | None = None,
     vocabulary: Path | None = None,
     num_skipped_images: int = 0,
@@ -78,6 +79,7 @@ def write_report(
         tile_side: side of a shown image in pixels.
         num_shuffles: shuffles of the labels for the chance purity, at least 1.
         seed: of ties, shuffles, samples and folds.
+        images: artifact of the images stage, which knows the labels; None where there are none.
         features: artifact of the features stage; None where the bags came without images.
         vocabulary: artifact of the vocabulary stage, None likewise.
         num_skipped_images: files that the images stage left out, counted as failed.
@@ -85,7 +87,8 @@ def write_report(
     Returns:
         The report artifact.
     """
-    sources = {"words": words, "mining": mining, "matching": matching, "features": features, "vocabulary": vocabulary}
+    sources = {"words": words, "mining": mining, "matching": matching, "images": images}
+    sources |= {"features": features, "vocabulary": vocabulary}
     artifacts = {name: path for name, path in sources.items() if path is not None}
     parameters = {
         "formula": formula,
@@ -156,7 +159,7 @@ class _Run:
     def load(cls, artifacts: Mapping[str, Path], *, formula: str, seed: int) -> _Run:
         bags, images = load_bags(artifacts["words"]), load_images(artifacts["words"])
         structures = load_structures(artifacts["mining"], bags.num_items)
-        codes, labels = encode_labels(images["label"].to_numpy(dtype=object))
+        codes, labels = encode_labels(_labels(images["image"], artifacts.get("images")))
         return cls(
             bags=bags,
             names=pd.Index(images["image"]),
@@ -194,6 +197,14 @@ class _Run:
         return found.iloc[order].reset_index(drop=True)
 
 
+def _labels(names: pd.Series[str], images: Path | None) -> NDArray[Any]:
+    """The images' labels, (num_images,) strings or missing values, by their names in an images artifact."""
+    if images is None:
+        return np.full(len(names), None, dtype=object)
+    table = ImageTable.load(images).table
+    return np.asarray(table.set_index("image")["label"].reindex(names).to_numpy(dtype=object))
+
+
 def _count(artifacts: Mapping[str, Path], num_skipped_images: int) -> dict[str, float]:
     """The counts of the earlier stages that belong to the metrics."""
     counts = {name: read_manifest(path)["counts"] for name, path in artifacts.items()}
@@ -206,7 +217,7 @@ def _count(artifacts: Mapping[str, Path], num_skipped_images: int) -> dict[str, 
     }
     for stage, keys in (
         ("features", ("num_keypoints",)),
-        ("mining", ("num_mined_sets", "num_structures", "mean_structure_size")),
+        ("mining", ("num_cooccurring_sets", "num_structures", "mean_structure_size")),
         ("matching", ("num_matches", "num_matched_images", "num_matched_structures")),
     ):
         metrics |= {key: counts[stage][key] for key in keys if key in counts.get(stage, {})}

@@ -1,8 +1,8 @@
 """The mining stage: from bags of words to structures.
 
-The artifact holds ``mined_sets.txt``, the co-occurring sets of words, and ``structures.txt``, the
+The artifact holds ``cooccurring_sets.txt``, the co-occurring sets of words, and ``structures.txt``, the
 structures, both in the Sampled-MinHashing text format: a line a structure, its most frequent word
-first; a word's frequency is the number of mined sets of the structure that hold it.
+first; a word's frequency is the number of co-occurring sets of the structure that hold it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def mine_structures(
     cluster_tuple_size: int,
     cluster_num_tuples: int,
     false_discovery_rate: float,
+    min_structure_size: int,
     seed: int,
     device: str,
 ) -> Path:
@@ -49,16 +50,17 @@ def mine_structures(
             ``similarity_threshold``.
         similarity_threshold: the Jaccard similarity at which two words share a tuple with
             probability one half.
-        min_set_size: words a mined set must have.
+        min_set_size: words a co-occurring set must have.
         weights: weight of an image, ``none`` or ``ids`` (inverse document size).
         expand_frequencies: count how often a word occurs in an image.
-        linkage: ``single``, clusters of mined sets (see ``cluster_sets``, with the next four
-            arguments), or ``support``, groups of words (see ``link_by_support``, with the last).
-        overlap: mined sets whose overlap coefficient is larger are linked.
-        min_cluster_size: mined sets a structure must have.
+        linkage: ``single``, clusters of co-occurring sets (see ``cluster_sets``, with the next four
+            arguments), or ``support``, groups of words (see ``link_by_support``, with the two after them).
+        overlap: co-occurring sets whose overlap coefficient is larger are linked.
+        min_cluster_size: co-occurring sets a structure must have.
         cluster_tuple_size: min-hashes in a tuple when clustering.
         cluster_num_tuples: number of tuples when clustering.
         false_discovery_rate: expected share of chance among the linked pairs of words.
+        min_structure_size: words a structure must have.
         seed: of all random permutations.
         device: ``auto``, ``cpu`` or ``cuda``.
 
@@ -78,7 +80,7 @@ def mine_structures(
         "tuple_size": cluster_tuple_size,
         "num_tuples": cluster_num_tuples,
     }
-    support: dict[str, Any] = {"false_discovery_rate": false_discovery_rate}
+    support: dict[str, Any] = {"false_discovery_rate": false_discovery_rate, "min_structure_size": min_structure_size}
     parameters = {
         "tuple_size": tuple_size,
         "num_tuples": num_tuples,
@@ -138,18 +140,18 @@ def load_structures(mining: Path, num_words: int) -> ListDB:
 def _mine(work: Path, bags: ListDB, parameters: Mapping[str, Any], device: str) -> dict[str, Any]:
     # These import torch, which takes seconds: only where there is something to mine.
     from minia.mining.linkage import cluster_sets
-    from minia.mining.minhash import document_weights, mine_cooccurring_sets
+    from minia.mining.minhash import image_weights, mine_cooccurring_sets
     from minia.mining.pair_support import link_by_support
 
     shared = {"seed": parameters["seed"], "device": choose_device(device)}
     mining = {name: parameters[name] for name in ("tuple_size", "num_tuples", "min_set_size", "expand_frequencies")}
-    sets = mine_cooccurring_sets(bags, weights=document_weights(bags, parameters["weights"]), **mining, **shared)
+    sets = mine_cooccurring_sets(bags, weights=image_weights(bags, parameters["weights"]), **mining, **shared)
     if parameters["linkage"] == "single":
         structures = cluster_sets(sets, **parameters["linking"], **shared)
     else:
         structures = link_by_support(sets, bags, **parameters["linking"])
-    write_listdb(work / "mined_sets.txt", sets)
-    return {"num_mined_sets": sets.num_lists} | _write_structures(work, structures)
+    write_listdb(work / "cooccurring_sets.txt", sets)
+    return {"num_cooccurring_sets": sets.num_lists} | _write_structures(work, structures)
 
 
 def _write_structures(work: Path, structures: ListDB) -> dict[str, Any]:

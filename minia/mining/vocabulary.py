@@ -68,10 +68,10 @@ def build_vocabulary(
         "seed": seed,
     }
     inputs = {"features": read_manifest(features)["fingerprint"]}
-    stage = Stage("vocabulary", f"kmeans{size}", store, parameters, inputs)
+    faiss = import_faiss()
+    stage = Stage("vocabulary", f"kmeans{size}", store, parameters | {"gpu": uses_gpu(device)}, inputs)
 
     def make(work: Path) -> dict[str, Any]:
-        import_faiss()  # say that it is missing before reading the descriptors
         sample = sample_descriptors(FeatureStore.load(features), size * points_per_word, seed)
         distinct = count_distinct(sample, enough=size)
         if distinct == 0:
@@ -90,6 +90,7 @@ def build_vocabulary(
             "num_words": size,
             "num_sampled_descriptors": len(sample),
             "mean_squared_distance": mean_squared_distance,
+            "num_threads": faiss.omp_get_max_threads(),  # sums of floats depend on how they are split
         }
 
     return stage.run(make)
@@ -108,13 +109,17 @@ def import_vocabulary(path: Path, store: Path) -> Path:
     path = path / "centroids.npy" if path.is_dir() else path
     try:
         centroids = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"vocabulary.path={path}: not a .npy file of centroids ({error})") from None
-    if centroids.ndim != 2 or not len(centroids) or not np.isfinite(centroids).all():
+    except (OSError, ValueError, EOFError):
+        raise InputError(f"vocabulary.path={path}: not a .npy file of numbers") from None
+    if not isinstance(centroids, np.ndarray):
+        raise InputError(f"vocabulary.path={path}: an archive of arrays; expected one array in a .npy file")
+    if centroids.ndim != 2 or not centroids.size or centroids.dtype.kind not in "fiu":
         raise InputError(
-            f"vocabulary.path={path}: expected finite centroids of shape (size, descriptor_size), "
-            f"found shape {centroids.shape}"
+            f"vocabulary.path={path}: expected numbers of shape (size, descriptor_size), "
+            f"found {centroids.dtype} of shape {centroids.shape}"
         )
+    if not np.isfinite(centroids).all():
+        raise InputError(f"vocabulary.path={path}: holds centroids that are not finite numbers")
     stage = Stage("vocabulary", f"imported{len(centroids)}", store, {}, {"file": fingerprint_file(path)})
 
     def make(work: Path) -> dict[str, Any]:
@@ -151,24 +156,27 @@ def assign_words(features: Path, vocabulary: Path, store: Path) -> Path:
         "vocabulary": read_manifest(vocabulary)["fingerprint"],
     }
     stage = Stage("assignment", vocabulary.name.rsplit("-", 1)[0], store, {}, inputs, resumable=True)
+    if stage.done:
+        return stage.run(lambda _: {})
+    faiss = import_faiss()
+    centroids = load_centroids(vocabulary)
+    found = FeatureStore.load(features)
+    if found.descriptor_size != centroids.shape[1]:
+        raise InputError(
+            f"the vocabulary's centroids have {centroids.shape[1]} numbers, "
+            f"the descriptors {found.descriptor_size}: they must be of one kind"
+        )
 
     def make(work: Path) -> dict[str, Any]:
-        faiss = import_faiss()
-        centroids = load_centroids(vocabulary)
-        found = FeatureStore.load(features)
         index = faiss.IndexFlatL2(centroids.shape[1])
         index.add(centroids)
-        with progress("assigning words", found.num_keypoints, "keypoint") as advance:
-            for shard, descriptors in enumerate(found.shards("descriptors")):
-                if descriptors.shape[1] != centroids.shape[1]:
-                    raise InputError(
-                        f"the vocabulary's centroids have {centroids.shape[1]} numbers, "
-                        f"the descriptors {descriptors.shape[1]}: they must be of one kind"
-                    )
-                path = work / _words_file(shard)
-                if not path.exists():
-                    _save_atomically(path, _nearest(index, descriptors))
-                advance(len(descriptors))
+        missing = [shard for shard in range(found.num_shards) if not (work / _words_file(shard)).exists()]
+        remaining = sum(len(found.shard(shard, "scores")) for shard in missing)
+        with progress("assigning words", remaining, "keypoint") as advance:
+            for shard in missing:
+                words = _nearest(index, found.shard(shard, "descriptors"))
+                _save_atomically(work / _words_file(shard), words)
+                advance(len(words))
         return {"num_keypoints": found.num_keypoints}
 
     return stage.run(make)
@@ -181,40 +189,53 @@ def load_assignment(assignment: Path, shard: int) -> NDArray[np.int32]:
 
 
 def sample_descriptors(features: FeatureStore, target: int, seed: int) -> NDArray[np.float32]:
-    """Draw about ``target`` descriptors, the same number from every image as far as it has them.
+    """Draw ``target`` descriptors, the same number (or one more) from every image as far as it has them.
 
     Returns:
-        (num_sampled, descriptor_size) float32, in the order of the images; all descriptors where
-        there are no more than ``target``.
+        (min(target, num_keypoints), descriptor_size) float32, in the order of the images.
     """
-    counts = np.diff(features.offsets)
-    most_per_image = _share(counts, target)
+    wanted = _share(np.diff(features.offsets), target, np.random.default_rng([seed, 0]))
     parts = []
     for shard, descriptors in enumerate(features.shards("descriptors")):
-        of_shard = counts[features.images["shard"].to_numpy() == shard]
-        rows = _choose(of_shard, most_per_image, np.random.default_rng([seed, shard]))
+        images = features.images_of_shard(shard)
+        counts = np.diff(features.offsets[images.start : images.stop + 1])
+        rows = _choose(counts, wanted[images.start : images.stop], np.random.default_rng([seed, 1, shard]))
         parts.append(descriptors[rows].astype(np.float32))
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
-def _share(counts: NDArray[np.int64], target: int) -> int:
-    """The largest number per image for which all together give at most ``target``, at least 1."""
-    low, high = 1, int(counts.max(initial=1))
-    while low < high:
+def _share(counts: NDArray[np.int64], target: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """How many descriptors to take of each image: in all min(target, those there are).
+
+    All images give the same number, as far as they have it, and images drawn at random one more.
+
+    Args:
+        counts: (num_images,) int64, keypoints of each image.
+        target: descriptors to take in all.
+        generator: draws the images that give one more.
+
+    Returns:
+        (num_images,) int64.
+    """
+    low, high = 0, int(counts.max(initial=0))
+    while low < high:  # the largest number per image that does not exceed the target
         middle = (low + high + 1) // 2
         if int(np.minimum(counts, middle).sum()) <= target:
             low = middle
         else:
             high = middle - 1
-    return low
+    wanted = np.minimum(counts, low)
+    more = np.flatnonzero(counts > low)
+    wanted[generator.permutation(more)[: target - int(wanted.sum())]] += 1
+    return wanted
 
 
-def _choose(counts: NDArray[np.int64], most: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Rows of at most ``most`` keypoints of each image, of images laid end to end, ascending."""
+def _choose(counts: NDArray[np.int64], wanted: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of the wanted numbers of keypoints of each image, of images laid end to end, ascending."""
     image = np.repeat(np.arange(len(counts)), counts)
     order = np.lexsort((generator.random(len(image)), image))
     rank = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(order[rank < most])
+    return np.sort(order[rank < np.repeat(wanted, counts)])
 
 
 def count_distinct(descriptors: NDArray[np.float32], enough: int) -> int:
@@ -242,6 +263,11 @@ def import_faiss() -> ModuleType:
         ) from None
     module: ModuleType = faiss
     return module
+
+
+def uses_gpu(device: str) -> bool:
+    """Whether k-means runs on a GPU: where the device allows it and faiss was built for it."""
+    return import_faiss().get_num_gpus() > 0 and choose_device(device) == "cuda"
 
 
 def train_centroids(
@@ -282,7 +308,7 @@ def train_centroids(
         nredo=restarts,
         init_method=methods[initialisation],
         seed=seed,
-        gpu=faiss.get_num_gpus() > 0 and choose_device(device) == "cuda",
+        gpu=uses_gpu(device),
         # The sample is drawn by image already: faiss must neither draw again nor warn that it is small.
         max_points_per_centroid=2**31 - 1,
         min_points_per_centroid=1,
@@ -296,6 +322,8 @@ def _nearest(index: Any, descriptors: NDArray[Any]) -> NDArray[np.int32]:
     for first in range(0, len(descriptors), _DESCRIPTORS_PER_BLOCK):
         block = np.ascontiguousarray(descriptors[first : first + _DESCRIPTORS_PER_BLOCK], dtype=np.float32)
         words[first : first + len(block)] = index.search(block, 1)[1][:, 0]
+    if len(words) and words.min() < 0:  # how faiss answers a NaN
+        raise InputError("the features hold descriptors that are not finite numbers")
     return words
 
 

@@ -3,8 +3,8 @@
 The artifact holds the bags as three flat arrays, ``offsets.npy`` (num_images + 1,) int64,
 ``words.npy`` (num_entries,) int32 and ``frequencies.npy`` (num_entries,) int32, where the entries
 offsets[i] .. offsets[i + 1] - 1 are those of image i, words ascending; the same bags in the
-Sampled-MinHashing text format, ``bags.corpus``; and ``images.parquet`` with the columns image and
-label. An image without keypoints has an empty bag.
+Sampled-MinHashing text format, ``bags.corpus``; and ``images.parquet``, the images' names in the
+column image. An image without keypoints has an empty bag.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from minia.mining.feature_store import FeatureStore
-from minia.mining.listdb import ListDB, read_listdb, write_listdb
+from minia.mining.listdb import ListDB, offsets_of, read_listdb, write_listdb
 from minia.mining.vocabulary import load_assignment, load_centroids
 from minia.stage import InputError, Stage, fingerprint_file, read_manifest
+
+_MOST_WORDS = 1 << 27  # arrays as long as the vocabulary are made when mining
 
 
 def count_words(
@@ -57,7 +59,7 @@ def count_words(
             kept = _inside(total, outlier_sigma)
             _plot_frequencies(work / "collection_frequency.png", total, kept, outlier_sigma)
             bags = _keep_words(bags, kept)
-        return _write_words(work, bags, found.images[["image", "label"]], int(kept.sum()))
+        return _write_words(work, bags, found.images[["image"]], int(kept.sum()))
 
     return stage.run(make)
 
@@ -76,8 +78,13 @@ def import_listdb(path: Path, store: Path) -> Path:
         bags = read_listdb(path)
         if bags.num_entries == 0:
             raise InputError(f"words.path={path}: holds no words")
+        if bags.num_items > _MOST_WORDS:
+            raise InputError(
+                f"words.path={path}: its largest word is {bags.num_items - 1}; allowed: below {_MOST_WORDS}; "
+                "number the words from 0 without gaps"
+            )
         names = [str(line) for line in range(bags.num_lists)]
-        images = pd.DataFrame({"image": names, "label": pd.array([None] * len(names), dtype="string")})
+        images = pd.DataFrame({"image": names})
         return _write_words(work, bags, images, bags.num_items)
 
     return stage.run(make)
@@ -94,7 +101,7 @@ def load_bags(words: Path) -> ListDB:
 
 
 def load_images(words: Path) -> pd.DataFrame:
-    """The table of images of a words artifact: one row a bag, columns image and label."""
+    """The table of images of a words artifact: one row a bag, its name in the column image."""
     return pd.read_parquet(words / "images.parquet")
 
 
@@ -115,11 +122,10 @@ def _write_words(work: Path, bags: ListDB, images: pd.DataFrame, num_words_kept:
 
 def _bags(features: FeatureStore, assignment: Path, num_words: int, weighting: str) -> ListDB:
     """Bags of words, built shard by shard."""
-    counts = np.diff(features.offsets)
-    shard_of = features.images["shard"].to_numpy()
     sizes, words, frequencies = [], [], []
     for shard in range(features.num_shards):
-        of_shard = counts[shard_of == shard]
+        rows = features.images_of_shard(shard)
+        of_shard = np.diff(features.offsets[rows.start : rows.stop + 1])
         image = np.repeat(np.arange(len(of_shard), dtype=np.int64), of_shard)
         entry, position = np.unique(image * num_words + load_assignment(assignment, shard), return_inverse=True)
         if weighting == "size":
@@ -132,8 +138,7 @@ def _bags(features: FeatureStore, assignment: Path, num_words: int, weighting: s
         sizes.append(np.bincount(entry // num_words, minlength=len(of_shard)))
         words.append((entry % num_words).astype(np.int32))
         frequencies.append(frequency.astype(np.int32))
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64)
-    return ListDB(offsets, np.concatenate(words), np.concatenate(frequencies), num_words)
+    return ListDB(offsets_of(np.concatenate(sizes)), np.concatenate(words), np.concatenate(frequencies), num_words)
 
 
 def _collection_frequency(features: FeatureStore, assignment: Path, num_words: int) -> NDArray[np.int64]:

@@ -68,8 +68,9 @@ class Extractor(ABC):
             image: (height, width, 3) uint8, RGB.
 
         Returns:
-            The feature dict in pixels of that image, sorted by falling score; equal scores by
-            position, so that the order never depends on the detector's own.
+            The feature dict in pixels of that image, sorted by falling score, then by position and
+            size; what is equal in all of these (one keypoint, several orientations) stays in the
+            detector's order.
         """
         mask = foreground_mask(image) if self.background_mask else None
         features = self._detect(image, mask)
