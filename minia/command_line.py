@@ -13,6 +13,10 @@ from typing import Any
 from minia.settings import STAGES, unknown_choice, unknown_key
 from minia.stage import InputError
 
+_SHARES = (
+    "descriptor_accuracy", "attention_accuracy", "word_accuracy", "structure_accuracy", "base_rate",
+    "mean_purity_at_30", "chance_purity_at_30",
+)  # fmt: skip
 EXIT_UNUSABLE_INPUT = 2
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -61,7 +65,7 @@ def print_summary(metrics: Mapping[str, Any], output: Path) -> None:
     for name, key in counts.items():
         if key in metrics:
             table.add_row(name, f"{metrics[key]:,}")
-    for key in ("word_accuracy", "structure_accuracy", "base_rate", "mean_purity_at_30", "chance_purity_at_30"):
+    for key in _SHARES:
         if key in metrics:
             table.add_row(key, f"{metrics[key]:.3f}")
     for stage in STAGES:

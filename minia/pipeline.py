@@ -25,16 +25,19 @@ from minia.mining.report import write_report
 from minia.mining.structures import STRUCTURES, import_structures, mine_structures
 from minia.mining.vocabulary import assign_words, build_vocabulary, import_faiss, import_vocabulary
 from minia.mining.words import count_words, import_listdb
-from minia.models.extractors import build_extractor
+from minia.models.build import build_extractor
 from minia.settings import (
     STAGES,
+    DELFFeatures,
     FolderImages,
     ListDBMining,
     ListDBWords,
     MineSettings,
+    SIFTFeatures,
     SimulatedImages,
     StoredFeatures,
     StoredVocabulary,
+    SURFFeatures,
 )
 from minia.stage import InputError, read_manifest, write_text_atomically
 
@@ -85,15 +88,23 @@ class Pipeline:
         if isinstance(chosen, StoredFeatures):
             FeatureStore.load(chosen.path).check()
             return chosen.path
-        parameters = _arguments(chosen)
+        parameters = self._extractor_parameters(chosen)
+        on_gpu = parameters.get("device") == "cuda"
         return extract_features(
             self.images,
             self.store,
             kind=chosen.kind,
-            shard_images=parameters.pop("shard_images"),
+            shard_images=chosen.shard_images,
             parameters=parameters,
-            num_workers=self.num_workers,
+            num_workers=1 if on_gpu else self.num_workers,
         )
+
+    def _extractor_parameters(self, chosen: SIFTFeatures | SURFFeatures | DELFFeatures) -> dict[str, Any]:
+        parameters = _arguments(chosen)
+        del parameters["shard_images"]
+        if isinstance(chosen, DELFFeatures):
+            parameters |= {"device": choose_device(self.settings.device), "model": str(chosen.model.absolute())}
+        return parameters
 
     @functools.cached_property
     def vocabulary(self) -> Path:
@@ -183,9 +194,7 @@ class Pipeline:
         if isinstance(self.settings.features, StoredFeatures):
             _ = self.features
         else:
-            parameters = _arguments(self.settings.features)
-            del parameters["shard_images"]
-            build_extractor(self.settings.features.kind, parameters)
+            build_extractor(self.settings.features.kind, self._extractor_parameters(self.settings.features))
         if not needed <= {"images", "features"}:
             import_faiss()
             if isinstance(self.settings.vocabulary, StoredVocabulary):

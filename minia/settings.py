@@ -132,6 +132,22 @@ class SURFFeatures:
 
 
 @dataclass(frozen=True)
+class DELFFeatures:
+    """``features=delf``."""
+
+    kind: Literal["delf"]
+    model: ExistingFile
+    scales: list[Annotated[float, Range(0, 64, exclusive=True)]]
+    num_features: CountOrZero
+    score_threshold: Annotated[float, Range(0)]
+    score_percentile: Annotated[float, Range(0, 100)]
+    nms_iou: Annotated[float, Range(0, 1)]
+    precision: Literal["auto", "float32", "half"]
+    background_mask: bool
+    shard_images: Count
+
+
+@dataclass(frozen=True)
 class StoredFeatures:
     """``features=artifact``."""
 
@@ -239,7 +255,7 @@ class MineSettings:
     num_workers: Annotated[int, Range(1, 1024)] | None
     debug: bool
     images: SimulatedImages | FolderImages | CatalogueImages
-    features: SIFTFeatures | SURFFeatures | StoredFeatures
+    features: SIFTFeatures | SURFFeatures | DELFFeatures | StoredFeatures
     vocabulary: KMeansVocabulary | StoredVocabulary
     words: CountedWords | ListDBWords
     mining: SMHMining | ListDBMining

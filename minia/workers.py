@@ -48,7 +48,8 @@ def map_in_order(function: Callable[[Task], Result], tasks: Iterable[Task], num_
 
 
 def _start_worker() -> None:
-    cv2.setNumThreads(1)  # the processes share the cores already
+    os.environ["OMP_NUM_THREADS"] = "1"  # the processes share the cores already; torch, if it comes, reads this
+    cv2.setNumThreads(1)
     threadpool_limits(limits=1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -6,7 +6,8 @@ import pytest
 from conftest import SIFT, draw_blobs
 
 from minia.models.background import foreground_mask
-from minia.models.extractors import SIFTExtractor, build_extractor
+from minia.models.build import build_extractor
+from minia.models.extractors import SIFTExtractor
 from minia.stage import InputError
 
 

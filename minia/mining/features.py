@@ -17,9 +17,10 @@ import pandas as pd
 
 from minia.data.images import ImageTable, UnreadableImageError, fit_sides, read_image
 from minia.mining.feature_store import ARRAYS, shard_path
-from minia.models.extractors import Extractor, Features, build_extractor
+from minia.models.build import build_extractor
+from minia.models.extractors import Extractor, Features
 from minia.progress import progress
-from minia.stage import InputError, Stage, read_manifest
+from minia.stage import InputError, Stage, fingerprint_file, read_manifest
 from minia.workers import map_in_order
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def extract_features(
         images: artifact of the images stage.
         store: folder of artifacts.
         kind: the extractor's kind (see ``build_extractor``).
-        parameters: the extractor's arguments.
+        parameters: the extractor's arguments; ``model``, where it has one, is the path of a file.
         shard_images: images in a shard; a killed run loses at most one shard's work.
         num_workers: processes to use; what is extracted does not depend on it.
 
@@ -50,11 +51,14 @@ def extract_features(
     """
     settings = {"kind": kind, "shard_images": shard_images, **parameters}
     inputs = {"images": read_manifest(images)["counts"]["pixels"]}  # labels change nothing here
+    if "model" in settings:  # what is in the file counts, not where it lies
+        inputs["model"] = fingerprint_file(Path(settings.pop("model")))
     stage = Stage("features", kind, store, settings, inputs, resumable=True)
     if stage.done:
         return stage.run(lambda _: {})
     table = ImageTable.load(images)
-    reader = _Reader(kind, tuple(sorted(parameters.items())), table.min_side, table.max_side)
+    frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
+    reader = _Reader(kind, tuple(sorted(frozen.items())), table.min_side, table.max_side)
     extractor = reader.extractor()  # an extractor that cannot run here says so before any work starts
 
     def make(work: Path) -> dict[str, Any]:

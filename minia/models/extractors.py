@@ -7,8 +7,7 @@ the same for all of them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -197,13 +196,3 @@ def _detect_and_describe(
         descriptors=np.empty((0, descriptor_size), np.float32) if descriptors is None else np.asarray(descriptors),
         image_size=np.array([width, height], dtype=np.int32),
     )
-
-
-def build_extractor(kind: str, parameters: Mapping[str, Any]) -> Extractor:
-    """The extractor of a kind, ``sift`` or ``surf``, with its constructor's arguments.
-
-    Raises:
-        InputError: this machine cannot run that extractor.
-    """
-    kinds: dict[str, type[Extractor]] = {"sift": SIFTExtractor, "surf": SURFExtractor}
-    return kinds[kind](**parameters)

@@ -1,0 +1,175 @@
+"""What the network is fed: decoding, caches, order and augmentation."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import draw_blobs
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.data import DataLoader
+
+from minia.data.augmentation import Augmentation, augment, draw_numbers, show
+from minia.data.dataset import GalaxyDataset, PassSampler, Turn, decode_image
+from minia.data.images import UnreadableImageError, read_image
+from minia.models.background import foreground_mask
+from minia.stage import InputError
+
+SYMMETRY = Augmentation(32, view=0.5, rotate=True, flip=True, scale=1.2, shift=0.05, brightness=0.1, colour=0.05)
+ORIGINAL = Augmentation(
+    32, crop_area=0.1, crop_aspect=4 / 3, move_probability=0.5, filter_probability=0.5, supersample=2
+)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]:
+    folder = tmp_path_factory.mktemp("blobs")
+    names = [f"{number}.{suffix}" for number, suffix in zip(range(10), itertools.cycle(["jpg", "png"]), strict=False)]
+    for number, name in enumerate(names):
+        cv2.imwrite(str(folder / name), draw_blobs(number, 80, 64))
+    return pd.DataFrame({"path": names, "label": ["a", "b"] * 5}), folder
+
+
+def dataset(table: tuple[pd.DataFrame, Path], **options: Any) -> GalaxyDataset:
+    return GalaxyDataset(table[0], table[1], ["a", "b"], **({"side": 48, "seed": 3} | options))
+
+
+def numbers(count: int, epoch: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.stack([draw_numbers(0, epoch, index) for index in range(count)]))
+
+
+def test_decoding_equals_read_image(table: tuple[pd.DataFrame, Path], shared_data: Path) -> None:
+    paths = [table[1] / name for name in table[0]["path"]] + sorted((shared_data / "gz2_images").rglob("*.jpg"))[:10]
+    for path in paths:
+        np.testing.assert_array_equal(decode_image(path), read_image(path))
+
+
+def test_damaged_files_are_recognised(table: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
+    for name in table[0]["path"][:2]:
+        whole = (table[1] / name).read_bytes()
+        for part in (b"", whole[: len(whole) // 2], b"text"):
+            (tmp_path / name).write_bytes(part)
+            with pytest.raises(UnreadableImageError):
+                decode_image(tmp_path / name)
+    with pytest.raises(UnreadableImageError, match=r"(?i)no such file"):
+        decode_image(tmp_path / "none.jpg")
+    with pytest.raises(InputError, match="could be read when the table was made"):
+        dataset((table[0], tmp_path)).image(0)
+
+
+def test_caches_and_workers_do_not_change_what_comes(table: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
+    turns = [Turn(row, epoch) for epoch in range(2) for row in range(10)]
+    plain = [dataset(table)[turn] for turn in turns]
+    caches: list[dict[str, Any]] = [{"cache": "memory"}, {"cache": "disk", "cache_file": tmp_path / "cache.bin"}]
+    for options in caches:
+        cached = dataset(table, **options)
+        for turn, expected in zip(turns, plain, strict=True):
+            assert all(torch.equal(cached[turn][key], expected[key]) for key in expected)  # type: ignore[literal-required]
+    loader = DataLoader(
+        dataset(table, cache="memory"), sampler=turns, batch_size=5, num_workers=1, multiprocessing_context="forkserver"
+    )
+    for number, batch in enumerate(loader):
+        assert torch.equal(batch["image"], torch.stack([each["image"] for each in plain[5 * number : 5 * number + 5]]))
+    assert plain[0]["image"].shape == (3, 48, 48)
+    assert torch.equal(plain[0]["image"], plain[10]["image"])
+    assert not torch.equal(plain[0]["numbers"], plain[10]["numbers"])
+
+
+def test_mask_is_the_fourth_channel(table: tuple[pd.DataFrame, Path]) -> None:
+    image = dataset(table, foreground=foreground_mask).image(0)
+    assert image.shape == (4, 48, 48)
+    np.testing.assert_array_equal(
+        image[3].numpy() > 0, foreground_mask(image[:3].permute(1, 2, 0).contiguous().numpy())
+    )
+
+
+def test_order_depends_on_seed_and_step_alone() -> None:
+    def turns(per_check: int, seed: int, count: int = 30) -> list[Turn]:
+        found: list[Turn] = []
+        sampler = PassSampler(10, per_check, seed, lambda: len(found))
+        while len(found) < count:
+            found += list(sampler)
+        return found[:count]
+
+    assert turns(30, 0) == turns(4, 0) == turns(7, 0) != turns(30, 1)
+    for epoch in range(3):
+        part = turns(7, 0)[10 * epoch : 10 * epoch + 10]
+        assert sorted(part) == [Turn(row, epoch) for row in range(10)]
+    assert turns(7, 0)[:10] != [Turn(turn.row, 0) for turn in turns(7, 0)[10:20]]
+
+
+def test_validation_sees_the_image_as_torch_resizes_it() -> None:
+    images = torch.randint(0, 256, (2, 3, 50, 50), dtype=torch.uint8)
+    expected = F.interpolate(images.float(), size=(32, 32), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(show(images, Augmentation(32)), expected, atol=2e-3, rtol=0)
+    middle = F.interpolate(images[:, :, 10:40, 10:40].float(), size=(30, 30), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(show(images, Augmentation(30, view=0.6)), middle, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("augmentation", [SYMMETRY, ORIGINAL])
+def test_an_image_is_augmented_the_same_in_any_batch(augmentation: Augmentation) -> None:
+    images = torch.randint(0, 256, (6, 4, 48, 48), dtype=torch.uint8)
+    together = augment(images, numbers(6), augmentation)
+    assert together.shape == (6, 3, 32, 32)
+    assert 0 <= together.min() <= together.max() <= 255
+    for row in range(6):
+        alone = augment(images[row : row + 1], numbers(6)[row : row + 1], augmentation)
+        torch.testing.assert_close(alone[0], together[row], atol=1e-3, rtol=0)
+    assert not torch.allclose(augment(images, numbers(6, epoch=1), augmentation), together)
+
+
+def test_turning_keeps_a_round_galaxy_and_its_size() -> None:
+    rows, columns = np.mgrid[:96, :96] - 47.5
+    disk = torch.from_numpy(((rows**2 + columns**2) < 20**2).astype(np.uint8) * 200).repeat(64, 3, 1, 1)
+    turned = augment(disk, numbers(64), Augmentation(96, rotate=True, flip=True))
+    area = (turned[:, 0] > 100).sum(dim=(1, 2)).float()
+    assert (area / (np.pi * 20**2) - 1).abs().max() < 0.03
+    scaled = augment(disk, numbers(64), Augmentation(96, scale=1.5))
+    area = (scaled[:, 0] > 100).sum(dim=(1, 2)).float() / (np.pi * 20**2)
+    assert 1.5**-2 * 0.97 < area.min() < 0.7 < 1.4 < area.max() < 1.5**2 * 1.03
+
+
+def test_crops_have_the_areas_asked_for() -> None:
+    ramp = torch.arange(256, dtype=torch.uint8).repeat(400, 3, 256, 1)
+    columns = augment(ramp, numbers(400), Augmentation(64, crop_area=0.1, crop_aspect=4 / 3))
+    columns_seen = (columns[:, 0, 0, -1] - columns[:, 0, 0, 0]) / 63 * 64 / 256
+    ramp = ramp.transpose(2, 3).contiguous()
+    rows = augment(ramp, numbers(400), Augmentation(64, crop_area=0.1, crop_aspect=4 / 3))
+    rows_seen = (rows[:, 0, -1, 0] - rows[:, 0, 0, 0]) / 63 * 64 / 256
+    area = columns_seen * rows_seen
+    assert 0.08 < area.min() < 0.13 < 0.9 < area.max() < 1.01
+    assert 0.45 < area.mean() < 0.6
+    assert (columns_seen / rows_seen).log().abs().max() < np.log(4 / 3) + 0.05
+
+
+def test_move_is_the_originals() -> None:
+    """Translate by s/8 of the side, turn by s 30 degrees about the middle, flip with code s; black outside."""
+    side = 64
+    image = draw_blobs(5, side, side)
+    for sign, coin in ((1, 0.9), (-1, 0.1)):
+        shift = np.array([[1, 0, sign * side / 8], [0, 1, sign * side / 8]], np.float32)
+        moved = cv2.warpAffine(image, shift, (side, side))
+        middle = (side / 2 - 0.5, side / 2 - 0.5)
+        moved = cv2.warpAffine(moved, cv2.getRotationMatrix2D(middle, sign * 30, 1.0), (side, side))
+        moved = cv2.flip(moved, sign)
+        drawn = torch.full((1, 14), 0.5)
+        drawn[0, 11], drawn[0, 12] = 0.0, coin  # move, direction
+        ours = augment(torch.from_numpy(image).permute(2, 0, 1)[None], drawn, Augmentation(side, move_probability=1.0))
+        inside = moved[:, :, 0] > 0
+        difference = np.abs(ours[0, 0].numpy() - moved[:, :, 0])[inside]
+        assert np.mean(difference) < 1.5, sign  # one interpolation against two
+
+
+def test_filter_blackens_the_sky_alone() -> None:
+    image = torch.full((40, 4, 32, 32), 100, dtype=torch.uint8)
+    image[:, 3, :, :16] = 0
+    filtered = augment(image, numbers(40), Augmentation(32, filter_probability=0.5))
+    assert (filtered[:, :, :, 17:] > 99).all()
+    black = (filtered[:, :, :, :15].amax(dim=(1, 2, 3)) < 1e-3).float().mean()
+    assert 0.25 < black < 0.75

@@ -1,0 +1,329 @@
+"""The DELF network: geometry, gradients, losses and pretrained weights."""
+
+from __future__ import annotations
+
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from minia.models.backbone import BACKBONES, Backbone
+from minia.models.delf import DELF, DELFOutput, LossWeights, losses, pool_by_attention
+from minia.models.weights import load_backbone_weights, load_checkpoint
+from minia.stage import InputError
+
+WINDOWS = {  # side and padding of the receptive field: the published ones, and those of the smaller networks
+    ("resnet18", False): (211, 105),
+    ("resnet34", False): (547, 273),
+    ("resnet50", False): (267, 133),
+    ("resnet50", True): (291, 145),
+    ("resnet101", False): (811, 405),
+    ("resnet101", True): (835, 417),
+}
+
+
+def small_network(seed: int = 0, **options: Any) -> DELF:
+    """A resnet18 whose batch normalisation is not the identity, in evaluation mode."""
+    torch.manual_seed(seed)
+    arguments = {"stride_in_1x1": False, "block3_stride": True, "attention_channels": 32, **options}
+    network = DELF("resnet18", 3, **arguments)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.normal_(module.bias, std=0.1)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> DELF:
+    return small_network()
+
+
+def make_transparent(module: nn.Module) -> None:
+    """Every pixel of a receptive field counts: one channel, positive kernels, means for maxima, no normalisation."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d):
+            single = nn.Conv2d(1, 1, child.kernel_size, child.stride, child.padding, bias=False, dtype=torch.float64)
+            nn.init.constant_(single.weight, 1 / single.weight.numel())
+            setattr(module, name, single)
+        elif isinstance(child, nn.MaxPool2d):
+            setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+        elif isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, nn.Identity())
+        else:
+            make_transparent(child)
+
+
+def support(backbone: Backbone, height: int, width: int, row: int, column: int) -> list[tuple[int, int]]:
+    """First and last pixel that a cell of layer3's map depends on, along y and along x."""
+    image = torch.ones(1, 1, height, width, dtype=torch.float64, requires_grad=True)
+    backbone.features(image)[0, :, row, column].sum().backward()
+    assert image.grad is not None
+    seen = image.grad[0].abs().sum(0) > 0
+    return [(int(line[0]), int(line[-1])) for line in (torch.nonzero(seen.any(1 - axis)).flatten() for axis in (0, 1))]
+
+
+@pytest.mark.parametrize("block3_stride", [False, True])
+@pytest.mark.parametrize(("name", "stride_in_1x1"), list(WINDOWS))
+def test_window_is_what_the_gradient_reaches(name: str, stride_in_1x1: bool, block3_stride: bool) -> None:
+    backbone = Backbone(name, stride_in_1x1=stride_in_1x1, block3_stride=block3_stride)
+    size, stride, padding = backbone.window
+    assert (size, padding) == WINDOWS[name, stride_in_1x1]
+    assert stride == (32 if block3_stride else 16)
+    make_transparent(backbone)
+    column = padding // stride + 1  # the first whose field lies inside the image
+    first, last = support(backbone, 17, stride * column + padding + 20, 0, column)[1]
+    assert (first, last) == (stride * column - padding, stride * column - padding + size - 1)
+    assert (first + last) / 2 == stride * column  # the padding is symmetric
+
+
+def test_window_is_square() -> None:
+    backbone = Backbone("resnet18", stride_in_1x1=False, block3_stride=True)
+    make_transparent(backbone)
+    assert support(backbone, 270, 300, 4, 5) == [(128 - 105, 128 + 105), (160 - 105, 160 + 105)]
+
+
+def test_backbones_are_checked() -> None:
+    with pytest.raises(InputError, match="allowed: resnet18, resnet34, resnet50, resnet101"):
+        Backbone("vgg", stride_in_1x1=False, block3_stride=True)
+    with pytest.raises(InputError, match="no bottlenecks"):
+        Backbone("resnet18", stride_in_1x1=True, block3_stride=True)
+    assert set(BACKBONES) == {name for name, _ in WINDOWS}
+
+
+@pytest.mark.parametrize("block3_stride", [False, True])
+def test_layer4_has_stride_32_either_way(block3_stride: bool) -> None:
+    backbone = Backbone("resnet18", stride_in_1x1=False, block3_stride=block3_stride).eval()
+    blocks = backbone(torch.zeros(1, 3, 70, 97))
+    assert blocks[5].shape[2:] == (3, 4)
+    assert blocks[4].shape[2:] == ((3, 4) if block3_stride else (5, 7))
+    assert torch.equal(blocks[4], backbone.features(torch.zeros(1, 3, 70, 97)))
+
+
+def gradients(network: DELF, loss: Tensor) -> dict[str, float]:
+    """The largest gradient in each part of the network."""
+    network.zero_grad(set_to_none=True)
+    loss.backward(retain_graph=True)
+    return {
+        name: max(0.0 if each.grad is None else float(each.grad.abs().max()) for each in part.parameters())
+        for name, part in network.named_children()
+    }
+
+
+def test_only_the_descriptor_loss_trains_the_backbone() -> None:
+    network = small_network().train()
+    images = network.normalise(torch.randint(0, 256, (2, 3, 65, 65)))
+    parts = losses(network(images), torch.tensor([0, 2]))
+    descriptor = gradients(network, parts["descriptor"])
+    attention = gradients(network, parts["attention"])
+    reconstruction = gradients(network, parts["reconstruction"])
+    assert attention["backbone"] == 0
+    assert reconstruction["backbone"] == 0
+    assert descriptor["backbone"] > 0
+    assert {name for name, value in descriptor.items() if value > 0} == {"backbone", "descriptor_classifier"}
+    assert {name for name, value in attention.items() if value > 0} == {
+        "attention",
+        "attention_classifier",
+        "reduction",
+    }
+    assert {name for name, value in reconstruction.items() if value > 0} == {"reduction"}
+
+
+def test_pooled_vector_by_hand() -> None:
+    torch.manual_seed(0)
+    attention, features = torch.rand(2, 1, 2, 3), torch.randn(2, 4, 2, 3)
+    expected = torch.zeros(2, 4)
+    for image in range(2):
+        for row in range(2):
+            for column in range(3):
+                feature = features[image, :, row, column]
+                expected[image] += attention[image, 0, row, column] * feature / feature.norm() / 6
+    torch.testing.assert_close(pool_by_attention(attention, features), expected)
+    assert torch.equal(pool_by_attention(attention, torch.zeros(2, 4, 2, 3)), torch.zeros(2, 4))  # not NaN
+
+
+def test_losses_by_hand(network: DELF) -> None:
+    images, labels = network.normalise(torch.randint(0, 256, (2, 3, 65, 65))), torch.tensor([1, 2])
+    output = network(images)
+    parts = losses(output, labels)
+    torch.testing.assert_close(parts["reconstruction"], (output.reconstruction - output.layer3).square().mean())
+    torch.testing.assert_close(
+        parts["attention"], -output.attention_logits.log_softmax(1)[torch.arange(2), labels].mean()
+    )
+    torch.testing.assert_close(parts["total"], parts["descriptor"] + parts["attention"] + 10 * parts["reconstruction"])
+    torch.testing.assert_close(losses(output, labels, LossWeights(2, 0, 0))["total"], 2 * parts["descriptor"])
+
+
+def test_outputs(network: DELF) -> None:
+    output: DELFOutput = network(network.normalise(torch.randint(0, 256, (2, 3, 65, 90))), with_zero_fractions=True)
+    assert output.descriptor_logits.shape == output.attention_logits.shape == (2, 3)
+    assert output.attention.shape == (2, 1, 3, 3)
+    assert output.descriptors.shape == (2, 128, 3, 3)
+    assert output.layer3.shape == output.reconstruction.shape == (2, 256, 3, 3)
+    assert (output.attention >= 0).all()
+    assert (output.reconstruction >= 0).all()
+    assert not output.layer3.requires_grad
+    assert output.zero_fractions.shape == (6,)
+    assert ((output.zero_fractions >= 0) & (output.zero_fractions <= 1)).all()
+    torch.testing.assert_close(output.zero_fractions[4], (output.layer3 == 0).float().mean())
+
+
+def test_inference_equals_forward(network: DELF) -> None:
+    images = network.normalise(torch.randint(0, 256, (2, 3, 65, 65)))
+    output, (attention, descriptors) = network(images), network.local_features(images)
+    assert torch.equal(attention, output.attention)
+    assert torch.equal(descriptors, output.descriptors)
+
+
+def test_normalisations() -> None:
+    network = small_network(normalisation="original")
+    grey = torch.tensor([0, 128, 255], dtype=torch.uint8).expand(1, 3, 1, 3)
+    assert network.normalise(grey)[0, 0, 0].tolist() == [-1.0, 0.0, 127 / 128]
+    network.set_normalisation("imagenet")
+    white = network.normalise(torch.full((1, 3, 1, 1), 255)).flatten()
+    torch.testing.assert_close(white, (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225]))
+    with pytest.raises(InputError, match="imagenet or original or caffe"):
+        network.set_normalisation("none")
+
+
+def test_torch_file_loads_every_layer(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    resnet = torchvision.models.resnet18(weights=None)
+    torch.save(
+        {"state_dict": {f"module.{name}": value for name, value in resnet.state_dict().items()}}, tmp_path / "a.pth"
+    )
+    network = small_network()
+    assert load_backbone_weights(network, str(tmp_path / "a.pth")) == []
+    for name, value in network.backbone.state_dict().items():
+        assert torch.equal(value, resnet.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bn1.weight": None}, "leave 1 layers without weights: bn1.weight"),
+        ({"conv1.weight": torch.zeros(64, 3, 3, 3)}, "of another network"),
+        ({"layer1.0.conv1.weight": None}, "hold no ResNet"),
+    ],
+)
+def test_torch_files_that_do_not_fit(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    state = {**torchvision.models.resnet18(weights=None).state_dict(), **change}
+    torch.save({name: value for name, value in state.items() if value is not None}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=message):
+        load_backbone_weights(small_network(), str(tmp_path / "a.pth"))
+
+
+def test_unknown_names_are_reported(tmp_path: Path) -> None:
+    torch.save({**torchvision.models.resnet18(weights=None).state_dict(), "extra": torch.zeros(1)}, tmp_path / "a.pth")
+    assert load_backbone_weights(small_network(), str(tmp_path / "a.pth")) == ["extra"]
+
+
+def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    network = small_network()
+    with pytest.raises(InputError, match="a file that exists"):
+        load_backbone_weights(network, str(tmp_path / "none.pth"))
+    (tmp_path / "a.pth").write_bytes(b"not a file of torch")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_backbone_weights(network, str(tmp_path / "a.pth"))
+    torch.save({"module": nn.Linear(1, 1)}, tmp_path / "b.pth")  # a pickled object could run any code
+    with pytest.raises(InputError, match="cannot be read as plain tensors"):
+        load_backbone_weights(network, str(tmp_path / "b.pth"))
+
+
+def test_without_network_imagenet_says_which_file_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "urlopen", fail)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=rf"resnet18-\w+\.pth; .*put it at {tmp_path}.*\.pth$"):
+        load_backbone_weights(small_network(), "imagenet")
+    torch.manual_seed(0)
+    with pytest.raises(InputError, match="stride_in_1x1=false"):
+        load_backbone_weights(DELF("resnet50", 3, stride_in_1x1=True, block3_stride=True), "imagenet")
+
+
+def write_keras(path: Path, resnet: Backbone) -> None:
+    """A Keras weights file of a ResNet-50 whose convolutions have a bias, in Keras's layout and names."""
+    h5py = pytest.importorskip("h5py")
+    branches = {"conv1": "2a", "conv2": "2b", "conv3": "2c", "downsample.0": "1"}
+    layers: dict[str, list[np.ndarray]] = {"input_1": []}
+    for name, module in resnet.named_modules():
+        if not isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+            continue
+        place = name.replace("bn", "conv").replace("downsample.1", "downsample.0").split(".", 2)
+        kind = "res" if isinstance(module, nn.Conv2d) else "bn"
+        if len(place) == 1:
+            keras = "conv1" if kind == "res" else "bn_conv1"
+        else:
+            keras = f"{kind}{int(place[0][-1]) + 1}{'abcdef'[int(place[1])]}_branch{branches[place[2]]}"
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is not None
+            kernel = module.weight.detach().permute(2, 3, 1, 0)
+            layers[keras] = [kernel.numpy(), module.bias.detach().numpy()]
+        else:
+            each = (module.weight, module.bias, module.running_mean, module.running_var)
+            layers[keras] = [value.detach().numpy() for value in each if value is not None]
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for name, arrays in layers.items():
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"{name}_{number}:0".encode() for number in range(len(arrays))]
+            for number, array in enumerate(arrays):
+                group[f"{name}_{number}:0"] = array
+
+
+def test_keras_file_is_the_same_function(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    keras = Backbone("resnet50", stride_in_1x1=True, block3_stride=True).eval()
+    for module in keras.modules():
+        if isinstance(module, nn.Conv2d):
+            module.bias = nn.Parameter(0.3 * torch.randn(module.out_channels))
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 1.0, 3.0)
+    write_keras(tmp_path / "a.h5", keras)
+    network = DELF("resnet50", 3, stride_in_1x1=True, block3_stride=True).eval()
+    assert load_backbone_weights(network, str(tmp_path / "a.h5")) == []
+    images = torch.randint(0, 256, (1, 3, 65, 65)).float()
+    blue_first = images.flip(1) - torch.tensor([103.939, 116.779, 123.68])[:, None, None]
+    with torch.inference_mode():
+        for ours, theirs in zip(network.backbone(network.normalise(images)), keras(blue_first), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    with pytest.raises(InputError, match="stride_in_1x1=true"):
+        load_backbone_weights(small_network(), str(tmp_path / "a.h5"))
+    (tmp_path / "b.h5").write_bytes(b"no")
+    with pytest.raises(InputError, match="no Keras weights file"):
+        load_backbone_weights(network, str(tmp_path / "b.h5"))
+
+
+def test_checkpoint_rebuilds_the_network(tmp_path: Path, network: DELF) -> None:
+    arguments = {"backbone": "resnet18", "stride_in_1x1": False, "block3_stride": True, "attention_channels": 32}
+    content = {
+        "state_dict": {f"model.{name}": value for name, value in network.state_dict().items()},
+        "hyper_parameters": {"network": arguments, "classes": ["a", "b", "c"]},
+    }
+    torch.save(content, tmp_path / "a.ckpt")
+    again, parameters = load_checkpoint(tmp_path / "a.ckpt")
+    images = network.normalise(torch.randint(0, 256, (1, 3, 65, 65)))
+    assert torch.equal(again(images).attention_logits, network(images).attention_logits)
+    assert parameters["classes"] == ["a", "b", "c"]
+    torch.save({"state_dict": {}}, tmp_path / "b.ckpt")
+    with pytest.raises(InputError, match="no checkpoint of a DELF network"):
+        load_checkpoint(tmp_path / "b.ckpt")
+
+
+def test_reduction_is_linear_and_decodes_through_relu(network: DELF) -> None:
+    features = torch.rand(1, 256, 2, 2)
+    descriptors, reconstruction = network.reduction(features)
+    double, _ = network.reduction(2 * features)
+    bias = network.reduction.encoder.bias[:, None, None]
+    torch.testing.assert_close(double - bias, 2 * (descriptors - bias))
+    assert torch.equal(reconstruction, F.relu(network.reduction.decoder(descriptors)))

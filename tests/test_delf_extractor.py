@@ -1,0 +1,134 @@
+"""The DELF extractor behind the extractor contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_blobs
+from test_delf import small_network
+
+from minia.models.background import foreground_mask
+from minia.models.delf_extractor import DELFExtractor
+from minia.models.export import export_delf
+from minia.models.extractors import Features
+from minia.stage import InputError
+
+DELF: dict[str, Any] = {
+    "scales": [0.5, 1.4142],
+    "num_features": 20,
+    "score_threshold": 0.0,
+    "score_percentile": 0.0,
+    "nms_iou": 1.0,
+    "device": "cpu",
+    "precision": "float32",
+    "background_mask": False,
+}
+NETWORK = {"backbone": "resnet18", "stride_in_1x1": False, "block3_stride": True, "attention_channels": 32}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same network as a TorchScript file and as a checkpoint."""
+    folder, network = tmp_path_factory.mktemp("models"), small_network()
+    state = {f"model.{name}": value for name, value in network.state_dict().items()}
+    hyper_parameters = {"network": NETWORK, "classes": ["a", "b", "c"]}
+    torch.save({"state_dict": state, "hyper_parameters": hyper_parameters}, folder / "a.ckpt")
+    script = export_delf(network, folder / "a.pt", classes=["a", "b", "c"], config={})
+    return {"checkpoint": folder / "a.ckpt", "torchscript": script}
+
+
+def extractor(models: dict[str, Path], kind: str = "checkpoint", **changes: Any) -> DELFExtractor:
+    return DELFExtractor(model=str(models[kind]), **{**DELF, **changes})
+
+
+def assert_close(first: Features, second: Features) -> None:
+    np.testing.assert_array_equal(first["keypoints"], second["keypoints"])
+    np.testing.assert_array_equal(first["sizes"], second["sizes"])
+    np.testing.assert_allclose(first["scores"], second["scores"], atol=1e-4)
+    np.testing.assert_allclose(first["descriptors"], second["descriptors"], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "torchscript"])
+def test_contract(models: dict[str, Path], kind: str) -> None:
+    subject = extractor(models, kind)
+    features = subject.extract(draw_blobs(1, width=110, height=80))
+    count = len(features["scores"])
+    assert 0 < count <= 20
+    assert features["keypoints"].shape == (count, 2)
+    assert features["descriptors"].shape == (count, subject.descriptor_size) == (count, 128)
+    assert features["image_size"].tolist() == [110, 80]
+    assert all(features[name].dtype == np.float32 for name in ("keypoints", "sizes", "scores", "descriptors"))
+    assert (np.diff(features["scores"]) <= 0).all()
+    np.testing.assert_allclose(np.linalg.norm(features["descriptors"], axis=1), 1, atol=1e-5)
+    covered = [211 / scale for scale in DELF["scales"]]
+    assert all(any(size == pytest.approx(side) for side in covered) for size in features["sizes"])
+
+
+def test_checkpoint_and_torchscript_agree(models: dict[str, Path]) -> None:
+    image = draw_blobs(2)
+    assert_close(extractor(models).extract(image), extractor(models, "torchscript").extract(image))
+
+
+@pytest.mark.parametrize(("nms_iou", "background_mask"), [(1.0, False), (0.6, True)])
+@pytest.mark.parametrize("kind", ["checkpoint", "torchscript"])
+def test_batch_equals_one_at_a_time(models: dict[str, Path], kind: str, nms_iou: float, background_mask: bool) -> None:
+    subject = extractor(models, kind, nms_iou=nms_iou, background_mask=background_mask, score_percentile=30.0)
+    images = [draw_blobs(seed, width=100, height=90) for seed in range(3)]
+    for image, together in zip(images, subject.extract_batch(images), strict=True):
+        assert_close(subject.extract(image), together)
+
+
+def test_background_mask_comes_before_the_limit(models: dict[str, Path]) -> None:
+    image, limit = draw_blobs(3, num_blobs=2), 6
+    every = extractor(models, num_features=0, scales=[1.0, 3.0]).extract(image)
+    masked = extractor(models, num_features=limit, scales=[1.0, 3.0], background_mask=True).extract(image)
+    column, row = np.rint(every["keypoints"]).astype(int).clip(0, 95).T
+    on_object = foreground_mask(image)[row, column]
+    assert limit < on_object.sum() < len(on_object)
+    np.testing.assert_array_equal(masked["keypoints"], every["keypoints"][on_object][:limit])
+
+
+def test_nothing_above_the_threshold_is_an_empty_result(models: dict[str, Path]) -> None:
+    features = extractor(models, score_threshold=1e9).extract(draw_blobs(1))
+    assert features["keypoints"].shape == (0, 2)
+    assert features["descriptors"].shape == (0, 128)
+    black = extractor(models, background_mask=True).extract(np.zeros((40, 50, 3), np.uint8))
+    assert len(black["scores"]) == 0
+
+
+def test_half_precision_is_near(models: dict[str, Path]) -> None:
+    image = draw_blobs(4)
+    exact = extractor(models, num_features=0).extract(image)
+    for kind in models:
+        half = extractor(models, kind, num_features=0, precision="half").extract(image)
+        assert half["scores"].dtype == np.float32
+        by_place = {
+            (*place, size): row
+            for row, (place, size) in enumerate(zip(half["keypoints"].tolist(), half["sizes"], strict=True))
+        }
+        cosines = [
+            float(exact["descriptors"][row] @ half["descriptors"][by_place[(*place, size)]])
+            for row, (place, size) in enumerate(zip(exact["keypoints"].tolist(), exact["sizes"], strict=True))
+        ]
+        assert min(cosines) > 0.99
+
+
+def test_models_that_cannot_be_used(models: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a file that exists"):
+        DELFExtractor(model=tmp_path / "none.pt", **DELF)
+    (tmp_path / "a.pt").write_bytes(b"no")
+    with pytest.raises(InputError, match="cannot be read as plain tensors"):
+        DELFExtractor(model=tmp_path / "a.pt", **DELF)
+    with pytest.raises(InputError, match="at least one scale"):
+        extractor(models, scales=[])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", ["checkpoint", "torchscript"])
+def test_cuda_finds_the_same(models: dict[str, Path], kind: str) -> None:
+    image = draw_blobs(5)
+    assert_close(extractor(models, kind).extract(image), extractor(models, kind, device="cuda").extract(image))

@@ -1,0 +1,190 @@
+"""The table stage: real votes, simulated surveys, and one's own images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import draw_blobs
+
+from minia.data.galaxy_table import GalaxyTable, Selection
+from minia.data.galaxy_zoo import CATALOGUE_COLUMNS, CLASSES, DEBIASED_COLUMNS
+from minia.data.images import simulate_images
+from minia.data.table_sources import (
+    csv_table,
+    folder_table,
+    gz2_table,
+    label_rows,
+    list_table,
+    read_votes,
+    simulated_table,
+)
+from minia.stage import InputError, read_manifest
+
+KNOWN = dict(zip(CLASSES, (144, 267, 51, 484, 111, 107, 2051, 2285, 271), strict=True))
+RULES: dict[str, Any] = {"gate": 0.70, "threshold": 0.75, "min_votes": 0, "ambiguous": "drop"}
+ALL = Selection(class_size=None, validation_share=0.2, check_images=True, seed=0)
+
+
+@pytest.fixture(scope="module")
+def real_votes(shared_data: Path) -> pd.DataFrame:
+    return read_votes(shared_data / "gz2_catalogue" / "gz2_table5_in_hart16_layout.csv.gz")
+
+
+def test_rules_on_real_votes_give_the_known_classes(real_votes: pd.DataFrame) -> None:
+    label, counts = label_rows(real_votes, 0.70, 0.75)
+    assert counts["rows_of_class"] == KNOWN
+    assert (counts["rows_in_a_class"], counts["rows_in_several_classes"], label.notna().sum()) == (5768, 3, 5765)
+
+
+def test_ambiguous_galaxies_follow_the_named_rule(real_votes: pd.DataFrame) -> None:
+    labels = {rule: label_rows(real_votes, 0.70, 0.75, 0, rule)[0] for rule in ("drop", "first", "last", "strongest")}  # type: ignore[arg-type]
+    several = labels["drop"].isna() & labels["first"].notna()
+    assert several.sum() == 3
+    for rule in ("first", "last", "strongest"):
+        assert (labels[rule][~several].dropna() == labels["drop"].dropna()).all()
+    order = {name: number for number, name in enumerate(CLASSES)}
+    assert (labels["first"][several].map(order) < labels["last"][several].map(order)).all()
+
+
+def test_looser_rules_and_fewer_votes_are_monotone(real_votes: pd.DataFrame) -> None:
+    def members(gate: float, threshold: float, votes: int) -> int:
+        return int(label_rows(real_votes, gate, threshold, votes, "first")[0].notna().sum())
+
+    assert members(0.5, 0.6, 0) > members(0.7, 0.75, 0) > members(0.7, 0.75, 10) > members(0.7, 0.75, 20) > 0
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a simulated survey of 90 galaxies; the path of the artifact."""
+    store = tmp_path_factory.mktemp("store")
+    return simulate_images(store, num_images=90, image_size=64, min_side=0, max_side=0, seed=0, num_workers=1)
+
+
+@pytest.fixture
+def release(survey: Path, tmp_path: Path) -> Path:
+    """A copy of the survey that a test may damage."""
+    return Path(shutil.copytree(survey, tmp_path / "gz2"))
+
+
+def gz2(release: Path, tmp_path: Path, selection: Selection = ALL, **rules: Any) -> Path:
+    return gz2_table(
+        tmp_path / "store", selection, catalogue=release / "gz2_hart16.csv",
+        mapping=release / "gz2_filename_mapping.csv", images=release / "images", **(RULES | rules),
+    )  # fmt: skip
+
+
+def test_a_simulated_survey_is_read_as_galaxy_zoo(survey: Path, release: Path, tmp_path: Path) -> None:
+    artifact = simulated_table(survey.parents[1], ALL, survey, **RULES)
+    table = GalaxyTable.load(artifact)
+    assert table.counts() == {name: {"train": 8, "validation": 2} for name in CLASSES}
+    truth = pd.read_csv(survey / "truth.csv").astype({"asset_id": str}).set_index("asset_id")["label"]
+    assert (table.table.set_index("id")["label"] == truth.loc[table.table["id"]]).all()
+    assert all((table.root / path).is_file() for path in table.table["path"])
+    assert list(table.table.columns) == ["id", "path", "label", "split", *DEBIASED_COLUMNS]
+    same = GalaxyTable.load(gz2(release, tmp_path))
+    pd.testing.assert_frame_equal(same.table, table.table)
+    counts = read_manifest(artifact)["counts"]
+    assert [counts[f"rows_{step}"] for step in ("in_catalogue", "with_asset_id", "with_image", "with_one_class")] == [
+        90
+    ] * 4
+
+
+def test_every_missing_column_is_named(release: Path, tmp_path: Path) -> None:
+    gone = ["t06_odd_a14_yes_debiased", "t10_arms_winding_a29_medium_count"]
+    pd.read_csv(release / "gz2_hart16.csv").drop(columns=gone).to_csv(release / "gz2_hart16.csv", index=False)
+    with pytest.raises(InputError, match=r"2 columns .*a14_yes_debiased, t10_arms_winding_a29_medium_count"):
+        gz2(release, tmp_path)
+    assert set(gone) < set(CATALOGUE_COLUMNS)
+
+
+def test_missing_and_corrupt_images_are_counted(release: Path, tmp_path: Path) -> None:
+    (release / "images" / "1.jpg").unlink()
+    whole = (release / "images" / "2.jpg").read_bytes()
+    (release / "images" / "2.jpg").write_bytes(whole[: len(whole) // 2])
+    (release / "images" / "3.jpg").write_bytes(b"")
+    artifact = gz2(release, tmp_path)
+    counts = read_manifest(artifact)["counts"]
+    assert (counts["rows_with_image"], counts["rows_with_readable_image"], counts["num_skipped_images"]) == (89, 87, 2)
+    assert [line.split(":")[0] for line in counts["skipped_images"]] == ["2", "3"]
+    assert not {"1", "2", "3"} & set(GalaxyTable.load(artifact).table["id"])
+
+
+def test_class_size_is_drawn_by_name_with_the_seed(release: Path, tmp_path: Path) -> None:
+    drawn = [
+        set(GalaxyTable.load(gz2(release, tmp_path, Selection(5, 0.2, False, seed))).table["id"]) for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(drawn[0]) == 45
+
+
+def write_galaxies(folder: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), draw_blobs(number, 24, 24))
+
+
+def test_no_galaxy_is_on_both_sides(tmp_path: Path) -> None:
+    names = [f"{galaxy}_{copy}.png" for galaxy in range(30) for copy in range(3)]
+    write_galaxies(tmp_path, names)
+    table = pd.DataFrame({"image": names, "galaxy": [name.split("_")[0] for name in names]})
+    table["label"] = np.where(table["galaxy"].astype(int) % 3 == 0, "a", "b")
+    table.sample(frac=1, random_state=0).to_csv(tmp_path / "labels.csv", index=False)
+    columns: dict[str, Any] = {"id_column": "image", "path_column": None, "label_column": "label"}
+    loaded = GalaxyTable.load(
+        csv_table(tmp_path / "store", ALL, path=tmp_path / "labels.csv", folder=None, split_column=None,
+                  galaxy_column="galaxy", **columns)
+    ).table  # fmt: skip
+    sides = loaded.assign(galaxy=loaded["id"].str.split("_").str[0]).groupby("galaxy")["split"].nunique()
+    assert (sides == 1).all()
+    assert loaded.groupby("label")["split"].apply(lambda split: (split == "validation").sum()).to_dict() == {
+        "a": 6,
+        "b": 12,
+    }
+
+
+def test_a_given_split_is_kept_and_a_wrong_one_named(tmp_path: Path) -> None:
+    write_galaxies(tmp_path, [f"{number}.png" for number in range(8)])
+    table = pd.DataFrame({"name": range(8), "kind": list("aabbaabb"), "part": ["train", "val"] * 4})
+    columns: dict[str, Any] = {
+        "folder": tmp_path, "id_column": "name", "path_column": None, "label_column": "kind", "split_column": "part",
+        "galaxy_column": None,
+    }  # fmt: skip
+    table.to_csv(tmp_path / "t.csv", index=False)
+    loaded = GalaxyTable.load(csv_table(tmp_path / "store", ALL, path=tmp_path / "t.csv", **columns)).table
+    assert list(loaded["split"]) == ["train", "validation"] * 4
+    assert list(loaded["path"]) == [f"{number}.png" for number in range(8)]  # names without extension are found
+    table.assign(part="left").to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError, match="split left: expected train or validation"):
+        csv_table(tmp_path / "store", ALL, path=tmp_path / "t.csv", **columns)
+
+
+def test_one_folder_a_class(tmp_path: Path) -> None:
+    write_galaxies(tmp_path / "in", [f"{kind}/deep/{number}.png" for kind in "ab" for number in range(5)])
+    table = GalaxyTable.load(folder_table(tmp_path / "store", ALL, folder=tmp_path / "in"))
+    assert table.counts() == {kind: {"train": 4, "validation": 1} for kind in "ab"}
+    shutil.rmtree(tmp_path / "in" / "b")
+    with pytest.raises(InputError, match="1 classes are left, at least 2"):
+        folder_table(tmp_path / "store", ALL, folder=tmp_path / "in")
+
+
+def test_the_originals_list_keeps_copies_on_one_side(tmp_path: Path) -> None:
+    names = [str(number) for number in range(20)]
+    write_galaxies(tmp_path, [f"{prefix}{name}.jpg" for name in names for prefix in ("", "F")])
+    rows = [" ".join(f"F{name} {name}" for name in names[first::2]) for first in (0, 1)]
+    (tmp_path / "list.csv").write_text(f"type_galaxy_id,images\n0,{rows[0]}\n3,{rows[1]} 0\n")
+    table = GalaxyTable.load(
+        list_table(tmp_path / "store", ALL, path=tmp_path / "list.csv", folder=tmp_path, ambiguous="drop")
+    )
+    assert table.classes == ["0", "3"]
+    assert "0" not in set(table.table["id"])  # named in both classes
+    assert len(table.table) == 39
+    assert (table.table.groupby(table.table["id"].str.lstrip("F"))["split"].nunique() == 1).all()
+    (tmp_path / "list.csv").write_text("type_galaxy_id,images\nring,1 2\n")
+    with pytest.raises(InputError, match="line 2 is not class_id,name name name"):
+        list_table(tmp_path / "store", ALL, path=tmp_path / "list.csv", folder=tmp_path, ambiguous="drop")

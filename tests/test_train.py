@@ -1,0 +1,229 @@
+"""Training through ``train.py``, as a user runs it, and what a run must hold to."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import hydra
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import draw_blobs
+from omegaconf import OmegaConf
+
+import train
+from minia.models.training import DELFTraining, attention_statistics, classification_metrics
+from minia.models.weights import load_checkpoint
+from minia.settings import check
+from minia.stage import InputError
+from minia.training_settings import TrainSettings
+
+CONFIGURATION = Path(__file__).resolve().parents[1] / "conf" / "train"
+GROUPS = ("data", "augmentation", "model", "trainer", "experiment")
+TINY = (
+    "data=folder", "data.side=64", "augmentation.image_size=32", "trainer.batch_size=4", "trainer.max_steps=6",
+    "trainer.steps_per_check=2", "trainer.log_every=1", "trainer.warmup_steps=0", "trainer.precision=32-true",
+    "threads=1", "num_workers=1", "device=cpu",
+)  # fmt: skip
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run train.py's main in this process; its folder is ``run`` in tmp_path."""
+
+    def run(*overrides: str, output: str = "run") -> int:
+        folders = [f"hydra.run.dir={tmp_path / output}", f"hydra.sweep.dir={tmp_path / output}"]
+        monkeypatch.setattr(sys, "argv", ["train.py", *overrides, *folders])
+        return train.main()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 15 small images: few and many blobs."""
+    folder = tmp_path_factory.mktemp("classes")
+    for label, count in (("few", 2), ("many", 20)):
+        (folder / label).mkdir()
+        for number in range(15):
+            cv2.imwrite(str(folder / label / f"{number}.png"), draw_blobs(number, 64, 64, count))
+    return folder
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    with hydra.initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+        values = OmegaConf.to_container(hydra.compose("train", list(overrides)), resolve=True)
+    assert isinstance(values, dict)
+    return values  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [(group, path.stem) for group in GROUPS for path in sorted((CONFIGURATION / group).glob("*.yaml"))],
+)
+def test_every_choice_of_every_group_is_valid(group: str, choice: str, tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_text("")
+    values = compose(f"{group}={choice}")
+    for key, value in values["data"].items():
+        if value == "???":
+            values["data"][key] = str(tmp_path if key in ("dir", "root") else tmp_path / "file.csv")
+    check(TrainSettings, values)
+
+
+def test_every_key_of_the_configuration_is_explained() -> None:
+    for path in CONFIGURATION.glob("*/*.yaml"):
+        for line in path.read_text().splitlines() if path.parent.name != "experiment" else []:
+            if ":" in line and not line.startswith("#") and not line.startswith("kind:"):
+                assert "#" in line, f"{path}: {line}"
+
+
+def test_the_gz2_experiment_is_the_originals_documented_run(tmp_path: Path) -> None:
+    settings = check(TrainSettings, compose("experiment=gz2", f"data.root={tmp_path}"))
+    chosen = settings.trainer
+    assert (chosen.learning_rate, chosen.batch_size, chosen.max_steps) == (0.045, 50, 15_000)
+    assert (chosen.optimiser, chosen.momentum, chosen.schedule, chosen.gradient_clip) == ("sgd", 0.9, "linear", 10.0)
+    assert (settings.model.backbone, settings.model.stride_in_1x1, settings.model.block3_stride) == (
+        "resnet50",
+        True,
+        True,
+    )
+    weights = (settings.model.descriptor_weight, settings.model.attention_weight, settings.model.reconstruction_weight)
+    assert weights == (1.0, 1.0, 10.0)
+    assert (settings.augmentation.image_size, settings.model.reduction, settings.data.class_size) == (321, 128, 5000)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.batch_siz=3"], "trainer.batch_siz: there is no such key (did you mean trainer.batch_size?)"),
+        (["trainer.batch_size=1"], "trainer.batch_size=1: expected a whole number of at least 2"),
+        (["data=gz2"], "data.root: must be given"),
+        (["data=gz2", "data.root=TMP"], "missing TMP/gz2_hart16.csv (data.catalogue), TMP/gz2_filename_mapping.csv"),
+        (["data=nothing"], "data=nothing: there is no such choice"),
+        (["resume=TMP"], "that folder holds no checkpoints/last.ckpt"),
+        (["model.stride_in_1x1=true"], "resnet18 has no 1x1 convolution"),
+        (["augmentation.crop_area=0.5"], "augmentation.crop_area=0.5: a random crop goes with view=1"),
+    ],
+)
+def test_errors_are_one_line_with_exit_code_2(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
+) -> None:
+    assert run(*(each.replace("TMP", str(tmp_path)) for each in overrides)) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert message.replace("TMP", str(tmp_path)) in lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_smoke_run_on_the_simulator_leaves_everything(run: Run, tmp_path: Path) -> None:
+    small = ("data.num_images=54", "trainer.max_steps=6", "trainer.steps_per_check=3", "trainer.batch_size=8")
+    assert run("experiment=smoke", "threads=1", "num_workers=1", "device=cpu", *small) == 0
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} == {
+        "metrics.json", "history.csv", "checkpoints", "model.pt", "config.yaml", "tensorboard", "train.log",
+        "history.png", "confusion.png", "attention.png",
+    }  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["num_images"], metrics["num_classes"], metrics["num_steps"]) == (54, 9, 6)
+    assert list(pd.read_csv(folder / "history.csv")["step"]) == [3, 6]
+    for name in ("descriptor_accuracy", "attention_macro_f1", "descriptor_recall_ring", "loss_reconstruction"):
+        assert math.isfinite(metrics[name])
+    assert 0 <= metrics["zeros_layer3"] <= 1
+    assert 0 <= metrics["attention_min"] <= metrics["attention_percent_50"] <= metrics["attention_max"]
+    log = (folder / "train.log").read_text()
+    assert "step 6 of 6: loss" in log
+    network, parameters = load_checkpoint(folder / "checkpoints" / "best.ckpt")
+    assert len(parameters["classes"]) == network.descriptor_classifier.out_features == 9
+
+
+def test_a_killed_and_resumed_run_reaches_the_same_weights(
+    run: Run, tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = (*TINY, f"data.dir={blobs}", "export=[]")
+    assert run(*tiny, output="whole") == 0
+    step = DELFTraining.training_step
+
+    def die(self: DELFTraining, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == 3:  # between two checkpoints
+            raise RuntimeError("killed")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DELFTraining, "training_step", die)
+        assert run(*tiny, output="killed") == 1
+    assert run(*tiny, f"resume={tmp_path / 'killed'}", output="resumed") == 0
+    whole, resumed = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "resumed")
+    )
+    assert whole["global_step"] == resumed["global_step"] == 6
+    assert whole["history"] == resumed["history"]
+    assert all(torch.equal(whole["state_dict"][name], resumed["state_dict"][name]) for name in whole["state_dict"])
+    momenta = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (whole, resumed)]
+    assert all(
+        torch.equal(momenta[0][key]["momentum_buffer"], momenta[1][key]["momentum_buffer"]) for key in momenta[0]
+    )
+    assert run(*tiny, f"resume={tmp_path / 'killed'}", "trainer.learning_rate=0.01", output="other") == 2
+    assert run(*tiny, f"resume={tmp_path / 'killed'}", "augmentation.scale=1.3", output="other") == 2
+    assert run(*tiny, output="killed") == 2  # would replace its checkpoints
+
+
+def network(**settings: Any) -> DELFTraining:
+    given: dict[str, Any] = {
+        "network": {"backbone": "resnet18", "num_classes": 3, "stride_in_1x1": False, "block3_stride": False},
+        "classes": ["a", "b", "c"],
+        "loss_weights": {"descriptor": 1.0, "attention": 1.0, "reconstruction": 10.0},
+        "optimiser": "sgd", "schedule": "linear", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0,
+        "attention_decay": 0.0, "data": {}, "warmup_steps": 0, "max_steps": 10, "log_every": 1, "channels_last": False,
+        "compile": False,
+    }  # fmt: skip
+    return DELFTraining(**(given | settings))
+
+
+@pytest.mark.parametrize(("schedule", "halfway"), [("linear", 0.05), ("cosine", 0.05)])
+def test_the_learning_rate_falls_to_zero(schedule: str, halfway: float) -> None:
+    made: Any = network(schedule=schedule, attention_decay=1e-4).configure_optimizers()
+    optimiser, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(11):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[5] == pytest.approx(halfway)
+    assert rates[10] == pytest.approx(0)
+    assert rates == sorted(rates, reverse=True)
+    assert [len(group["params"]) for group in optimiser.param_groups][1] == 2
+    assert [group["weight_decay"] for group in optimiser.param_groups] == [0.0, 1e-4]
+
+
+def test_scores_of_a_confusion_matrix() -> None:
+    scores = classification_metrics(torch.tensor([[8, 2, 0], [0, 5, 5], [0, 0, 0]]))
+    assert scores["accuracy"] == pytest.approx(13 / 20)
+    assert scores["recall"][:2] == pytest.approx([0.8, 0.5])
+    assert math.isnan(scores["recall"][2])
+    assert scores["balanced_accuracy"] == pytest.approx(0.65)
+    assert scores["macro_f1"] == pytest.approx((16 / 18 + 10 / 17) / 2)
+
+
+def test_attention_statistics_are_numpys() -> None:
+    values = np.random.default_rng(0).gamma(2.0, size=(4, 1, 5, 5)).astype(np.float32)
+    statistics = attention_statistics(torch.from_numpy(values))
+    expected = {"min": values.min(), "max": values.max(), "mean": values.mean()}
+    expected |= {f"percent_{share}": np.percentile(values, share) for share in (25, 50, 75)}
+    assert {name.split("/")[1]: float(value) for name, value in statistics.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_wrong_split_of_crop_and_view_is_refused() -> None:
+    values = compose("augmentation=original")
+    values["augmentation"]["rotate"] = True
+    with pytest.raises(InputError, match="crop_area"):
+        check(TrainSettings, values)
