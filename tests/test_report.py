@@ -372,3 +372,15 @@ def test_panel_of_one_and_of_many_tiles() -> None:
         panel = panels.draw_panel("title " * 30, [tile] * count, [("overlap 0.50", "name" * 40)] * count, 4)
         assert panel.shape[1] == 8 + min(4, count) * 72
         assert panel.shape[0] == 34 + -(-count // 4) * (64 + 34 + 8)
+
+
+def test_circles_of_large_features_leave_the_image_visible() -> None:
+    tile = np.full((200, 200, 3), 9, np.uint8)
+    keypoints = np.random.default_rng(0).uniform(40, 160, (40, 2)).astype(np.float32)
+    colours = np.full((40, 3), 255, np.uint8)
+    drawn = panels.draw_keypoints(tile, (200, 200), keypoints, np.full(40, 150, np.float32), colours)
+    changed = (drawn != tile).any(axis=2)
+    assert 0.01 < changed.mean() < 0.35
+    small = panels.draw_keypoints(tile, (200, 200), keypoints[:1], np.full(1, 30, np.float32), colours[:1])
+    columns = np.flatnonzero((small != tile).any(axis=(0, 2)))
+    assert np.ptp(columns) == pytest.approx(30, abs=5)  # a feature of usual size is drawn at its size

@@ -177,7 +177,8 @@ class Page:
             )
         circles = (
             " A circle marks a keypoint whose visual word belongs to the structure; inside a structure one colour "
-            "is one word (12 colours, further words are grey), and at most 60 circles are drawn, the strongest."
+            "is one word (12 colours, further words are grey), and at most 60 circles are drawn, the strongest. "
+            "Circles that would hide the image (a network's features are large) are drawn smaller."
         )
         return _INTRODUCTION.format(min_overlap=self.min_overlap, circles=circles if self.has_pictures else "")
 

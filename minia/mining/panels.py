@@ -38,6 +38,7 @@ MOST_CIRCLES = 60  # of the highest score: more hide the image
 
 _HALO: Colour = (0, 0, 0)
 _SHIFT = 4  # bits after the point of the coordinates that OpenCV draws circles at
+_LARGEST_TYPICAL_RADIUS, _REDUCED_TYPICAL_RADIUS = 0.2, 0.02  # of the tile's side
 _SMALLEST_RADIUS = 3.0  # in pixels of the tile: smaller ones are dots, not circles
 _JPEG_QUALITY = 88
 _GAP = 8  # pixels between tiles
@@ -80,6 +81,9 @@ def draw_keypoints(
 ) -> Pixels:
     """Draw keypoints as circles of their size on a copy of a tile.
 
+    Where the sizes are mostly larger than two fifths of the tile, as the receptive fields of a
+    network are, the circles would hide the image: all are then drawn smaller by one factor.
+
     Args:
         tile: (side, side, 3) uint8 from :func:`fit_tile`.
         image_size: width and height of the image itself, in pixels.
@@ -95,7 +99,11 @@ def draw_keypoints(
     left, top, width, height = _place(*image_size, len(tile))
     factor = np.array([width / image_size[0], height / image_size[1]])
     centres = (keypoints.astype(np.float64) + 0.5) * factor - 0.5 + (left, top)
-    radii = np.maximum(sizes.astype(np.float64) / 2 * factor.mean(), _SMALLEST_RADIUS)
+    radii = sizes.astype(np.float64) / 2 * factor.mean()
+    typical = float(np.median(radii)) if len(radii) else 0.0
+    if typical > _LARGEST_TYPICAL_RADIUS * len(tile):
+        radii *= _REDUCED_TYPICAL_RADIUS * len(tile) / typical
+    radii = np.maximum(radii, _SMALLEST_RADIUS)
     line = max(1, round(len(tile) / 240))
     places = np.rint(np.column_stack([centres, radii]) * (1 << _SHIFT)).astype(np.int64).tolist()
     # All halos first: none may cut through the circle of another keypoint.
