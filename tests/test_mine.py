@@ -136,7 +136,9 @@ def test_sweep_extracts_once_and_is_summarised(run: Run, tmp_path: Path, image_f
     summary = pd.read_csv(sweep / "summary.csv")
     assert list(summary["job"]) == [0, 1]
     assert list(summary["vocabulary.size"]) == list(summary["vocabulary_size"]) == [20, 40]
-    assert {"num_structures", "mean_purity_at_30", "seconds_total", "seconds_features"} <= set(summary.columns)
+    assert {"num_structures", "mean_purity_at_30", "seconds_total", "seconds_features", "seconds_all_stages"} <= set(
+        summary.columns
+    )
     assert (sweep / "summary.png").stat().st_size > 5000
 
 
