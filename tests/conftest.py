@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -58,3 +60,12 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines += [f"{'sub/' if number % 2 else ''}image{number:03d}.png,{'ab'[number % 2]}" for number in range(12)]
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and wait long for them where the cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

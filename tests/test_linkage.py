@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from planted import planted_corpus, read_corpus, read_truth, score
 
 from minia.mining.linkage import _PURPOSE, cluster_sets, unique_sets
@@ -12,14 +11,7 @@ from minia.mining.listdb import ListDB, offsets_of
 from minia.mining.minhash import TupleTables, mine_cooccurring_sets
 from minia.stage import InputError
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from threads, and wait long for them where the cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def structures_as_dictionaries(db: ListDB) -> list[dict[int, int]]:

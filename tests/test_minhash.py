@@ -22,14 +22,7 @@ from minia.mining.minhash import (
 from minia.mining.structures import num_tuples_for_threshold
 from minia.stage import InputError
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from threads, and wait long for them where the cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def similar_words(seed: int, num_words: int = 9, num_images: int = 120) -> ListDB:

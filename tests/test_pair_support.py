@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from planted import Score, planted_corpus, read_corpus, read_truth, score
 
 from minia.mining.listdb import ListDB
@@ -12,14 +11,7 @@ from minia.mining.minhash import mine_cooccurring_sets
 from minia.mining.pair_support import count_shared, link_by_support, pair_strengths, proposed_pairs
 from minia.stage import InputError
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors gain nothing from threads, and wait long for them where the cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def structures_of(bags: ListDB, seed: int = 0, tuple_size: int = 3, num_tuples: int = 252) -> ListDB:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import SIFT
 from PIL import Image
 
 from minia.data.images import list_folder
@@ -30,15 +31,6 @@ from minia.mining.vocabulary import assign_words, build_vocabulary
 from minia.mining.words import count_words, import_listdb, load_bags
 from minia.stage import read_manifest
 
-SIFT = {
-    "num_features": 0,
-    "octave_layers": 3,
-    "contrast_threshold": 0.01,
-    "edge_threshold": 10.0,
-    "sigma": 1.6,
-    "root_sift": True,
-    "background_mask": False,
-}
 SETTINGS = {
     "formula": "distinct",
     "max_structures": 5,
