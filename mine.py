@@ -10,13 +10,14 @@ All keys are in conf/. This file reads the configuration and calls ``minia.pipel
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -105,21 +106,27 @@ def start(
     return 0
 
 
-def run(config: DictConfig) -> None:
-    """One job: a single run, or one of a sweep."""
-    from minia.pipeline import mine  # brings pandas and more: errors in the settings come first
-    from minia.sweep import summarise_sweep
+def run_job(config: DictConfig, store: Path | None, work: Callable[[Path, Path, str], dict[str, Any]]) -> None:
+    """Do one job's work, given its store, output folder and resolved configuration, and print its metrics."""
+    from minia.sweep import summarise_sweep  # brings pandas: errors in the settings come first
 
-    settings = settings_of(config, MineSettings)
-    store, output, sweep = places(settings.store)
+    store, output, sweep = places(store)
     try:
-        metrics = mine(settings, store, output, OmegaConf.to_yaml(config, resolve=True))
+        metrics = work(store, output, OmegaConf.to_yaml(config, resolve=True))
     finally:
         with contextlib.suppress(OSError):
             output.rmdir()  # made by Hydra: if nothing came of the run, leave no trace
     if sweep:
         summarise_sweep(sweep)
     print_summary(metrics, output)
+
+
+def run(config: DictConfig) -> None:
+    """One job of the mining pipeline."""
+    from minia.pipeline import mine  # brings pandas and more: errors in the settings come first
+
+    settings = settings_of(config, MineSettings)
+    run_job(config, settings.store, functools.partial(mine, settings))
 
 
 def main() -> int:

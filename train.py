@@ -9,34 +9,24 @@ All keys are in conf/train/. This file reads the configuration and calls ``minia
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import sys
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from mine import CONFIGURATION, places, settings_of, start
-from minia.command_line import print_summary
+from mine import CONFIGURATION, run_job, settings_of, start
 from minia.training_settings import TrainSettings
 
 
 def run(config: DictConfig) -> None:
-    """One job: a single run, or one of a sweep."""
+    """One job of training."""
     settings = settings_of(config, TrainSettings)
     # Before torch: on a busy machine idle threads that spin slow a step down up to ten times.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from minia.sweep import summarise_sweep  # brings pandas and more: errors in the settings come first
-    from minia.training import train
+    from minia.training import train  # brings torch: errors in the settings come first
 
-    store, output, sweep = places(settings.store)
-    try:
-        metrics = train(settings, store, output, OmegaConf.to_yaml(config, resolve=True))
-    finally:
-        with contextlib.suppress(OSError):
-            output.rmdir()  # made by Hydra: if nothing came of the run, leave no trace
-    if sweep:
-        summarise_sweep(sweep)
-    print_summary(metrics, output)
+    run_job(config, settings.store, functools.partial(train, settings))
 
 
 def main() -> int:

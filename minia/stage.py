@@ -17,7 +17,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,26 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
     return manifest
 
 
+@contextmanager
+def appearing_whole(path: Path) -> Iterator[Path]:
+    """Let a file appear under its name only when whole.
+
+    Yields:
+        The temporary name, in the same folder, to write to; it is gone if the writing fails.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old content or the new, never a part of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with appearing_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)

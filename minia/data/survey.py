@@ -14,7 +14,6 @@ processes changes it, and classes take turns, so any prefix is balanced.
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ from minia.data.galaxy_zoo import CATALOGUE_COLUMNS, CATALOGUE_FILE, CLASSES, MA
 from minia.data.simulator import CUTOUT_SIZE, draw_parameters, render_galaxy
 from minia.data.votes import Value, Votes, draw_votes
 from minia.progress import progress
-from minia.stage import InputError, write_text_atomically
+from minia.stage import InputError, appearing_whole, write_text_atomically
 from minia.workers import map_in_order
 
 IMAGE_FOLDER = "images"
@@ -153,9 +152,8 @@ def _write_image(path: Path, rgb: np.ndarray) -> None:
     written, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not written:
         raise OSError(f"{path}: the image could not be encoded")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(data.tobytes())
-    temporary.replace(path)
+    with appearing_whole(path) as temporary:
+        temporary.write_bytes(data.tobytes())
 
 
 def _line(columns: tuple[str, ...], values: dict[str, Value]) -> str:

@@ -8,7 +8,6 @@ every line.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from minia.stage import InputError
+from minia.stage import InputError, appearing_whole
 
 LARGEST_ITEM = 2**31 - 2  # num_items, one more, must fit int32 too
 LARGEST_FREQUENCY = 2**31 - 1
@@ -332,19 +331,14 @@ def write_listdb(path: Path | str, db: ListDB) -> None:
     The file appears under its name only when whole.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as stream:
-            begin = 0
-            while begin < db.num_lists:
-                target = db.offsets[begin] + _ENTRIES_WRITTEN
-                end = max(begin + 1, int(np.searchsorted(db.offsets, target, side="right")) - 1)
-                end = min(end, begin + _ENTRIES_WRITTEN)
-                stream.write(_format_lists(db, begin, end).data)
-                begin = end
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with appearing_whole(path) as temporary, temporary.open("wb") as stream:
+        begin = 0
+        while begin < db.num_lists:
+            target = db.offsets[begin] + _ENTRIES_WRITTEN
+            end = max(begin + 1, int(np.searchsorted(db.offsets, target, side="right")) - 1)
+            end = min(end, begin + _ENTRIES_WRITTEN)
+            stream.write(_format_lists(db, begin, end).data)
+            begin = end
 
 
 def _format_lists(db: ListDB, begin: int, end: int) -> npt.NDArray[np.uint8]:
@@ -407,7 +401,6 @@ def read_weights(path: Path | str) -> npt.NDArray[np.float64]:
 def write_weights(path: Path | str, weights: npt.ArrayLike) -> None:
     """Write weights, one a line with 6 decimals after a space, as the Sampled-MinHashing programs do."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     text = "".join(f" {weight:.6f}\n" for weight in np.asarray(weights, dtype=np.float64).tolist())
-    temporary.write_text(text, encoding="ascii")
-    temporary.replace(path)
+    with appearing_whole(path) as temporary:
+        temporary.write_text(text, encoding="ascii")
