@@ -6,7 +6,8 @@ The plain loop is what one would write first: one image and one scale at a time 
 ``DELF.local_features`` in float32, NCHW, batch normalisation as trained, then the best 1,000 of all
 scales. Ours is ``DELFExtractor`` as ``mine.py`` uses it: batches of images of one size, convolutions
 with the normalisation folded in, channels last, the selection on the device; once in float32, where
-both give the same keypoints (checked), and once in half precision (bfloat16 on a CPU).
+both give the same keypoints (checked), and once in half precision (bfloat16 on a CPU). What
+``features.precision=auto`` chooses here is told.
 The two sides are timed in turns in one process, the best of the repetitions counts.
 
 What bounds it: the convolutions. A resnet50 up to layer3 takes about 3.4 G multiply-adds for 224 x 224
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from minia.device import choose_device
+from minia.device import choose_device, choose_precision
 from minia.models.delf import DELF
 from minia.models.delf_extractor import DELFExtractor
 from minia.models.export import MAX_FEATURES, SCALES, export_delf
@@ -64,14 +65,15 @@ def plain_loop(network: DELF, images: list[np.ndarray], device: str) -> list[np.
     return found
 
 
-def build(network: DELF, model: Path, device: str, precision: str) -> DELFExtractor:
+def build(model: Path, device: str, precision: str, batch_size: int) -> DELFExtractor:
     return DELFExtractor(
         model=model, scales=SCALES, num_features=MAX_FEATURES, score_threshold=0.0, score_percentile=0.0, nms_iou=1.0,
-        device=device, precision=precision, background_mask=False,
+        batch_size=batch_size, device=device, precision=precision, background_mask=False,
     )  # fmt: skip
 
 
-def in_batches(extractor: DELFExtractor, images: list[np.ndarray], size: int) -> list[np.ndarray]:
+def in_batches(extractor: DELFExtractor, images: list[np.ndarray]) -> list[np.ndarray]:
+    size = extractor.batch_size
     batches = (images[start : start + size] for start in range(0, len(images), size))
     return [features["keypoints"] for batch in batches for features in extractor.extract_batch(batch)]
 
@@ -81,31 +83,28 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--side", type=int, default=424, help="of the square images, pixels")
     parser.add_argument("--images", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=0, help="images in a batch; 0: 1 on a CPU, 8 on a GPU")
+    parser.add_argument("--batch", type=int, default=16, help="images in a batch, fewer where they fill the device")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     device = choose_device(options.device)
-    batch = options.batch or (8 if device == "cuda" else 1)
     torch.manual_seed(0)
     network = DELF(options.backbone, 9, stride_in_1x1=False, block3_stride=True).eval().to(device)
     images = draw_images(options.images, options.side)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         model = export_delf(network, Path(folder) / "delf.pt", classes=list("abcdefghi"), config={})
-        exact, half = (build(network, model, device, precision) for precision in ("float32", "half"))
-        sides: dict[str, Callable[[list[np.ndarray], int], list[np.ndarray]]] = {
-            "plain_loop": lambda images, _: plain_loop(network, images, device),
-            "ours_float32": lambda images, size: in_batches(exact, images, size),
-            "ours_half": lambda images, size: in_batches(half, images, size),
+        exact, half = (build(model, device, precision, options.batch) for precision in ("float32", "half"))
+        sides: dict[str, Callable[[list[np.ndarray]], list[np.ndarray]]] = {
+            "plain_loop": lambda images: plain_loop(network, images, device),
+            "ours_float32": lambda images: in_batches(exact, images),
+            "ours_half": lambda images: in_batches(half, images),
         }
         best = dict.fromkeys(sides, float("inf"))
-        keypoints = {
-            name: work([image[:96, :96] for image in images], batch) for name, work in sides.items()
-        }  # untimed
+        keypoints = {name: work([image[:96, :96] for image in images]) for name, work in sides.items()}  # untimed
         for _ in range(options.repeat):
             for name, work in sides.items():
                 start = time.perf_counter()
-                keypoints[name] = work(images, batch)  # ends on the CPU: nothing is left to wait for
+                keypoints[name] = work(images)  # ends on the CPU: nothing is left to wait for
                 best[name] = min(best[name], time.perf_counter() - start)
     agree = [
         len(set(map(tuple, np.round(a, 2).tolist())) & set(map(tuple, np.round(b, 2).tolist()))) / len(a)
@@ -116,11 +115,11 @@ def main() -> None:
         **{f"{name}_images_per_second": round(rate, 3) for name, rate in rates.items()},
         "ratio_float32": round(rates["ours_float32"] / rates["plain_loop"], 2),
         "ratio_half": round(rates["ours_half"] / rates["plain_loop"], 2),
+        "auto": choose_precision("auto", device),
         "share_of_same_keypoints_float32": round(min(agree), 4),
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "batch": batch,
-        **{key: value for key, value in vars(options).items() if key not in ("device", "batch")},
+        **{key: value for key, value in vars(options).items() if key != "device"},
     }
     print(json.dumps(report, indent=2))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import logging
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -14,6 +17,14 @@ from typing import TYPE_CHECKING, Any
 from minia.data.galaxy_zoo import CATALOGUE_FILE, MAPPING_FILE
 from minia.device import choose_device
 from minia.stage import InputError, read_manifest, write_text_atomically
+from minia.training_checks import (
+    CHECKPOINTS,
+    check_machine,
+    find_checkpoint,
+    read_checkpoint,
+    refuse_another_training,
+    refuse_overwriting,
+)
 from minia.training_settings import (
     CSVData,
     FolderData,
@@ -29,12 +40,12 @@ if TYPE_CHECKING:  # torch and Lightning take seconds to import: only once the s
 
     from minia.data.datamodule import GalaxyData
     from minia.data.galaxy_table import GalaxyTable
+    from minia.models.delf import DELF
     from minia.models.training import DELFTraining
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
-LAST = "last.ckpt"
+_STEPS_TO_FIND_RATE = 100
 _OPTIMISATION = (
     *("optimiser", "schedule", "learning_rate", "momentum", "weight_decay", "attention_decay"),
     *("warmup_steps", "max_steps", "log_every", "channels_last", "compile"),
@@ -63,8 +74,10 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
     """
     started = time.perf_counter()
     device = choose_device(settings.device)
-    _refuse_overwriting(settings, output)
+    check_machine(settings, device)
+    refuse_overwriting(settings, output)
     checkpoint = find_checkpoint(settings.resume)
+    pretrained = None if checkpoint else load_pretrained(settings)  # a checkpoint has weights of its own
     artifact = build_table(settings, store)
     seconds_table = time.perf_counter() - started
     from minia.data.galaxy_table import GalaxyTable
@@ -76,7 +89,7 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
         torch.set_num_threads(settings.threads)
     output.mkdir(parents=True, exist_ok=True)
     write_text_atomically(output / "config.yaml", config)
-    module = build_module(settings, table.classes, read_manifest(artifact)["fingerprint"])
+    module = build_module(settings, table.classes, read_manifest(artifact)["fingerprint"], pretrained)
     data = build_data(settings, table, output)
     trainer = build_trainer(settings, device, output, checkpoint)
     fitted = _fit(settings, trainer, module, data, checkpoint)
@@ -95,31 +108,27 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
     return metrics
 
 
-def _refuse_overwriting(settings: TrainSettings, output: Path) -> None:
-    if settings.overwrite:
-        return
-    for path in (output / f"model.{ending}" for ending in settings.export):
-        if path.exists():
-            raise InputError(f"{path} exists; allowed: another hydra.run.dir, or overwrite=true")
-    if settings.resume is None and (output / CHECKPOINTS / LAST).exists():
-        raise InputError(
-            f"{output} holds checkpoints of another run; allowed: resume={output} to go on with it, overwrite=true,"
-            " or another hydra.run.dir"
-        )
-
-
-def find_checkpoint(resume: Path | None) -> Path | None:
-    """The checkpoint to go on from, of a run's folder or a file.
+def load_pretrained(settings: TrainSettings) -> DELF | None:
+    """A network with the backbone's weights that ``model.weights`` names; None for none.
 
     Raises:
-        InputError: the folder holds none.
+        InputError: they cannot be had, or are of another network.
     """
-    if resume is None or resume.is_file():
-        return resume
-    path = resume / CHECKPOINTS / LAST
-    if not path.is_file():
-        raise InputError(f"resume={resume}: that folder holds no {CHECKPOINTS}/{LAST}")
-    return path
+    if settings.model.weights == "none":
+        return None
+    from minia.models.delf import DELF
+    from minia.models.weights import load_backbone_weights
+
+    network = DELF(num_classes=1, **_network(settings))
+    load_backbone_weights(network, settings.model.weights, normalisation=settings.model.normalisation)
+    return network
+
+
+def _network(settings: TrainSettings) -> dict[str, Any]:
+    """The arguments of the network but the number of classes."""
+    model = plain(settings.model)
+    names = ("backbone", "stride_in_1x1", "block3_stride", "reduction", "attention_channels")
+    return {name: model[name] for name in names} | {"normalisation": model["normalisation"] or "imagenet"}
 
 
 def build_table(settings: TrainSettings, store: Path) -> Path:
@@ -171,25 +180,25 @@ def _gz2_files(data: GZ2Data) -> dict[str, Any]:
     return files
 
 
-def build_module(settings: TrainSettings, classes: list[str], table: str) -> DELFTraining:
-    """The network with its optimiser, its weights drawn with the seed or loaded.
+def build_module(
+    settings: TrainSettings, classes: list[str], table: str, pretrained: DELF | None = None
+) -> DELFTraining:
+    """The network with its optimiser, its weights drawn with the seed.
 
     Args:
         settings: what to do.
         classes: their names.
         table: fingerprint of the images it will be trained on.
+        pretrained: gives the backbone its weights, and what images are normalised by.
     """
     import torch
 
     from minia.models.training import DELFTraining
-    from minia.models.weights import load_backbone_weights
 
     model, trainer = plain(settings.model), plain(settings.trainer)
-    names = ("backbone", "stride_in_1x1", "block3_stride", "reduction", "attention_channels")
-    network = {name: model[name] for name in names} | {"normalisation": model["normalisation"] or "imagenet"}
     torch.manual_seed(settings.seed)
     module = DELFTraining(
-        network=network | {"num_classes": len(classes)},
+        network=_network(settings) | {"num_classes": len(classes)},
         classes=list(classes),
         loss_weights={name: model[f"{name}_weight"] for name in ("descriptor", "attention", "reconstruction")},
         data={
@@ -203,7 +212,10 @@ def build_module(settings: TrainSettings, classes: list[str], table: str) -> DEL
         },
         **{name: trainer[name] for name in _OPTIMISATION},
     )
-    load_backbone_weights(module.model, model["weights"], normalisation=model["normalisation"])
+    if pretrained is not None:
+        module.model.backbone.load_state_dict(pretrained.backbone.state_dict())
+        module.model.mean.copy_(pretrained.mean)
+        module.model.std.copy_(pretrained.std)
     return module
 
 
@@ -273,18 +285,12 @@ def _fit(
 ) -> dict[str, Any]:
     """Train; steps, seconds and images per second of this run."""
     if checkpoint is not None:
-        before = _load(checkpoint)["hyper_parameters"]
+        before = read_checkpoint(checkpoint)["hyper_parameters"]
         if settings.trainer.find_learning_rate:
             module.hparams["learning_rate"] = before["learning_rate"]
-        _refuse_another_training(checkpoint, before, dict(module.hparams))
+        refuse_another_training(checkpoint, before, dict(module.hparams))
     elif settings.trainer.find_learning_rate:
-        from pytorch_lightning.tuner.tuning import Tuner
-
-        found = Tuner(trainer).lr_find(module, datamodule=data, attr_name="learning_rate", update_attr=False)
-        suggestion = found.suggestion() if found else None
-        if suggestion:
-            module.hparams["learning_rate"] = float(suggestion)
-            logger.info("learning rate found: %.4g", suggestion)
+        module.hparams["learning_rate"] = _find_learning_rate(trainer, module, data)
     started = time.perf_counter()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -292,7 +298,7 @@ def _fit(
         logger.info("resume=%s goes on from the last check", trainer.default_root_dir)
         raise KeyboardInterrupt from None
     seconds = time.perf_counter() - started
-    first = 0 if checkpoint is None else _step_of(checkpoint)
+    first = 0 if checkpoint is None else int(read_checkpoint(checkpoint)["global_step"])
     done = trainer.global_step - first
     return {
         "num_steps": trainer.global_step,
@@ -302,27 +308,22 @@ def _fit(
     }
 
 
-def _load(path: Path) -> dict[str, Any]:
-    import torch
+def _find_learning_rate(trainer: Trainer, module: DELFTraining, data: GalaxyData) -> float:
+    """The learning rate of the steepest fall of the loss, or the one that is set where none stands out."""
+    from pytorch_lightning.tuner.tuning import Tuner
 
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        content["hyper_parameters"], content["global_step"]
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        raise InputError(f"{path}: not a checkpoint of train.py: {' '.join(str(error).split())[:120]}") from None
-    return content
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(_load(checkpoint)["global_step"])
-
-
-def _refuse_another_training(checkpoint: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """A run goes on only with the settings that it began with: else neither it nor a new one would come of it."""
-    before, now = ({**given, **given.get("data", {})} for given in (before, now))
-    changed = [f"{name} was {before.get(name)}" for name in now if name != "data" and before.get(name) != now[name]]
-    if changed:
-        raise InputError(f"resume={checkpoint}: that run had other settings: {'; '.join(changed)}")
+    logger.info("looking for a learning rate: %d steps", _STEPS_TO_FIND_RATE)
+    # Lightning draws a bar there, which is noise where it is not on a terminal.
+    with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+        found = Tuner(trainer).lr_find(
+            module, datamodule=data, num_training=_STEPS_TO_FIND_RATE, attr_name="learning_rate", update_attr=False
+        )
+    suggestion = found.suggestion() if found else None
+    if suggestion is None:
+        logger.warning("no learning rate stands out: taking %.4g", module.hparams["learning_rate"])
+        return float(module.hparams["learning_rate"])
+    logger.info("learning rate found: %.4g", suggestion)
+    return float(suggestion)
 
 
 def _finish(
@@ -337,7 +338,7 @@ def _finish(
     history = list(module.history)
     best = output / CHECKPOINTS / "best.ckpt"
     if settings.trainer.keep == "best" and best.exists():
-        module.load_state_dict(_load(best)["state_dict"])
+        module.load_state_dict(read_checkpoint(best)["state_dict"])
     trainer.validate(module, datamodule=data, verbose=False)
     metrics = module.history.pop()
     write_text_atomically(output / "history.csv", pd.DataFrame(history).to_csv(index=False))

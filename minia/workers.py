@@ -1,4 +1,4 @@
-"""Work spread over processes, its results in the order of the tasks."""
+"""Work spread over processes or threads, its results in the order of the tasks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TypeVar
 
-import cv2
 from threadpoolctl import threadpool_limits
 
 Task = TypeVar("Task")
@@ -19,13 +18,16 @@ Result = TypeVar("Result")
 _TASKS_IN_FLIGHT_PER_WORKER = 4  # enough to keep a worker busy while the results ahead of its own are awaited
 
 
-def map_in_order(function: Callable[[Task], Result], tasks: Iterable[Task], num_workers: int) -> Iterator[Result]:
+def map_in_order(
+    function: Callable[[Task], Result], tasks: Iterable[Task], num_workers: int, *, in_threads: bool = False
+) -> Iterator[Result]:
     """Apply a function to each task; only a few results are ever held in memory.
 
     Args:
-        function: can be pickled; its result must not depend on earlier tasks.
+        function: its result must not depend on earlier tasks; can be pickled, unless for threads.
         tasks: are read as they are needed.
         num_workers: processes, at least 1; with 1 the work is done in this process.
+        in_threads: use threads of this process instead.
 
     Yields:
         The result of each task in turn, whatever finished first.
@@ -33,8 +35,7 @@ def map_in_order(function: Callable[[Task], Result], tasks: Iterable[Task], num_
     if num_workers == 1:
         yield from map(function, tasks)
         return
-    context = multiprocessing.get_context("spawn")  # forking a process that runs threads can deadlock
-    with ProcessPoolExecutor(num_workers, context, initializer=_start_worker) as pool:
+    with _pool(num_workers, in_threads) as pool:
         pending: deque[Future[Result]] = deque()
         try:
             for task in tasks:
@@ -47,7 +48,16 @@ def map_in_order(function: Callable[[Task], Result], tasks: Iterable[Task], num_
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _pool(num_workers: int, in_threads: bool) -> Executor:
+    if in_threads:
+        return ThreadPoolExecutor(num_workers)
+    context = multiprocessing.get_context("spawn")  # forking a process that runs threads can deadlock
+    return ProcessPoolExecutor(num_workers, context, initializer=_start_worker)
+
+
 def _start_worker() -> None:
+    import cv2  # jobs without images need not have it
+
     os.environ["OMP_NUM_THREADS"] = "1"  # the processes share the cores already; torch, if it comes, reads this
     cv2.setNumThreads(1)
     threadpool_limits(limits=1)

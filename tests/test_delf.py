@@ -210,6 +210,7 @@ def test_torch_file_loads_every_layer(tmp_path: Path) -> None:
     [
         ({"bn1.weight": None}, "leave 1 layers without weights: bn1.weight"),
         ({"conv1.weight": torch.zeros(64, 3, 3, 3)}, "of another network"),
+        ({"layer2.2.conv1.weight": torch.zeros(1)}, "of another network: resnet18 has no layer2.2.conv1.weight"),
         ({"layer1.0.conv1.weight": None}, "hold no ResNet"),
     ],
 )
@@ -229,9 +230,10 @@ def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
     network = small_network()
     with pytest.raises(InputError, match="a file that exists"):
         load_backbone_weights(network, str(tmp_path / "none.pth"))
-    (tmp_path / "a.pth").write_bytes(b"not a file of torch")
-    with pytest.raises(InputError, match="cannot be read"):
-        load_backbone_weights(network, str(tmp_path / "a.pth"))
+    for content in (b"not a file of torch", b"hello\n", b""):
+        (tmp_path / "a.pth").write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read as plain tensors by torch: it is damaged"):
+            load_backbone_weights(network, str(tmp_path / "a.pth"))
     torch.save({"module": nn.Linear(1, 1)}, tmp_path / "b.pth")  # a pickled object could run any code
     with pytest.raises(InputError, match="cannot be read as plain tensors"):
         load_backbone_weights(network, str(tmp_path / "b.pth"))

@@ -23,6 +23,7 @@ DELF: dict[str, Any] = {
     "score_threshold": 0.0,
     "score_percentile": 0.0,
     "nms_iou": 1.0,
+    "batch_size": 4,
     "device": "cpu",
     "precision": "float32",
     "background_mask": False,

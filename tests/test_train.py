@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from conftest import draw_blobs
 from omegaconf import OmegaConf
 
@@ -23,9 +28,11 @@ from minia.models.training import DELFTraining, attention_statistics, classifica
 from minia.models.weights import load_checkpoint
 from minia.settings import check
 from minia.stage import InputError
+from minia.training import build_module, load_pretrained
 from minia.training_settings import TrainSettings
 
-CONFIGURATION = Path(__file__).resolve().parents[1] / "conf" / "train"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGURATION = ROOT / "conf" / "train"
 GROUPS = ("data", "augmentation", "model", "trainer", "experiment")
 TINY = (
     "data=folder", "data.side=64", "augmentation.image_size=32", "trainer.batch_size=4", "trainer.max_steps=6",
@@ -110,6 +117,14 @@ def test_the_gz2_experiment_is_the_originals_documented_run(tmp_path: Path) -> N
         (["data=gz2", "data.root=TMP"], "missing TMP/gz2_hart16.csv (data.catalogue), TMP/gz2_filename_mapping.csv"),
         (["data=nothing"], "data=nothing: there is no such choice"),
         (["resume=TMP"], "that folder holds no checkpoints/last.ckpt"),
+        (["resume=TMP/text.pth"], "TMP/text.pth: not a checkpoint of train.py"),
+        (
+            ["device=cpu", "trainer.precision=16-mixed"],
+            "trainer.precision=16-mixed: needs a CUDA device; allowed on a CPU",
+        ),
+        (["model.weights=TMP/none.pth"], "model.weights=TMP/none.pth: expected none, imagenet or a file that exists"),
+        (["model.weights=TMP/text.pth"], "model.weights=TMP/text.pth cannot be read as plain tensors by torch"),
+        (["model.weights=TMP/other.pth"], "model.weights=TMP/other.pth hold no ResNet"),
         (["model.stride_in_1x1=true"], "resnet18 has no 1x1 convolution"),
         (["augmentation.crop_area=0.5"], "augmentation.crop_area=0.5: a random crop goes with view=1"),
     ],
@@ -117,11 +132,26 @@ def test_the_gz2_experiment_is_the_originals_documented_run(tmp_path: Path) -> N
 def test_errors_are_one_line_with_exit_code_2(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
 ) -> None:
+    (tmp_path / "text.pth").write_text("hello\n")
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
     assert run(*(each.replace("TMP", str(tmp_path)) for each in overrides)) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
     assert message.replace("TMP", str(tmp_path)) in lines[0]
-    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.glob("*/"))  # neither a run's folder nor a store: no work has begun
+
+
+def test_what_the_machine_lacks_is_told_first(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    assert run("trainer.compile=true") == 2
+    assert "error: trainer.compile=true: needs a C++ compiler" in capsys.readouterr().err
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find_spec(name))
+    assert run("export=[pt,onnx]") == 2
+    assert "error: export=onnx: needs onnx; pip install onnx" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/"))
 
 
 def test_smoke_run_on_the_simulator_leaves_everything(run: Run, tmp_path: Path) -> None:
@@ -145,6 +175,22 @@ def test_smoke_run_on_the_simulator_leaves_everything(run: Run, tmp_path: Path) 
     assert len(parameters["classes"]) == network.descriptor_classifier.out_features == 9
 
 
+def last_checkpoint(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return content
+
+
+def assert_same_training(whole: dict[str, Any], resumed: dict[str, Any], steps: int) -> None:
+    """Both have done all steps, and agree bit for bit."""
+    assert whole["global_step"] == resumed["global_step"] == steps
+    assert whole["history"] == resumed["history"]
+    assert all(torch.equal(whole["state_dict"][name], resumed["state_dict"][name]) for name in whole["state_dict"])
+    momenta = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (whole, resumed)]
+    assert all(
+        torch.equal(momenta[0][key]["momentum_buffer"], momenta[1][key]["momentum_buffer"]) for key in momenta[0]
+    )
+
+
 def test_a_killed_and_resumed_run_reaches_the_same_weights(
     run: Run, tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,19 +207,57 @@ def test_a_killed_and_resumed_run_reaches_the_same_weights(
         patch.setattr(DELFTraining, "training_step", die)
         assert run(*tiny, output="killed") == 1
     assert run(*tiny, f"resume={tmp_path / 'killed'}", output="resumed") == 0
-    whole, resumed = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "resumed")
-    )
-    assert whole["global_step"] == resumed["global_step"] == 6
-    assert whole["history"] == resumed["history"]
-    assert all(torch.equal(whole["state_dict"][name], resumed["state_dict"][name]) for name in whole["state_dict"])
-    momenta = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (whole, resumed)]
-    assert all(
-        torch.equal(momenta[0][key]["momentum_buffer"], momenta[1][key]["momentum_buffer"]) for key in momenta[0]
-    )
+    assert_same_training(last_checkpoint(tmp_path / "whole"), last_checkpoint(tmp_path / "resumed"), steps=6)
     assert run(*tiny, f"resume={tmp_path / 'killed'}", "trainer.learning_rate=0.01", output="other") == 2
     assert run(*tiny, f"resume={tmp_path / 'killed'}", "augmentation.scale=1.3", output="other") == 2
     assert run(*tiny, output="killed") == 2  # would replace its checkpoints
+
+
+def test_a_process_that_was_killed_goes_on_bit_for_bit(run: Run, tmp_path: Path, blobs: Path) -> None:
+    steps = 14
+    tiny = (*TINY, f"data.dir={blobs}", "export=[]", f"trainer.max_steps={steps}", f"store={tmp_path / 'store'}")
+    killed = tmp_path / "killed"
+    command = [sys.executable, str(ROOT / "train.py"), *tiny, f"hydra.run.dir={killed}"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None and not (killed / "checkpoints" / "last.ckpt").exists():
+                time.sleep(0.01)
+        finally:
+            process.kill()  # SIGKILL: nothing can be put in order
+    assert process.returncode == -signal.SIGKILL
+    done = last_checkpoint(killed)["global_step"]
+    assert 2 <= done < steps
+    assert run(*tiny, f"resume={killed}", output="resumed") == 0
+    assert run(*tiny, output="whole") == 0
+    assert_same_training(last_checkpoint(tmp_path / "whole"), last_checkpoint(tmp_path / "resumed"), steps)
+
+
+def test_a_learning_rate_is_found_without_a_bar_in_the_log(
+    run: Run, tmp_path: Path, blobs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minia.training._STEPS_TO_FIND_RATE", 30)
+    find = ("trainer.find_learning_rate=true", "trainer.steps_per_check=6", "trainer.learning_rate=0.5")
+    assert run(*TINY, f"data.dir={blobs}", "export=[]", *find) == 0
+    assert "Finding best" not in capsys.readouterr().err
+    log = (tmp_path / "run" / "train.log").read_text()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert f"learning rate found: {metrics['learning_rate']:.4g}" in log
+    assert "weights_only" not in log
+    assert metrics["learning_rate"] not in (0.0, 0.5)
+    assert list(pd.read_csv(tmp_path / "run" / "history.csv")["step"]) == [6]  # of the training alone
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_pretrained_weights_are_what_training_begins_with(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    resnet = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(resnet, tmp_path / "a.pth")
+    settings = check(TrainSettings, compose(f"model.weights={tmp_path / 'a.pth'}", "model.normalisation=caffe"))
+    plain, given = (build_module(settings, ["a", "b"], "", each) for each in (None, load_pretrained(settings)))
+    assert torch.equal(given.model.backbone.layer3[0].conv1.weight, resnet["layer3.0.conv1.weight"])
+    assert not torch.equal(plain.model.backbone.layer3[0].conv1.weight, resnet["layer3.0.conv1.weight"])
+    assert torch.equal(given.model.attention.conv1.weight, plain.model.attention.conv1.weight)  # drawn with the seed
+    assert given.model.std.tolist() == [1.0, 1.0, 1.0]
 
 
 def network(**settings: Any) -> DELFTraining:

@@ -25,7 +25,8 @@ scores.npy       (n,) float32         strength, falling inside an image
 descriptors.npy  (n, descriptor_size) uint8 or float16
 ===============  ===================  ======================================================
 
-A shard is written under a temporary name and renamed, so that the shards of a killed run stay.
+A shard is written under a temporary name and renamed, so that the shards of a killed run stay. Where
+descriptors were shortened, the folder ``pca`` holds what by (see ``pca``).
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from minia.stage import InputError, read_manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ARRAYS = ("keypoints", "sizes", "scores", "descriptors")
 
@@ -71,6 +74,8 @@ class FeatureStore:
         Raises:
             InputError: it is not one.
         """
+        import pandas as pd  # takes a second; a job that mines a file of words does without
+
         manifest = read_manifest(artifact)
         if manifest.get("stage") != "features":
             raise InputError(f"{artifact} is an artifact of the stage {manifest.get('stage')}, not of features")

@@ -1,4 +1,4 @@
-"""The features stage: extract every image, in several processes; ``feature_store`` says what is stored."""
+"""The features stage: extract every image, in several processes or threads; ``feature_store`` says what is stored."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import itertools
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from minia.data.images import ImageTable, UnreadableImageError, fit_sides, read_image
 from minia.mining.feature_store import ARRAYS, shard_path
+from minia.mining.pca import FOLDER as PCA_FOLDER
+from minia.mining.pca import PCA
 from minia.models.build import build_extractor
 from minia.models.extractors import Extractor, Features
 from minia.progress import progress
@@ -27,11 +30,21 @@ logger = logging.getLogger(__name__)
 
 _IMAGES_PER_TASK = 8
 _IMAGES_FOR_ESTIMATE = 8
+_DESCRIPTORS_FOR_PCA = 1000  # of an image, the strongest
 _MAX_NAMES_IN_MANIFEST = 100
 
 
 def extract_features(
-    images: Path, store: Path, *, kind: str, parameters: Mapping[str, Any], shard_images: int, num_workers: int
+    images: Path,
+    store: Path,
+    *,
+    kind: str,
+    parameters: Mapping[str, Any],
+    shard_images: int,
+    num_workers: int,
+    pca_dim: int | None = None,
+    pca_images: int = 128,
+    seed: int = 0,
 ) -> Path:
     """Extract the features of every image.
 
@@ -41,15 +54,21 @@ def extract_features(
         kind: the extractor's kind (see ``build_extractor``).
         parameters: the extractor's arguments; ``model``, where it has one, is the path of a file.
         shard_images: images in a shard; a killed run loses at most one shard's work.
-        num_workers: processes to use; what is extracted does not depend on it.
+        num_workers: processes, or threads, to use; what is extracted does not depend on it.
+        pca_dim: shorten descriptors to this many principal components (see :class:`PCA`); None for as they are.
+        pca_images: images that the components are fitted on, at most 1,000 descriptors of each.
+        seed: of the choice of these images.
 
     Returns:
         The features artifact.
 
     Raises:
-        InputError: no image could be read, or the extractor cannot run here.
+        InputError: no image could be read, the extractor cannot run here, or the descriptors are too
+            short or too few for ``pca_dim``.
     """
     settings = {"kind": kind, "shard_images": shard_images, **parameters}
+    if pca_dim is not None:
+        settings |= {"pca_dim": pca_dim, "pca_images": pca_images, "seed": seed}
     inputs = {"images": read_manifest(images)["counts"]["pixels"]}  # labels change nothing here
     if "model" in settings:  # what is in the file counts, not where it lies
         inputs["model"] = fingerprint_file(Path(settings.pop("model")))
@@ -60,10 +79,13 @@ def extract_features(
     frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
     reader = _Reader(kind, tuple(sorted(frozen.items())), table.min_side, table.max_side)
     extractor = reader.extractor()  # an extractor that cannot run here says so before any work starts
+    check_pca_dim(pca_dim, extractor)
 
     def make(work: Path) -> dict[str, Any]:
-        _log_size_estimate(work, table, reader)
-        _write_shards(work, table, reader, extractor, shard_images, num_workers)
+        with extractor.working():
+            _log_size_estimate(work, table, reader, pca_dim, num_workers)
+            pca = None if pca_dim is None else _fit_pca(work, table, reader, pca_dim, pca_images, seed, num_workers)
+            _write_shards(work, table, reader, pca, shard_images, num_workers)
         root = table.root.resolve()
         if root.is_relative_to(store.resolve()):  # a store can be moved whole
             root = Path("../..") / root.relative_to(store.resolve())
@@ -71,6 +93,27 @@ def extract_features(
         return _write_images(work, table, _num_shards(len(table.table), shard_images))
 
     return stage.run(make)
+
+
+def check_pca_dim(pca_dim: int | None, extractor: Extractor) -> None:
+    """Check that descriptors are long enough.
+
+    Raises:
+        InputError: they have fewer numbers than ``pca_dim``.
+    """
+    if pca_dim is not None and not 1 <= pca_dim <= extractor.descriptor_size:
+        raise InputError(
+            f"features.pca_dim={pca_dim}: expected 1 to {extractor.descriptor_size}, the length of this extractor's"
+            " descriptors, or null"
+        )
+
+
+class _Opened(NamedTuple):
+    """An image that waits for others of its size."""
+
+    number: int
+    original_size: tuple[int, int]  # width and height in pixels, before it was resized
+    pixels: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -86,27 +129,51 @@ class _Reader:
         """The extractor, built once in each process."""
         return _build_once(self.kind, self.parameters)
 
-    def extract_all(self, paths: list[Path]) -> list[Features | str]:
-        """Features of each image, or why it has none."""
-        return [self.extract(path) for path in paths]
+    def extract_in_order(self, tasks: Iterable[list[Path]], num_workers: int) -> Iterator[Features | str]:
+        """What ``extract_all`` gives for all tasks together, done by several workers."""
+        in_threads = self.extractor().in_threads
+        return itertools.chain.from_iterable(map_in_order(self.extract_all, tasks, num_workers, in_threads=in_threads))
 
-    def extract(self, path: Path) -> Features | str:
-        """Features in pixels of the original image, or why there are none."""
-        try:
-            original = read_image(path)
-        except UnreadableImageError as error:
-            return str(error)
-        image = fit_sides(original, self.min_side, self.max_side)
-        features = self.extractor().extract(image)
-        if not all(np.isfinite(features[name]).all() for name in ARRAYS):  # type: ignore[literal-required]
-            return "its features are not finite"
-        height, width = original.shape[:2]
-        factor = np.array([width / image.shape[1], height / image.shape[0]])
-        # Pixel centres: the left edge of the resized image is at -0.5, as is the original's.
-        features["keypoints"] = ((features["keypoints"] + 0.5) * factor - 0.5).astype(np.float32)
-        features["sizes"] = (features["sizes"] * np.sqrt(factor.prod())).astype(np.float32)
-        features["image_size"] = np.array([width, height], dtype=np.int32)
-        return features
+    def extract_all(self, paths: list[Path]) -> list[Features | str]:
+        """Features of each image in pixels of the original, or why it has none.
+
+        Images of one size go through the extractor together, however they are mixed with others.
+        """
+        extractor = self.extractor()
+        found: dict[int, Features | str] = {}
+        waiting: dict[tuple[int, ...], list[_Opened]] = {}
+        for number, path in enumerate(paths):
+            try:
+                original = read_image(path)
+            except UnreadableImageError as error:
+                found[number] = str(error)
+                continue
+            pixels = fit_sides(original, self.min_side, self.max_side)
+            alike = waiting.setdefault(pixels.shape, [])
+            alike.append(_Opened(number, (original.shape[1], original.shape[0]), pixels))
+            if len(alike) == extractor.batch_size:
+                found |= _extract(extractor, waiting.pop(pixels.shape))
+        for alike in waiting.values():
+            found |= _extract(extractor, alike)
+        return [found[number] for number in range(len(paths))]
+
+
+def _extract(extractor: Extractor, images: Sequence[_Opened]) -> dict[int, Features | str]:
+    """Features of images of one size, by their numbers."""
+    found = extractor.extract_batch([image.pixels for image in images])
+    return {image.number: _in_original_pixels(features, image) for image, features in zip(images, found, strict=True)}
+
+
+def _in_original_pixels(features: Features, image: _Opened) -> Features | str:
+    if not all(np.isfinite(features[name]).all() for name in ARRAYS):  # type: ignore[literal-required]
+        return "its features are not finite"
+    height, width = image.pixels.shape[:2]
+    factor = np.array([image.original_size[0] / width, image.original_size[1] / height])
+    # Pixel centres: the left edge of the resized image is at -0.5, as is the original's.
+    features["keypoints"] = ((features["keypoints"] + 0.5) * factor - 0.5).astype(np.float32)
+    features["sizes"] = (features["sizes"] * np.sqrt(factor.prod())).astype(np.float32)
+    features["image_size"] = np.array(image.original_size, dtype=np.int32)
+    return features
 
 
 @functools.lru_cache(maxsize=1)
@@ -118,23 +185,49 @@ def _num_shards(num_images: int, shard_images: int) -> int:
     return -(-num_images // shard_images)
 
 
-def _log_size_estimate(work: Path, table: ImageTable, reader: _Reader) -> None:
+def _log_size_estimate(work: Path, table: ImageTable, reader: _Reader, pca_dim: int | None, num_workers: int) -> None:
     """Say what the features will take on disk, before the work starts."""
     num_images = len(table.table)
     extractor = reader.extractor()
     rows = np.unique(np.linspace(0, num_images - 1, min(_IMAGES_FOR_ESTIMATE, num_images)).astype(int))
-    found = reader.extract_all([table.path(int(row)) for row in rows])
+    workers = num_workers if extractor.in_threads else 1  # processes would take longer to start than the work
+    found = reader.extract_in_order(([table.path(int(row))] for row in rows), workers)
     counts = [len(features["scores"]) for features in found if not isinstance(features, str)]
     mean = float(np.mean(counts)) if counts else 0.0
-    bytes_each = extractor.descriptor_size * np.dtype(extractor.descriptor_dtype).itemsize + 16
+    bytes_each = (pca_dim or extractor.descriptor_size) * np.dtype(extractor.descriptor_dtype).itemsize + 16
     logger.info(
         "features: %d images with about %.0f keypoints each will take about %.0f MB; %.1f GB are free",
         num_images, mean, num_images * mean * bytes_each / 1e6, shutil.disk_usage(work).free / 1e9,
     )  # fmt: skip
 
 
+def _fit_pca(
+    work: Path, table: ImageTable, reader: _Reader, dim: int, num_images: int, seed: int, num_workers: int
+) -> PCA:
+    """The principal components of some images' descriptors, or those that an earlier, killed run has fitted."""
+    if (work / PCA_FOLDER).exists():
+        return PCA.load(work)
+    total = len(table.table)
+    rows = np.sort(np.random.default_rng(seed).choice(total, min(num_images, total), replace=False))
+    sample = [np.empty((0, reader.extractor().descriptor_size), np.float32)]
+    with progress("extracting a sample for the PCA", len(rows), "image") as advance:
+        for features in reader.extract_in_order(_tasks([table.path(row) for row in rows], reader), num_workers):
+            advance(1)
+            if not isinstance(features, str):
+                sample.append(features["descriptors"][:_DESCRIPTORS_FOR_PCA])
+    pca = PCA.fit(np.concatenate(sample), dim)
+    pca.save(work)
+    return pca
+
+
+def _tasks(paths: list[Path], reader: _Reader) -> Iterator[list[Path]]:
+    """The images that a worker takes at a time."""
+    size = max(_IMAGES_PER_TASK, reader.extractor().batch_size)
+    return (paths[start : start + size] for start in range(0, len(paths), size))
+
+
 def _write_shards(
-    work: Path, table: ImageTable, reader: _Reader, extractor: Extractor, shard_images: int, num_workers: int
+    work: Path, table: ImageTable, reader: _Reader, pca: PCA | None, shard_images: int, num_workers: int
 ) -> None:
     """Extract the shards that an earlier, killed run has not finished."""
     num_images = len(table.table)
@@ -143,25 +236,21 @@ def _write_shards(
     kept = num_images - sum(map(len, rows_of.values()))
     if kept:
         logger.info("features: keeping %d images that an earlier run had finished", kept)
-    paths = (table.path(row) for rows in rows_of.values() for row in rows)
+    # A task lies within a shard: what is extracted together is the same whichever shards are missing.
+    tasks = (task for rows in rows_of.values() for task in _tasks([table.path(row) for row in rows], reader))
     with progress("extracting features", num_images - kept, "image") as advance:
-        batches = map_in_order(reader.extract_all, _batches(paths, _IMAGES_PER_TASK), num_workers)
-        results = itertools.chain.from_iterable(batches)
+        results = reader.extract_in_order(tasks, num_workers)
         for shard, rows in rows_of.items():
             found = []
             for _ in rows:
                 found.append(next(results))
                 advance(1)
-            _write_shard(work, shard, rows, found, extractor)
+            _write_shard(work, shard, rows, found, reader.extractor(), pca)
 
 
-def _batches(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
-    iterator = iter(paths)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
-
-
-def _write_shard(work: Path, shard: int, rows: range, found: list[Features | str], extractor: Extractor) -> None:
+def _write_shard(
+    work: Path, shard: int, rows: range, found: list[Features | str], extractor: Extractor, pca: PCA | None
+) -> None:
     temporary = work / f".shard-{shard:05d}.part"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -175,7 +264,7 @@ def _write_shard(work: Path, shard: int, rows: range, found: list[Features | str
     for name in ARRAYS:
         array = np.concatenate([empty[name], *(features[name] for features in good)])  # type: ignore[literal-required]
         if name == "descriptors":
-            array = array.astype(extractor.descriptor_dtype)
+            array = (array if pca is None else pca.apply(array)).astype(extractor.descriptor_dtype)
         np.save(temporary / f"{name}.npy", array)
     images = pd.DataFrame(
         {

@@ -227,13 +227,16 @@ def is_torchscript(path: Path) -> bool:
 @contextlib.contextmanager
 def plain_execution() -> Iterator[None]:
     """Run loaded TorchScript as it is: its optimiser would compile anew for each image size."""
-    with _quiet(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
         yield
 
 
 def _save_pt2(fixed: _FixedDELF, path: Path, metadata: str) -> None:
     program = torch.export.export(fixed, (_example(fixed),), dynamic_shapes=(_dynamic(),))
-    torch.export.save(program, path, extra_files={_METADATA_FILE: metadata})
+    with warnings.catch_warnings():
+        # Said of kernels that training laid out channels last; they are stored whole, with their strides.
+        warnings.filterwarnings("ignore", message="No complete tensor found")
+        torch.export.save(program, path, extra_files={_METADATA_FILE: metadata})
 
 
 def _save_onnx(fixed: _FixedDELF, path: Path, metadata: str) -> None:
@@ -241,7 +244,7 @@ def _save_onnx(fixed: _FixedDELF, path: Path, metadata: str) -> None:
         import onnx  # optional packages, for this format alone
         import onnxscript  # noqa: F401
     except ImportError:
-        raise InputError("export=onnx needs onnx and onnxscript; pip install onnx onnxscript") from None
+        raise InputError("export=onnx: needs onnx and onnxscript; pip install onnx onnxscript") from None
     with _quiet():
         torch.onnx.export(
             fixed,

@@ -6,7 +6,9 @@ the same for all of them.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TypedDict
 
 import cv2
@@ -37,29 +39,29 @@ class Features(TypedDict):
 class Extractor(ABC):
     """Finds and describes keypoints.
 
-    A subclass sets ``descriptor_size`` and ``descriptor_dtype`` (the type descriptors are stored in:
-    ``uint8`` where they are whole numbers up to 255, else ``float16``) and writes ``_detect``.
-
     Args:
         num_features: keep at most this many keypoints an image, those of the highest score; 0 keeps all.
         background_mask: keep only keypoints whose centre lies on an object (see ``foreground_mask``).
+
+    Attributes:
+        descriptor_size: length of a descriptor.
+        descriptor_dtype: the type descriptors are stored in: ``uint8`` where they are whole numbers
+            up to 255, else ``float16``.
+        batch_size: the most images of one size that ``extract_batch`` is worth calling with.
+        in_threads: whether to spread images over threads of this process, which ``extract_batch``
+            may then be called from at once, rather than over processes.
     """
 
     descriptor_size: int
     descriptor_dtype: str
+    batch_size = 1
+    in_threads = False
 
     def __init__(self, *, num_features: int, background_mask: bool) -> None:
         self.num_features = num_features
         self.background_mask = background_mask
 
     @abstractmethod
-    def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
-        """All keypoints of an image, in any order.
-
-        Those outside the mask, (height, width), are dropped by the caller: an extractor may leave
-        them out before it spends time on describing them.
-        """
-
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Find and describe the keypoints of one image.
 
@@ -71,11 +73,32 @@ class Extractor(ABC):
             size; what is equal in all of these (one keypoint, several orientations) stays in the
             detector's order.
         """
+
+    def extract_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
+        """What ``extract`` gives for each of several images of one size, up to rounding.
+
+        Args:
+            images: each (height, width, 3) uint8, RGB.
+        """
+        return [self.extract(image) for image in images]
+
+    def working(self) -> contextlib.AbstractContextManager[None]:
+        """To be held by a process whose threads extract, if ``in_threads``."""
+        return contextlib.nullcontext()
+
+
+class OpenCVExtractor(Extractor):
+    """An extractor whose keypoints and descriptors are OpenCV's; a subclass sets ``_detector``."""
+
+    _detector: cv2.Feature2D
+
+    def extract(self, image: NDArray[np.uint8]) -> Features:
+        """See :class:`Extractor`."""
         mask = foreground_mask(image) if self.background_mask else None
         features = self._detect(image, mask)
         x, y = features["keypoints"].T
         order = np.lexsort((features["sizes"], x, y, -features["scores"]))
-        if mask is not None:
+        if mask is not None:  # OpenCV's own test of the mask rounds otherwise
             column = np.clip(np.rint(x[order]).astype(np.int64), 0, mask.shape[1] - 1)
             row = np.clip(np.rint(y[order]).astype(np.int64), 0, mask.shape[0] - 1)
             order = order[mask[row, column]]
@@ -89,8 +112,23 @@ class Extractor(ABC):
             image_size=features["image_size"],
         )
 
+    def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
+        """All keypoints of an image, in any order; outside the mask none is described, which saves most of the time."""
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        found, descriptors = self._detector.detectAndCompute(grey, None if mask is None else mask.astype(np.uint8))
+        if descriptors is None:
+            descriptors = np.empty((0, self.descriptor_size), np.float32)
+        height, width = image.shape[:2]
+        return Features(
+            keypoints=np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2),
+            sizes=np.array([point.size for point in found], dtype=np.float32),
+            scores=np.array([point.response for point in found], dtype=np.float32),
+            descriptors=np.asarray(descriptors),
+            image_size=np.array([width, height], dtype=np.int32),
+        )
 
-class SIFTExtractor(Extractor):
+
+class SIFTExtractor(OpenCVExtractor):
     """SIFT (Lowe 2004) by OpenCV, with its precise upscaling, so that keypoints are not shifted.
 
     Args:
@@ -131,7 +169,7 @@ class SIFTExtractor(Extractor):
         )
 
     def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
-        features = _detect_and_describe(self._detector, image, mask, self.descriptor_size)
+        features = super()._detect(image, mask)
         if self.root_sift:
             descriptors = features["descriptors"]
             total = np.maximum(descriptors.sum(axis=1, keepdims=True), np.float32(1e-12))
@@ -139,7 +177,7 @@ class SIFTExtractor(Extractor):
         return features
 
 
-class SURFExtractor(Extractor):
+class SURFExtractor(OpenCVExtractor):
     """SURF (Bay et al. 2008) by OpenCV, where the installed OpenCV was built with it.
 
     Args:
@@ -177,22 +215,3 @@ class SURFExtractor(Extractor):
                 f"features=surf: the installed OpenCV {cv2.__version__} was built without SURF"
                 " (it needs OPENCV_ENABLE_NONFREE); allowed here: features=sift"
             ) from None
-
-    def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
-        return _detect_and_describe(self._detector, image, mask, self.descriptor_size)
-
-
-def _detect_and_describe(
-    detector: cv2.Feature2D, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, descriptor_size: int
-) -> Features:
-    """Run an OpenCV detector on the grey image; outside the mask it describes nothing, which saves most of the time."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    found, descriptors = detector.detectAndCompute(grey, None if mask is None else mask.astype(np.uint8))
-    height, width = image.shape[:2]
-    return Features(
-        keypoints=np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2),
-        sizes=np.array([point.size for point in found], dtype=np.float32),
-        scores=np.array([point.response for point in found], dtype=np.float32),
-        descriptors=np.empty((0, descriptor_size), np.float32) if descriptors is None else np.asarray(descriptors),
-        image_size=np.array([width, height], dtype=np.int32),
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,11 +50,15 @@ def load_backbone_weights(network: DELF, weights: str, *, normalisation: str | N
     if weights == "imagenet":
         unexpected, own = _load(network, _imagenet_weights(network), weights), "imagenet"
     elif weights != "none":
-        path = _existing(Path(weights))
+        path = Path(weights)
+        if not path.is_file():
+            raise InputError(f"model.weights={weights}: expected none, imagenet or a file that exists")
         if path.suffix in (".h5", ".hdf5"):
             unexpected, own = _load(network, _keras_weights(network, path), weights), "caffe"
         else:
-            unexpected = _load(network, _without_prefix(_state_dict(_torch_file(path)), path), weights)
+            unexpected = _load(
+                network, _without_prefix(_state_dict(_torch_file(path, f"model.weights={path}")), path), weights
+            )
     if normalisation or own:
         network.set_normalisation(normalisation or own or "")
     return unexpected
@@ -74,7 +77,7 @@ def load_checkpoint(path: Path) -> tuple[DELF, dict[str, Any]]:
     Raises:
         InputError: the file is missing or is not such a checkpoint.
     """
-    content = _torch_file(_existing(path))
+    content = _torch_file(path, str(path))
     parameters = dict(content.get("hyper_parameters") or {}) if isinstance(content, Mapping) else {}
     given = {"num_classes": len(parameters.get("classes", ())), **parameters.get("network", parameters)}
     arguments = {name: given[name] for name in inspect.signature(DELF).parameters if name in given}
@@ -99,20 +102,27 @@ def _load(network: DELF, state: Mapping[str, Tensor], source: str) -> list[str]:
     try:
         found = network.backbone.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise InputError(f"weights={source} are of another network: {_one_line(error)}") from None
+        raise InputError(f"model.weights={source} are of another network: {_one_line(error)}") from None
     missing = [name for name in found.missing_keys if not name.endswith(_HEADS[1])]
     unexpected = [name for name in found.unexpected_keys if not name.startswith(_HEADS)]
+    deeper = [name for name in unexpected if name.startswith("layer")]
+    if deeper:
+        raise InputError(
+            f"model.weights={source} are of another network: {network.backbone.name} has no {_shortened(deeper)}"
+        )
     if missing:
-        raise InputError(f"weights={source} leave {len(missing)} layers without weights: {_shortened(missing)}")
+        raise InputError(f"model.weights={source} leave {len(missing)} layers without weights: {_shortened(missing)}")
     if unexpected:
-        logger.warning("weights=%s: %d unknown names are not used: %s", source, len(unexpected), _shortened(unexpected))
+        logger.warning(
+            "model.weights=%s: %d unknown names are not used: %s", source, len(unexpected), _shortened(unexpected)
+        )
     return unexpected
 
 
 def _imagenet_weights(network: DELF) -> dict[str, Tensor]:
     backbone = network.backbone
     if backbone.stride_in_1x1:
-        raise InputError("weights=imagenet: torchvision's are of the network with stride_in_1x1=false")
+        raise InputError("model.weights=imagenet: torchvision's are of the network with stride_in_1x1=false")
     source = torchvision.models.get_model_weights(backbone.name).IMAGENET1K_V1
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(source.url).name
     try:
@@ -124,17 +134,12 @@ def _imagenet_weights(network: DELF) -> dict[str, Tensor]:
     return state
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise InputError(f"weights={path}: expected none, imagenet or a file that exists")
-    return path
-
-
-def _torch_file(path: Path) -> Any:
+def _torch_file(path: Path, given: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path} cannot be read as plain tensors by torch: {_one_line(error)}") from None
+    except Exception as error:  # torch raises many kinds, and advises to load it in a way that would run its code
+        reason = getattr(error, "strerror", None) or "it is damaged, of another format, or holds other objects"
+        raise InputError(f"{given} cannot be read as plain tensors by torch: {reason}") from None
 
 
 def _state_dict(content: Any) -> dict[str, Tensor]:
@@ -146,7 +151,9 @@ def _without_prefix(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor
     """The part of a state dict that is a ResNet, by torchvision's names."""
     prefix = next((name[: -len(_FIRST_KERNEL)] for name in state if name.endswith(_FIRST_KERNEL)), None)
     if prefix is None:
-        raise InputError(f"weights={path} hold no ResNet: expected torchvision's names, for example {_FIRST_KERNEL}")
+        raise InputError(
+            f"model.weights={path} hold no ResNet: expected torchvision's names, for example {_FIRST_KERNEL}"
+        )
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
@@ -157,7 +164,7 @@ def _keras_weights(network: DELF, path: Path) -> dict[str, Tensor]:
     is the same function. Its first kernel expects blue first; ours gets red first.
     """
     if network.backbone.name != "resnet50" or not network.backbone.stride_in_1x1:
-        raise InputError(f"weights={path} are of backbone=resnet50 with stride_in_1x1=true")
+        raise InputError(f"model.weights={path} are of backbone=resnet50 with stride_in_1x1=true")
     layers = _read_keras(path)
     state: dict[str, Tensor] = {}
     for name, arrays in layers.items():
@@ -185,7 +192,7 @@ def _read_keras(path: Path) -> dict[str, list[NDArray[np.float32]]]:
     try:
         import h5py  # an optional package, for these files alone
     except ImportError:
-        raise InputError(f"weights={path}: reading it needs h5py; pip install h5py") from None
+        raise InputError(f"model.weights={path}: reading it needs h5py; pip install h5py") from None
     try:
         with h5py.File(path, "r") as file:
             return {
@@ -196,7 +203,9 @@ def _read_keras(path: Path) -> dict[str, list[NDArray[np.float32]]]:
                 for layer in file.attrs["layer_names"]
             }
     except (OSError, KeyError):
-        raise InputError(f"weights={path} is no Keras weights file; the original's is at {_KERAS_FOLDER}") from None
+        raise InputError(
+            f"model.weights={path} is no Keras weights file; the original's is at {_KERAS_FOLDER}"
+        ) from None
 
 
 def _text(name: bytes | str) -> str:

@@ -1,0 +1,99 @@
+"""What a training run needs, checked before any work: a refusal after hours would be a waste."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from minia.stage import InputError
+from minia.training_settings import TrainSettings
+
+CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
+_ONNX = ("onnx", "onnxscript")
+_COMPILERS = {"darwin": "clang++", "win32": "cl"}  # what torch.compile calls where CXX names none; elsewhere g++
+
+
+def check_machine(settings: TrainSettings, device: str) -> None:
+    """Check that this machine can train and export as asked.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if device == "cpu" and settings.trainer.precision == "16-mixed":
+        raise InputError("trainer.precision=16-mixed: needs a CUDA device; allowed on a CPU: bf16-mixed, 32-true")
+    compiler = os.environ.get("CXX") or _COMPILERS.get(sys.platform, "g++")
+    if settings.trainer.compile and shutil.which(compiler) is None:
+        raise InputError(f"trainer.compile=true: needs a C++ compiler, and there is no {compiler}; allowed here: false")
+    missing = [package for package in _ONNX if importlib.util.find_spec(package) is None]
+    if "onnx" in settings.export and missing:
+        raise InputError(f"export=onnx: needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+
+
+def refuse_overwriting(settings: TrainSettings, output: Path) -> None:
+    """Check that a run's folder holds nothing of another run that this one would replace.
+
+    Raises:
+        InputError: it does, and ``overwrite`` is not set.
+    """
+    if settings.overwrite:
+        return
+    for path in (output / f"model.{ending}" for ending in settings.export):
+        if path.exists():
+            raise InputError(f"{path} exists; allowed: another hydra.run.dir, or overwrite=true")
+    if settings.resume is None and (output / CHECKPOINTS / LAST).exists():
+        raise InputError(
+            f"{output} holds checkpoints of another run; allowed: resume={output} to go on with it, overwrite=true,"
+            " or another hydra.run.dir"
+        )
+
+
+def find_checkpoint(resume: Path | None) -> Path | None:
+    """The checkpoint to go on from, of a run's folder or a file.
+
+    Raises:
+        InputError: the folder holds none, or the file is none.
+    """
+    if resume is None:
+        return None
+    path = resume if resume.is_file() else resume / CHECKPOINTS / LAST
+    if not path.is_file():
+        raise InputError(f"resume={resume}: that folder holds no {CHECKPOINTS}/{LAST}")
+    read_checkpoint(path)
+    return path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU.
+
+    Raises:
+        InputError: the file is not one of train.py.
+    """
+    import torch  # takes seconds: only where there is a checkpoint
+
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content["hyper_parameters"], content["global_step"]
+    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+        raise InputError(f"{path}: not a checkpoint of train.py: {' '.join(str(error).split())[:120]}") from None
+    return content
+
+
+def refuse_another_training(checkpoint: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """A run goes on only with the settings that it began with: else neither it nor a new one would come of it.
+
+    Args:
+        checkpoint: to go on from.
+        before: its hyper parameters.
+        now: those of the settings.
+
+    Raises:
+        InputError: names what has changed.
+    """
+    before, now = ({**given, **given.get("data", {})} for given in (before, now))
+    changed = [f"{name} was {before.get(name)}" for name in now if name != "data" and before.get(name) != now[name]]
+    if changed:
+        raise InputError(f"resume={checkpoint}: that run had other settings: {'; '.join(changed)}")
