@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import planted_corpus, read_corpus
 
-from minia.mining import listdb
+from minia.mining import listdb, listdb_text
 from minia.mining.listdb import ListDB, offsets_of, read_listdb, read_weights, write_listdb, write_weights
 from minia.stage import InputError
 
 ENTRIES = st.lists(
     st.dictionaries(
-        st.one_of(st.integers(0, 12), st.integers(0, listdb.LARGEST_ITEM)),
-        st.one_of(st.integers(1, 12), st.integers(1, listdb.LARGEST_FREQUENCY)),
+        st.one_of(st.integers(0, 12), st.integers(0, listdb_text.LARGEST_ITEM)),
+        st.one_of(st.integers(1, 12), st.integers(1, listdb_text.LARGEST_FREQUENCY)),
         max_size=6,
     ),
     max_size=8,
@@ -55,7 +55,7 @@ def test_text_round_trip(tmp_path, lists):
 def test_round_trip_does_not_depend_on_the_pieces(tmp_path, monkeypatch):
     bags, _ = planted_corpus(1, num_images=300, num_words=200)
     write_listdb(tmp_path / "whole", bags)
-    monkeypatch.setattr(listdb, "_BYTES_READ", 97)
+    monkeypatch.setattr(listdb_text, "_BYTES_READ", 97)
     monkeypatch.setattr(listdb, "_ENTRIES_WRITTEN", 13)
     write_listdb(tmp_path / "pieces", bags)
     assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()

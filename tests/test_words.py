@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_images
+from planted import planted_corpus
 from test_features import extract, folder_images
 from test_vocabulary import KMEANS
 
+from minia.mining import listdb_text
 from minia.mining.feature_store import FeatureStore
-from minia.mining.listdb import ListDB, read_listdb
+from minia.mining.listdb import ListDB, read_listdb, write_listdb
 from minia.mining.vocabulary import assign_words, build_vocabulary, load_assignment
 from minia.mining.words import count_words, import_listdb, load_bags, load_images
 from minia.stage import InputError, read_manifest
@@ -26,7 +28,7 @@ class Made:
         cv2.imwrite(str(images / "black.png"), np.zeros((60, 60, 3), np.uint8))
         self.features = extract(folder_images(self.store, images), self.store)
         self.vocabulary = build_vocabulary(self.features, self.store, **KMEANS)
-        self.assignment = assign_words(self.features, self.vocabulary, self.store)
+        self.assignment = assign_words(self.features, self.vocabulary, self.store, device="cpu")
 
     def words(self, weighting: str = "frequency", outlier_sigma: float | None = None) -> Path:
         return count_words(
@@ -110,6 +112,17 @@ def test_listdb_file_becomes_bags(tmp_path: Path) -> None:
         np.array([0, 2, 2, 3]), np.array([0, 3, 1], np.int32), np.array([1, 2, 5], np.int32), 4
     )
     assert list(load_images(words)["image"]) == ["0", "1", "2"]
+
+
+def test_listdb_file_is_taken_over_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bags, _ = planted_corpus(1, num_images=300, num_words=200)
+    write_listdb(tmp_path / "a.corpus", bags)
+    monkeypatch.setattr(listdb_text, "_BYTES_READ", 1000)
+    words = import_listdb(tmp_path / "a.corpus", tmp_path)
+    assert load_bags(words, mapped=True) == load_bags(words) == read_listdb(tmp_path / "a.corpus")
+    assert (words / "bags.corpus").read_bytes() == (tmp_path / "a.corpus").read_bytes()
+    np.save(tmp_path / "words.npy", bags.items)
+    assert (words / "words.npy").read_bytes() == (tmp_path / "words.npy").read_bytes()
 
 
 @pytest.mark.parametrize(("text", "message"), [("1 0:1\n2 0:1\n", "line 2"), ("0\n0\n", "holds no words")])

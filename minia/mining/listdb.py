@@ -3,30 +3,26 @@
 One container serves all of them, and one text format, that of the Sampled-MinHashing programs:
 a line a list, ``size item:frequency item:frequency ...``, ids from 0, ``0`` for an empty list.
 Files written here are byte for byte what these programs write; unlike them, the reader checks
-every line.
+every line. Files are read and written piece by piece.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
+from minia.mining.listdb_text import LARGEST_ITEM, ParsedLists, format_lists, parse_stream, shown
 from minia.stage import InputError, appearing_whole
 
-LARGEST_ITEM = 2**31 - 2  # num_items, one more, must fit int32 too
-LARGEST_FREQUENCY = 2**31 - 1
-
-_BYTES_READ = 1 << 20  # text parsed at a time: its temporaries, some 30 times as large, fit memory easily
-_ENTRIES_WRITTEN = 1 << 18  # entries turned to text at a time
-_MOST_DIGITS = 18  # more digits might not fit int64
-_NEWLINE, _COLON, _SPACE, _ZERO = (ord(character) for character in "\n: 0")
-_BLANKS = b" \t\r"
+_ENTRIES_WRITTEN = 1 << 16  # entries turned to text at a time
+_ENTRIES_AT_A_TIME = 1 << 20  # entries rearranged at a time, with temporaries of some 32 bytes each
+_MOST_SORTED_AT_ONCE = (1 << 31) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +35,7 @@ class ListDB:
     Attributes:
         offsets: (num_lists + 1,) int64, from 0 to the number of entries, never falling.
         items: (num_entries,) int32 in 0 .. num_items - 1; the order inside a list is kept.
-        frequencies: (num_entries,) int32, at least 1.
+        frequencies: (num_entries,) int32, at least 1; those of :func:`ones` take no memory.
         num_items: how many items there are, used or not.
 
     Raises:
@@ -54,17 +50,18 @@ class ListDB:
     def __post_init__(self) -> None:
         object.__setattr__(self, "offsets", np.ascontiguousarray(self.offsets, dtype=np.int64))
         object.__setattr__(self, "items", np.ascontiguousarray(self.items, dtype=np.int32))
-        object.__setattr__(self, "frequencies", np.ascontiguousarray(self.frequencies, dtype=np.int32))
+        if not self.all_ones:
+            object.__setattr__(self, "frequencies", np.ascontiguousarray(self.frequencies, dtype=np.int32))
         object.__setattr__(self, "num_items", int(self.num_items))
         if self.offsets.ndim != 1 or self.items.ndim != 1 or self.items.shape != self.frequencies.shape:
             raise ValueError("offsets, items and frequencies must be flat, items and frequencies equally long")
         if len(self.offsets) == 0 or self.offsets[0] != 0 or self.offsets[-1] != len(self.items):
             raise ValueError("offsets must go from 0 to the number of entries")
-        if np.any(np.diff(self.offsets) < 0):
+        if np.any(self.offsets[1:] < self.offsets[:-1]):
             raise ValueError("offsets must not fall")
         if len(self.items) and (self.items.min() < 0 or self.items.max() >= self.num_items):
             raise ValueError(f"items must be in 0 .. {self.num_items - 1}")
-        if len(self.items) and self.frequencies.min() < 1:
+        if len(self.items) and not self.all_ones and self.frequencies.min() < 1:
             raise ValueError("frequencies must be at least 1")
 
     @classmethod
@@ -74,7 +71,7 @@ class ListDB:
         flat = np.array([item for items in lists for item in items], dtype=np.int32)
         if num_items is None:
             num_items = int(flat.max()) + 1 if len(flat) else 0
-        return cls(offsets_of(sizes), flat, np.ones(len(flat), dtype=np.int32), num_items)
+        return cls(offsets_of(sizes), flat, ones(len(flat)), num_items)
 
     @property
     def num_lists(self) -> int:
@@ -87,9 +84,19 @@ class ListDB:
         return len(self.items)
 
     @property
+    def num_bytes(self) -> int:
+        """Memory that the arrays take."""
+        return self.offsets.nbytes + self.items.nbytes + (0 if self.all_ones else self.frequencies.nbytes)
+
+    @property
     def sizes(self) -> npt.NDArray[np.int64]:
         """Number of entries of each list, (num_lists,) int64."""
         return np.diff(self.offsets)
+
+    @property
+    def all_ones(self) -> bool:
+        """Whether the frequencies are those of :func:`ones`."""
+        return _is_ones(np.asarray(self.frequencies))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ListDB):
@@ -110,15 +117,46 @@ class ListDB:
     def __iter__(self) -> Iterator[npt.NDArray[np.int32]]:
         return (self[index] for index in range(self.num_lists))
 
+    def blocks(self, most: int | None = None) -> Iterator[tuple[int, int]]:
+        """All lists as ranges ``begin, end`` of at most so many lists and entries (default: 2^20), or one list."""
+        return blocks_of(self.offsets, most or _ENTRIES_AT_A_TIME)
+
     def transpose(self) -> ListDB:
         """The inverted file: list ``j`` holds the lists that hold item ``j``, ascending, with their frequencies.
 
-        A counting sort: linear in entries, lists and items, no memory beside the result.
+        A counting sort: linear in entries, lists and items, with little memory beside the result.
         """
-        by_item = scipy.sparse.csr_matrix(
-            (self.frequencies, self.items, self.offsets), shape=(self.num_lists, self.num_items)
-        ).tocsc()
-        return ListDB(by_item.indptr, by_item.indices, by_item.data, self.num_lists)
+        if self.num_entries > _MOST_SORTED_AT_ONCE:
+            return self._transpose_in_blocks()
+        data = np.ones(self.num_entries, dtype=np.int8) if self.all_ones else self.frequencies
+        matrix = scipy.sparse.csr_matrix((data, self.items, self.offsets), shape=(self.num_lists, self.num_items))
+        by_item = matrix.tocsc()
+        frequencies = ones(self.num_entries) if self.all_ones else by_item.data
+        return ListDB(by_item.indptr, by_item.indices, frequencies, self.num_lists)
+
+    def _transpose_in_blocks(self) -> ListDB:
+        """The same of more entries than 32-bit numbers count: with 64 bits, scipy would take thrice the memory."""
+        counts = np.zeros(self.num_items, dtype=np.int64)
+        for begin, end in self.blocks():
+            counts += np.bincount(self.items[self.offsets[begin] : self.offsets[end]], minlength=self.num_items)
+        offsets = offsets_of(counts)
+        free = offsets[:-1].copy()  # where each item's next entry goes
+        lists = np.empty(self.num_entries, dtype=np.int32)
+        frequencies = ones(len(lists)) if self.all_ones else np.empty_like(lists)
+        for begin, end in self.blocks():
+            entries = slice(self.offsets[begin], self.offsets[end])
+            part = ListDB(
+                self.offsets[begin : end + 1] - entries.start,
+                self.items[entries],
+                self.frequencies[entries],
+                self.num_items,
+            ).transpose()
+            place = np.arange(part.num_entries) + np.repeat(free - part.offsets[:-1], part.sizes)
+            free += part.sizes
+            lists[place] = part.items + begin
+            if not self.all_ones:
+                frequencies[place] = part.frequencies
+        return ListDB(offsets, lists, frequencies, self.num_lists)
 
     def select(self, lists: npt.ArrayLike) -> ListDB:
         """The given lists, in the given order.
@@ -128,14 +166,35 @@ class ListDB:
         """
         chosen = np.asarray(lists)
         chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64)
-        offsets = offsets_of(self.sizes[chosen])
-        entries = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], np.diff(offsets))
-        return ListDB(offsets, self.items[entries], self.frequencies[entries], self.num_items)
+        starts = self.offsets[chosen]
+        sizes = self.offsets[chosen + 1] - starts
+        offsets = offsets_of(sizes)
+        items = np.empty(offsets[-1], dtype=np.int32)
+        frequencies = ones(len(items)) if self.all_ones else np.empty_like(items)
+        for begin, end in blocks_of(offsets, _ENTRIES_AT_A_TIME):
+            new = slice(offsets[begin], offsets[end])
+            shift = np.repeat(starts[begin:end] - offsets[begin:end], sizes[begin:end])
+            old = np.arange(new.start, new.stop) + shift
+            items[new] = self.items[old]
+            if not self.all_ones:
+                frequencies[new] = self.frequencies[old]
+        return ListDB(offsets, items, frequencies, self.num_items)
 
     def to_scipy(self, binary: bool) -> scipy.sparse.csr_matrix:
         """The (num_lists, num_items) matrix of frequencies, int32; of ones, float32, where ``binary``."""
-        data = np.ones(self.num_entries, dtype=np.float32) if binary else self.frequencies
+        data = np.ones(self.num_entries, dtype=np.float32) if binary else np.ascontiguousarray(self.frequencies)
         return scipy.sparse.csr_matrix((data, self.items, self.offsets), shape=(self.num_lists, self.num_items))
+
+
+def ones(count: int) -> npt.NDArray[np.int32]:
+    """Frequencies of 1, (count,) int32, read-only, that take no memory."""
+    return np.broadcast_to(np.int32(1), count)
+
+
+def _is_ones(frequencies: npt.NDArray[np.int32]) -> bool:
+    """Whether frequencies were made by :func:`ones`; others are not looked through."""
+    repeated = len(frequencies) > 1 and frequencies.strides == (0,)
+    return repeated and frequencies.dtype == np.int32 and bool(frequencies[0] == 1)
 
 
 def offsets_of(sizes: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -144,6 +203,30 @@ def offsets_of(sizes: npt.ArrayLike) -> npt.NDArray[np.int64]:
     offsets = np.zeros(len(sizes) + 1, dtype=np.int64)
     np.cumsum(sizes, out=offsets[1:])
     return offsets
+
+
+def blocks_of(offsets: npt.NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Lists of these offsets as ranges ``begin, end`` of at most so many lists and entries, or one list."""
+    begin, num_lists = 0, len(offsets) - 1
+    while begin < num_lists:
+        end = int(np.searchsorted(offsets, offsets[begin] + most, side="right")) - 1
+        end = min(max(begin + 1, end), begin + most)
+        yield begin, end
+        begin = end
+
+
+def listdb_pieces(path: Path | str, num_items: int | None = None) -> Iterator[ParsedLists]:
+    """Read lists from text, some 256 kB at a time: see :func:`read_listdb`, which puts the pieces together.
+
+    Raises:
+        InputError: a line is malformed (its number, from 1, is named), or the file cannot be read.
+    """
+    limit = LARGEST_ITEM + 1 if num_items is None else num_items
+    try:
+        with Path(path).open("rb") as stream:
+            yield from parse_stream(stream, str(path), limit)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def read_listdb(path: Path | str, num_items: int | None = None) -> ListDB:
@@ -159,214 +242,33 @@ def read_listdb(path: Path | str, num_items: int | None = None) -> ListDB:
     Raises:
         InputError: a line is malformed (its number, from 1, is named), or the file cannot be read.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            return _read_stream(stream, str(path), num_items)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _read_stream(stream: BinaryIO, name: str, num_items: int | None) -> ListDB:
-    limit = LARGEST_ITEM + 1 if num_items is None else num_items
     sizes, items, frequencies = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    line = 1
-    for text in _whole_lines(stream):
-        parsed = _parse_lines(np.frombuffer(text, dtype=np.uint8), limit)
-        if parsed is None:
-            _explain(text, name, line, limit)
-        sizes.append(parsed[0])
-        items.append(parsed[1])
-        frequencies.append(parsed[2])
-        line += text.count(b"\n")
+    for piece in listdb_pieces(path, num_items):
+        sizes.append(piece.sizes)
+        items.append(piece.items)
+        frequencies.append(piece.frequencies)
     all_items = np.concatenate(items)
+    items.clear()
     if num_items is None:
         num_items = int(all_items.max()) + 1 if len(all_items) else 0
     return ListDB(offsets_of(np.concatenate(sizes)), all_items, np.concatenate(frequencies), num_items)
 
 
-def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """The text in pieces that end where a line ends; the last gets its newline if it lacks one."""
-    pending: list[bytes] = []
-    while block := stream.read(_BYTES_READ):
-        end = block.rfind(b"\n") + 1
-        if end:
-            yield b"".join([*pending, block[:end]])
-            pending = []
-        pending.append(block[end:])
-    rest = b"".join(pending)
-    if rest:
-        yield rest + b"\n"
-
-
-_Parsed = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32]]
-
-
-def _parse_lines(text: npt.NDArray[np.uint8], limit: int) -> _Parsed | None:
-    """Parse whole lines at once.
-
-    Args:
-        text: (n,) uint8, the last one a newline.
-        limit: items must be below it.
-
-    Returns:
-        Sizes, items and frequencies; None if any line is malformed.
-    """
-    digit = (text - np.uint8(_ZERO)) < 10
-    colon = text == _COLON
-    newline = text == _NEWLINE
-    blank = np.isin(text, np.frombuffer(_BLANKS, dtype=np.uint8), kind="table")
-    if not np.all(digit | colon | newline | blank):
-        return None
-    edges = np.flatnonzero(np.diff(digit, prepend=False))  # a number starts, ends, starts, ends ...
-    starts, ends = edges[0::2], edges[1::2]
-    followed = colon[ends]
-    if np.count_nonzero(followed & digit[np.minimum(ends + 1, len(text) - 1)]) != np.count_nonzero(colon):
-        return None  # a colon without a number right before and right after it
-    values = _numbers(text, starts, ends)
-    if values is None:
-        return None
-    counts = np.diff(np.searchsorted(starts, np.flatnonzero(newline)), prepend=0)
-    counts = counts[counts > 0]
-    first = np.cumsum(counts) - counts
-    sizes = values[first]
-    if np.any(counts != 1 + 2 * sizes) or np.any(followed[first]):
-        return None
-    is_entry = np.ones(len(values), dtype=bool)
-    is_entry[first] = False
-    pairs = values[is_entry].reshape(-1, 2)
-    pair_followed = followed[is_entry].reshape(-1, 2)
-    items, frequencies = pairs[:, 0], pairs[:, 1]
-    if not np.all(pair_followed[:, 0]) or np.any(pair_followed[:, 1]):
-        return None
-    if len(items) and (items.max() >= limit or frequencies.min() < 1 or frequencies.max() > LARGEST_FREQUENCY):
-        return None
-    if _has_repeats(sizes, items):
-        return None
-    return sizes, items.astype(np.int32), frequencies.astype(np.int32)
-
-
-def _numbers(
-    text: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64] | None:
-    """The values of the digits in ``starts .. ends - 1``, (n,) int64; None if one has too many digits."""
-    lengths = ends - starts
-    longest = int(lengths.max(initial=0))
-    if longest > _MOST_DIGITS:
-        return None
-    values = np.zeros(len(starts), dtype=np.int64)
-    power = 1
-    for place in range(longest):  # ones, tens, hundreds ...
-        if place == 0:
-            values += text[ends - 1] - np.uint8(_ZERO)
-        else:
-            longer = np.flatnonzero(lengths > place)
-            values[longer] += (text[ends[longer] - 1 - place] - np.uint8(_ZERO)) * np.int64(power)
-        power *= 10
-    return values
-
-
-def _has_repeats(sizes: npt.NDArray[np.int64], items: npt.NDArray[np.int64]) -> bool:
-    """Whether a list holds an item twice."""
-    ends = np.cumsum(sizes)
-    rising = np.diff(items) > 0
-    ends = ends[(ends > 0) & (ends < len(items))]
-    rising[ends - 1] = True
-    if np.all(rising):  # the common case: every list ascends
-        return False
-    keys = np.repeat(np.arange(len(sizes)), sizes) * (LARGEST_ITEM + 1) + items
-    keys.sort()
-    return bool(np.any(keys[1:] == keys[:-1]))
-
-
-def _explain(text: bytes, name: str, line: int, limit: int) -> NoReturn:
-    """Raise the error of the first malformed line of a text that :func:`_parse_lines` refused."""
-    for number, raw in enumerate(text.split(b"\n"), line):
-        tokens = [token for token in raw.replace(b"\t", b" ").replace(b"\r", b" ").split(b" ") if token]
-        problem = _problem(tokens, limit) if tokens else None
-        if problem:
-            raise InputError(f"{name}, line {number}: {problem}")
-    raise InputError(f"{name}, line {line} or below: not a list of the form 'size item:frequency ...'")
-
-
-def _problem(tokens: list[bytes], limit: int) -> str | None:
-    """What is wrong with one line, if anything."""
-    if not _is_integer(tokens[0]):
-        return f"the size {_shown(tokens[0])} is not an integer of 0 or more"
-    seen: set[int] = set()
-    for token in tokens[1:]:
-        item, separator, frequency = token.partition(b":")
-        if not separator:
-            return f"{_shown(token)} has no colon; an entry is item:frequency"
-        for what, number in (("item", item), ("frequency", frequency)):
-            if number[:1] == b"-" and _is_integer(number[1:]):
-                return f"the {what} of {_shown(token)} is negative"
-            if not _is_integer(number):
-                return f"the {what} of {_shown(token)} is not an integer"
-        if len(item) > _MOST_DIGITS or int(item) >= limit:
-            return f"the item of {_shown(token)} is too large: the largest allowed is {limit - 1}"
-        if len(frequency) > _MOST_DIGITS or not 1 <= int(frequency) <= LARGEST_FREQUENCY:
-            return f"the frequency of {_shown(token)} is not in 1 .. {LARGEST_FREQUENCY}"
-        if int(item) in seen:
-            return f"item {int(item)} appears twice"
-        seen.add(int(item))
-    if len(tokens[0]) > _MOST_DIGITS or int(tokens[0]) != len(tokens) - 1:
-        return f"the size is {_shown(tokens[0])} but the line has {len(tokens) - 1} entries"
-    return None
-
-
-def _is_integer(token: bytes) -> bool:
-    return token.isdigit()  # of bytes: ASCII digits only, at least one
-
-
-def _shown(token: bytes) -> str:
-    """A token for a message: ASCII, quoted, not too long."""
-    text = ascii(token.decode("utf-8", "replace"))
-    return text if len(text) <= 40 else text[:36] + "...'"
-
-
-def write_listdb(path: Path | str, db: ListDB) -> None:
+def write_listdb(path: Path | str, lists: ListDB | Iterable[ListDB]) -> None:
     """Write lists as text, byte for byte as the Sampled-MinHashing programs do.
 
     The file appears under its name only when whole.
+
+    Args:
+        path: the file.
+        lists: all of them, or in pieces, which are then never held together.
     """
-    path = Path(path)
-    with appearing_whole(path) as temporary, temporary.open("wb") as stream:
-        begin = 0
-        while begin < db.num_lists:
-            target = db.offsets[begin] + _ENTRIES_WRITTEN
-            end = max(begin + 1, int(np.searchsorted(db.offsets, target, side="right")) - 1)
-            end = min(end, begin + _ENTRIES_WRITTEN)
-            stream.write(_format_lists(db, begin, end).data)
-            begin = end
-
-
-def _format_lists(db: ListDB, begin: int, end: int) -> npt.NDArray[np.uint8]:
-    """The text of lists ``begin`` to ``end - 1`` as (n,) uint8."""
-    sizes = np.diff(db.offsets[begin : end + 1])
-    entries = slice(int(db.offsets[begin]), int(db.offsets[end]))
-    last = np.cumsum(1 + 2 * sizes) - 1  # the last number of each line
-    is_entry = np.ones(len(sizes) + 2 * int(sizes.sum()), dtype=bool)
-    is_entry[last - 2 * sizes] = False
-    numbers = np.empty(len(is_entry), dtype=np.int64)
-    numbers[~is_entry] = sizes
-    numbers[is_entry] = np.stack([db.items[entries], db.frequencies[entries]], axis=1).ravel()
-    separators = np.full(len(is_entry), _SPACE, dtype=np.uint8)
-    separators[np.flatnonzero(is_entry)[0::2]] = _COLON
-    separators[last] = _NEWLINE
-    powers = 10 ** np.arange(1, 11, dtype=np.int64)
-    lengths = 1 + np.searchsorted(powers, numbers, side="right")
-    ends = np.cumsum(lengths + 1) - 1  # where each number's separator goes
-    text = np.empty(int(ends[-1]) + 1, dtype=np.uint8)
-    text[ends] = separators
-    place = ends
-    while len(place):  # from the ones upwards, for the numbers that have digits left
-        place = place - 1
-        rest = numbers // 10
-        text[place] = _ZERO + (numbers - 10 * rest)
-        left = np.flatnonzero(rest)
-        place, numbers = place[left], rest[left]
-    return text
+    with appearing_whole(Path(path)) as temporary, temporary.open("wb") as stream:
+        for piece in [lists] if isinstance(lists, ListDB) else lists:
+            for begin, end in piece.blocks(_ENTRIES_WRITTEN):
+                sizes = piece.offsets[begin + 1 : end + 1] - piece.offsets[begin:end]
+                entries = slice(piece.offsets[begin], piece.offsets[end])
+                stream.write(format_lists(sizes, piece.items[entries], piece.frequencies[entries]).data)
 
 
 def read_weights(path: Path | str) -> npt.NDArray[np.float64]:
@@ -379,7 +281,7 @@ def read_weights(path: Path | str) -> npt.NDArray[np.float64]:
         InputError: a line is not such a number, or the file cannot be read.
     """
     path = Path(path)
-    weights: list[float] = []
+    weights = array("d")
     try:
         with path.open("rb") as stream:
             for number, raw in enumerate(stream, 1):
@@ -391,7 +293,7 @@ def read_weights(path: Path | str) -> npt.NDArray[np.float64]:
                 except ValueError:
                     weight = -1.0
                 if not weight >= 0:  # also true of nan
-                    raise InputError(f"{path}, line {number}: {_shown(token)} is not a number of 0 or more")
+                    raise InputError(f"{path}, line {number}: {shown(token)} is not a number of 0 or more")
                 weights.append(weight)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
@@ -400,7 +302,5 @@ def read_weights(path: Path | str) -> npt.NDArray[np.float64]:
 
 def write_weights(path: Path | str, weights: npt.ArrayLike) -> None:
     """Write weights, one a line with 6 decimals after a space, as the Sampled-MinHashing programs do."""
-    path = Path(path)
-    text = "".join(f" {weight:.6f}\n" for weight in np.asarray(weights, dtype=np.float64).tolist())
-    with appearing_whole(path) as temporary:
-        temporary.write_text(text, encoding="ascii")
+    with appearing_whole(Path(path)) as temporary, temporary.open("w", encoding="ascii", newline="\n") as stream:
+        stream.writelines(f" {weight:.6f}\n" for weight in np.asarray(weights, dtype=np.float64))

@@ -13,46 +13,54 @@ clustering co-occurring visual words" (2011); Fuentes-Pineda, Meza-Ruiz, arXiv:1
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from minia.mining.listdb import ListDB, offsets_of
-from minia.mining.minima import GatherMinima, ProductMinima
+from minia.mining.elements import Elements, RandomKeys, frequency_levels, mix_64
+from minia.mining.listdb import ListDB, offsets_of, ones, read_weights
+from minia.mining.minima import choose_kernel
 from minia.progress import progress
 from minia.stage import InputError
 
 TABLES_AT_A_TIME = 32  # 32 columns a product measured fastest on CPU; 64 miss the cache
 _TABLES_AT_A_TIME_CUDA = 256
-_ELEMENTS_AT_A_TIME = 1 << 16  # keys are made in tiles of so many elements, to bound the temporaries
-_MASK_64 = (1 << 64) - 1
-_MIX_32 = (0x7FEB352D, 0x846CA68B - (1 << 32))  # odd multipliers with low bias, as signed 32-bit numbers
+_ENTRIES_AT_A_TIME = 1 << 20
+_CODES_AT_A_TIME = 1 << 15  # mixed at a time: in the cache, and too few for torch to wake threads for
 _MIX_64 = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed 64-bit number
-_KEY_BITS = 31
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-20, 1e20  # beyond, keys might not fit float32
+MEMORY_BUDGET = 1 << 30
 
 
-def image_weights(bags: ListDB, scheme: str) -> npt.NDArray[np.float64] | None:
+def image_weights(bags: ListDB, scheme: str, path: Path | None = None) -> npt.NDArray[np.float64] | None:
     """Weights of the images for mining.
 
     Args:
         bags: bags of visual words, a list an image.
-        scheme: ``none``, or ``ids``: ln(number of words / number of distinct words of the image), so
-            that an image that holds everything says nothing; inf for an image without words.
+        scheme: ``none``; ``ids``: ln(number of words / number of distinct words of the image), so
+            that an image that holds everything says nothing, inf for an image without words; or ``file``.
+        path: for ``file``, the file of weights: a number a line, 0 or from 1e-20 to 1e20, anything
+            for an image without words.
 
     Returns:
         (num_images,) float64, or None for ``none``.
 
     Raises:
-        InputError: the scheme is unknown.
+        InputError: the scheme is unknown, or the file cannot be read or does not fit the bags.
     """
     if scheme == "none":
         return None
+    if scheme == "file" and path is not None:
+        try:
+            return _checked_weights(bags, read_weights(path))
+        except InputError as error:
+            raise InputError(f"mining.weights_path={path}: {error}") from None
     if scheme != "ids":
-        raise InputError(f"unknown weighting {scheme!r}: use none or ids")
+        raise InputError(f"unknown weighting {scheme!r}: use none, ids, or file with a path")
     sizes = bags.sizes.astype(np.float64)
     weights = np.full(bags.num_lists, np.inf)
     weights[sizes > 0] = np.log(bags.num_items / sizes[sizes > 0])
@@ -69,6 +77,7 @@ def mine_cooccurring_sets(
     expand_frequencies: bool = False,
     seed: int = 0,
     device: str = "cpu",
+    memory_budget: int = MEMORY_BUDGET,
 ) -> ListDB:
     """Mine sets of co-occurring visual words.
 
@@ -81,10 +90,12 @@ def mine_cooccurring_sets(
         tuple_size: min-hashes that must agree, at least 1.
         num_tuples: number of tables, at least 1.
         min_set_size: smallest set kept, at least 2 words.
-        weights: (num_images,) float64, 0 or more; that of an image without words does not matter.
+        weights: (num_images,) float64, 0 or from 1e-20 to 1e20; that of an image without words does not matter.
         expand_frequencies: a word that an image holds f times counts as f elements.
         seed: chooses the random numbers; they depend on nothing else (device, threads, blocks).
         device: ``cpu`` or a CUDA device, in torch's words.
+        memory_budget: bytes. The bags, what is made of them and what is mined with them take together
+            at most three times the bags' memory, and this much more; the sets themselves are not counted.
 
     Returns:
         A list a co-occurring set: words ascending, frequency 1; duplicates are kept; largest sets first,
@@ -98,18 +109,22 @@ def mine_cooccurring_sets(
             "mining needs a tuple size and a number of tuples of at least 1 and a set size of at least 2, "
             f"not {tuple_size}, {num_tuples} and {min_set_size}"
         )
-    words, elements = _hashed_words(bags, _checked_weights(bags, weights), expand_frequencies)
-    used = np.flatnonzero(words.sizes)  # words in no image never form sets
-    tables = TupleTables(words.select(used), elements, tuple_size=tuple_size, seed=seed, device=device)
-    members, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    numbers, compact = _without_unused_words(bags)
+    words, elements = _hashed_words(compact, _checked_weights(bags, weights), expand_frequencies)
+    massive = np.flatnonzero(elements.mass_of(words))  # words in no image, or in such of weight 0 only, form no sets
+    words, numbers = words.select(massive), numbers[massive]
+    memory = memory_budget // 2 + _spare_memory(bags, words, elements)  # the other half is for temporaries
+    tables = TupleTables(words, elements, tuple_size=tuple_size, seed=seed, device=device, memory=memory)
+    members, sizes = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     with progress("mining", num_tuples, "tuple") as advance:
         for begin, end in tables.blocks(num_tuples):
             buckets = tables.buckets(begin, end, min_set_size)
-            members.append(buckets.members)
+            members.append(numbers[buckets.members])
             sizes.append(buckets.sizes)
             advance(end - begin)
-    flat = used[np.concatenate(members)].astype(np.int32)
-    unsorted = ListDB(offsets_of(np.concatenate(sizes)), flat, np.ones(len(flat), np.int32), bags.num_items)
+    flat = np.concatenate(members)
+    members.clear()
+    unsorted = ListDB(offsets_of(np.concatenate(sizes)), flat, ones(len(flat)), bags.num_items)
     return unsorted.select(np.argsort(-unsorted.sizes, kind="stable"))
 
 
@@ -119,66 +134,47 @@ def _checked_weights(bags: ListDB, weights: npt.NDArray[np.float64] | None) -> n
     weights = np.asarray(weights, dtype=np.float64)
     if weights.shape != (bags.num_lists,):
         raise InputError(f"there are {weights.size} weights for {bags.num_lists} images")
-    used = weights[bags.sizes > 0]
-    if not np.all(np.isfinite(used) & (used >= 0)):
-        raise InputError("the weights of images with words must be finite and 0 or more")
+    fits = (weights == 0) | ((weights >= SMALLEST_WEIGHT) & (weights <= LARGEST_WEIGHT))  # false for nan
+    wrong = np.flatnonzero(~fits & (bags.sizes > 0))
+    if len(wrong):
+        raise InputError(
+            f"image {wrong[0]} has words and the weight {weights[wrong[0]]:g}; "
+            f"allowed: 0, or from {SMALLEST_WEIGHT:g} to {LARGEST_WEIGHT:g}"
+        )
     return weights
 
 
-@dataclass(frozen=True)
-class Elements:
-    """What min-hashing draws from: images, or frequency levels of images.
-
-    Attributes:
-        count: number of elements.
-        rates: (count,) float64, above 0: an element's key is exponential with that rate, so that it
-            is the smallest with a probability proportional to its rate. None: all are equal.
-        rank: (count,) int64; an element of rank k takes over the smallest key among the k elements
-            before it, if that is smaller than its own. None: every element keeps its own.
-    """
-
-    count: int
-    rates: npt.NDArray[np.float64] | None = None
-    rank: npt.NDArray[np.int64] | None = None
+def _without_unused_words(bags: ListDB) -> tuple[npt.NDArray[np.int32], ListDB]:
+    """Bags over no more words than they have entries, and what these words' numbers were, (num_words,) int32."""
+    if bags.num_items <= bags.num_entries:
+        return np.arange(bags.num_items, dtype=np.int32), bags
+    used = np.unique(bags.items)
+    items = np.empty_like(bags.items)
+    for begin in range(0, len(items), _ENTRIES_AT_A_TIME):
+        part = slice(begin, begin + _ENTRIES_AT_A_TIME)
+        items[part] = np.searchsorted(used, bags.items[part])
+    return used, ListDB(bags.offsets, items, bags.frequencies, len(used))
 
 
 def _hashed_words(
     bags: ListDB, weights: npt.NDArray[np.float64] | None, expand_frequencies: bool
 ) -> tuple[ListDB, Elements]:
     """The inverted file over elements: a list a word, its items being elements."""
-    if weights is not None:  # an image of weight 0 adds nothing to sum min or sum max
-        kept = np.repeat(weights > 0, bags.sizes)
-        offsets = offsets_of(np.where(weights > 0, bags.sizes, 0))
-        bags = ListDB(offsets, bags.items[kept], bags.frequencies[kept], bags.num_items)
-    if not expand_frequencies:
-        rates = None if weights is None else np.where(bags.sizes > 0, weights, 1.0)
-        return bags.transpose(), Elements(bags.num_lists, rates)
-    return _frequency_levels(bags, weights)
-
-
-def _frequency_levels(bags: ListDB, weights: npt.NDArray[np.float64] | None) -> tuple[ListDB, Elements]:
-    """Count a word that an image holds f times as f elements, without making them.
-
-    Copy k of an image belongs to all its words of frequency above k. So the copies between two
-    frequencies that follow each other in the image always come together: they are one element, a
-    *level*, with their number as its rate, and a word's smallest key in the image is the smallest
-    among the levels up to its frequency. The smallest of n exponential keys of rate w is
-    exponential with rate n w.
-    """
-    image = np.repeat(np.arange(bags.num_lists), bags.sizes)
-    top = int(bags.frequencies.max(initial=0)) + 1
-    levels, level_of_entry = np.unique(image * top + bags.frequencies, return_inverse=True)
-    level_image, level_frequency = np.divmod(levels, top)
-    starts = np.flatnonzero(np.diff(level_image, prepend=-1))
-    rank = np.arange(len(levels)) - np.repeat(starts, np.diff(starts, append=len(levels)))
-    below = np.where(rank > 0, np.roll(level_frequency, 1), 0)
-    rates = (level_frequency - below).astype(np.float64)
     if weights is not None:
-        rates *= weights[level_image]
-    # The level of an entry travels through the transposition in the place of its frequency.
-    carried = ListDB(bags.offsets, bags.items, level_of_entry + 1, bags.num_items).transpose()
-    words = ListDB(carried.offsets, carried.frequencies - 1, np.ones_like(carried.items), len(levels))
-    return words, Elements(len(levels), rates, rank)
+        weights = np.where(bags.offsets[1:] > bags.offsets[:-1], weights, 0.0)
+    if expand_frequencies:
+        return frequency_levels(bags, weights)
+    rates = None if weights is None else weights.astype(np.float32)
+    words = ListDB(bags.offsets, bags.items, ones(bags.num_entries), bags.num_items).transpose()
+    return words, Elements(bags.num_lists, rates)
+
+
+def _spare_memory(bags: ListDB, words: ListDB, elements: Elements) -> int:
+    """What is left of three times the bags' memory, in bytes, beside the bags and all that is made of them."""
+    matrix = 8 * (bags.num_lists + bags.num_entries)
+    kernel = 9 * words.num_entries  # at most: the entries twice, and a quarter more
+    made = sum(array.nbytes for array in (elements.rates, elements.groups) if array is not None)
+    return max(0, 3 * matrix - bags.num_bytes - words.num_bytes - kernel - made)
 
 
 @dataclass(frozen=True)
@@ -204,8 +200,10 @@ class TupleTables:
         seed: chooses the random numbers.
         purpose: another number gives independent tables of the same seed.
         device: where the min-hashes are taken.
-        kernel: ``product`` (a sparse product with the minimum in place of the sum, CPU only) or
-            ``gather``; None: the faster one of the device. Both give the same bits.
+        kernel: ``product`` (a sparse product with the minimum in place of the sum) or ``mixed`` (it, and
+            for long lists a search among the smallest keys), both on CPU only, or ``gather``;
+            None: the fastest one of the device. All give the same bits.
+        memory: bytes that keys, minima and codes may take together, as far as one table does with it.
     """
 
     def __init__(
@@ -218,97 +216,68 @@ class TupleTables:
         purpose: int = 0,
         device: str = "cpu",
         kernel: str | None = None,
+        memory: int = MEMORY_BUDGET // 2,
     ) -> None:
         self.num_lists = lists.num_lists
-        self.elements = elements if elements is not None else Elements(lists.num_items)
         self.tuple_size = tuple_size
         self.device = torch.device(device)
-        self._stream = _mix_64(seed ^ _mix_64(purpose + 1))
-        self._ids = _element_ids(self.elements.count, self._stream).to(self.device)
-        self._rates = _on(self.elements.rates, self.device)
-        self._rank = _on(self.elements.rank, self.device)
-        kernel = kernel or ("product" if self.device.type == "cpu" else "gather")
-        self._minima = ProductMinima(lists) if kernel == "product" else GatherMinima(lists, self.device)
+        elements = elements if elements is not None else Elements(lists.num_items)
+        self.keys = RandomKeys(elements, mix_64(seed ^ mix_64(purpose + 1)), self.device)
+        self._minima = choose_kernel(lists, elements, self.device, kernel)
+        # A table takes a key an element, some of them again in sorting; and a list two codes and three minima.
+        a_table = 8 * elements.count + (24 + 4 * tuple_size) * lists.num_lists
+        self._affordable = memory // max(1, a_table)
 
     def blocks(self, num_tables: int) -> Iterator[tuple[int, int]]:
         """Tables 0 .. num_tables - 1 as ranges small enough to be hashed at once."""
-        step = TABLES_AT_A_TIME if self.device.type == "cpu" else _TABLES_AT_A_TIME_CUDA
-        for begin in range(0, num_tables if self.num_lists else 0, step):
-            yield begin, min(begin + step, num_tables)
+        return self._blocks(0, num_tables if self.num_lists else 0)
+
+    def _blocks(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        most = _TABLES_AT_A_TIME_CUDA
+        if self.device.type == "cpu":
+            most = max(1, min(TABLES_AT_A_TIME, self._affordable))
+        for first in range(begin, end, most):
+            yield first, min(first + most, end)
 
     def buckets(self, begin: int, end: int, smallest: int) -> Buckets:
         """The buckets of tables ``begin`` to ``end - 1`` with at least ``smallest`` (2 or more) members."""
-        codes = torch.zeros((self.num_lists, end - begin), dtype=torch.int64, device=self.device)
-        for position in range(self.tuple_size):
-            functions = np.arange(begin, end) * self.tuple_size + position
-            minima = self._minima(self.keys(functions))
-            codes ^= minima.view(torch.int32)  # the bits of the smallest key tell which element it is
-            codes *= _MIX_64
-            codes ^= codes >> 32
-        # Below the code goes the list's number: one sort of plain integers then brings equal codes
-        # together, members ascending. With n lists two codes agree by chance once in 2^64 / n.
-        number_bits = max(1, (self.num_lists - 1).bit_length())
-        codes >>= number_bits
-        codes <<= number_bits
-        codes |= torch.arange(self.num_lists, device=self.device)[:, None]
-        return _runs(_sorted_rows(codes.t().contiguous()), number_bits, smallest)
+        parts = [_runs(self._codes(*block), self._number_bits, smallest) for block in self._blocks(begin, end)]
+        members = np.concatenate([np.zeros(0, np.int64), *(part.members for part in parts)])
+        return Buckets(members, np.concatenate([np.zeros(0, np.int64), *(part.sizes for part in parts)]))
 
-    def keys(self, functions: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Random keys, (num_elements, num_functions) float32, above or equal 0.
+    @property
+    def _number_bits(self) -> int:
+        """Bits that a list's number takes."""
+        return max(1, (self.num_lists - 1).bit_length())
 
-        A 31-bit hash of element and function: the element's number is mixed over 32 bits, combined
-        with 32 random bits of the function and mixed again. float32 keeps 24 bits of it, at any scale
-        (float32 random numbers, of fixed steps, would tie far more often). Two unrelated minima then
-        tie about once in 2^24, or for words of n elements, whose minima are small whole numbers, n in
-        2^32: measured 2e-4 for two words of 500,000 images each. A tuple of r needs r ties.
+    def _codes(self, begin: int, end: int) -> torch.Tensor:
+        """Each table's tuples as hash codes, with the lists' numbers in their lowest bits, (tables, lists), sorted.
+
+        One sort of plain integers then brings equal tuples together, members ascending. With n lists two
+        tuples agree by chance once in 2^64 / n.
         """
-        bits = _function_bits(functions, self._stream).to(self.device)
-        keys = torch.empty((self.elements.count, len(functions)), dtype=torch.float32, device=self.device)
-        for begin in range(0, self.elements.count, _ELEMENTS_AT_A_TIME):
-            tile = slice(begin, begin + _ELEMENTS_AT_A_TIME)
-            hashes = self._ids[tile, None] ^ bits
-            hashes *= _MIX_32[0]
-            hashes ^= hashes >> 15
-            hashes *= _MIX_32[1]
-            hashes &= (1 << _KEY_BITS) - 1
-            if self._rates is None:
-                keys[tile] = hashes
-            else:
-                keys[tile] = _exponential(hashes) / self._rates[tile, None]
-        if self._rank is not None:
-            _carry_minima(keys, self._rank)
-        return keys
+        positions = np.arange(begin, end) * self.tuple_size
+        minima = [self._minima(self.keys(positions + position)) for position in range(self.tuple_size)]
+        codes = torch.empty((end - begin, self.num_lists), dtype=torch.int64, device=self.device)
+        numbers = torch.arange(self.num_lists, device=self.device)[:, None]
+        for part in _parts(self.num_lists, end - begin, self.device):
+            mixed = torch.zeros_like(codes[:, part].t(), memory_format=torch.contiguous_format)
+            for smallest in minima:
+                mixed ^= smallest[part].view(torch.int32)  # its bits tell which element it is
+                mixed *= _MIX_64
+                mixed ^= mixed >> 32
+            mixed >>= self._number_bits
+            mixed <<= self._number_bits
+            mixed |= numbers[part]
+            codes[:, part] = mixed.t()
+        return _sorted_rows(codes)
 
 
-def _exponential(hashes: torch.Tensor) -> torch.Tensor:
-    """``-ln(1 - u)`` in float64 with u = (hash + 1/2) / 2^31.
-
-    Made of additions, multiplications and divisions only, which IEEE 754 rounds the same on every
-    device, as the logarithms of the libraries are not: 1 - u = m 2^e and
-    ln m = 2 artanh((m - 1) / (m + 1)), whose series has |t| <= 0.172 for m within sqrt(2) of 1.
-    """
-    mantissa, exponent = torch.frexp(1 - (hashes.to(torch.float64) + 0.5) * 2.0**-_KEY_BITS)
-    small = mantissa < math.sqrt(0.5)
-    mantissa = torch.where(small, mantissa * 2, mantissa)
-    ratio = (mantissa - 1) / (mantissa + 1)
-    square = ratio * ratio
-    series = torch.zeros_like(ratio)
-    for power in range(21, 0, -2):
-        series *= square
-        series += 1 / power
-    return (small.to(torch.float64) - exponent) * math.log(2) - 2 * (series * ratio)
-
-
-def _carry_minima(keys: torch.Tensor, rank: torch.Tensor) -> None:
-    """Give every element the smallest key among itself and the ``rank`` elements before it, in place.
-
-    By doubling: after the step of width w an element knows the minimum of the 2 w before it.
-    """
-    width, most = 1, int(rank.max()) if len(rank) else 0
-    while width <= most:
-        rows = torch.nonzero(rank >= width).squeeze(1)
-        keys[rows] = torch.minimum(keys[rows], keys[rows - width])
-        width *= 2
+def _parts(count: int, width: int, device: torch.device) -> Iterator[slice]:
+    """So many rows in parts: on CPU of numbers that fit the cache, and too few for torch to wake threads for."""
+    step = max(1, _CODES_AT_A_TIME // width) if device.type == "cpu" else count
+    for begin in range(0, count, step):
+        yield slice(begin, begin + step)
 
 
 def _sorted_rows(codes: torch.Tensor) -> torch.Tensor:
@@ -325,10 +294,15 @@ def _runs(rows: torch.Tensor, number_bits: int, smallest: int) -> Buckets:
     width = rows.shape[1] - reach
     if width <= 0:
         return Buckets(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    difference = rows[:, reach:] ^ rows[:, :width]
-    same = (difference >= 0) & (difference < (1 << number_bits))  # no bit of the code differs
-    table, place = torch.nonzero(same, as_tuple=True)
-    starts = (table * rows.shape[1] + place).cpu().numpy()  # of windows of equal codes
+    found = []
+    for part in _parts(len(rows), rows.shape[1], rows.device):
+        difference = rows[part, reach:] ^ rows[part, :width]
+        difference >>= number_bits
+        same = (difference == 0).reshape(-1)  # no bit of the codes differs
+        # numpy's search is five times as fast as torch's where little is found
+        place = np.flatnonzero(same.numpy()) if rows.device.type == "cpu" else same.nonzero().squeeze(1).cpu().numpy()
+        found.append(place + place // width * reach + part.start * rows.shape[1])
+    starts = np.concatenate(found)  # of windows of equal codes
     if len(starts) == 0:
         return Buckets(np.zeros(0, np.int64), np.zeros(0, np.int64))
     # Windows of one run follow each other; those of the next begin at least two places later.
@@ -339,31 +313,3 @@ def _runs(rows: torch.Tensor, number_bits: int, smallest: int) -> Buckets:
     flat = np.arange(offsets[-1]) + np.repeat(starts[first] - offsets[:-1], sizes)
     chosen = rows.reshape(-1)[torch.from_numpy(flat).to(rows.device)]
     return Buckets((chosen & ((1 << number_bits) - 1)).cpu().numpy(), sizes)
-
-
-def _mix_64(value: int) -> int:
-    """The finisher of splitmix64 (Steele, Lea, Flood 2014): a one-to-one map of 64-bit numbers."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK_64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK_64
-    return value ^ (value >> 31)
-
-
-def _function_bits(functions: npt.NDArray[np.int64], stream: int) -> torch.Tensor:
-    """32 random bits for each hash function, (num_functions,) int32."""
-    bits = [_mix_64(stream ^ _mix_64(int(function))) >> 32 for function in functions]
-    return torch.from_numpy(np.array(bits, dtype=np.uint32).view(np.int32))
-
-
-def _element_ids(count: int, stream: int) -> torch.Tensor:
-    """A mixed 32-bit number for each element, all different, (count,) int32."""
-    ids = np.arange(count, dtype=np.uint32) ^ np.uint32(stream & 0xFFFFFFFF)
-    for multiplier in _MIX_32:
-        ids ^= ids >> np.uint32(16)
-        ids *= np.uint32(multiplier & 0xFFFFFFFF)
-    ids ^= ids >> np.uint32(16)
-    return torch.from_numpy(ids.view(np.int32))
-
-
-def _on(array: npt.NDArray[np.generic] | None, device: torch.device) -> torch.Tensor | None:
-    return None if array is None else torch.from_numpy(array).to(device)

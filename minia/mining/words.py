@@ -9,17 +9,24 @@ column image. An image without keypoints has an empty bag.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import DTypeLike, NDArray
 
 from minia.mining.feature_store import FeatureStore
-from minia.mining.listdb import ListDB, offsets_of, read_listdb, write_listdb
+from minia.mining.listdb import ListDB, listdb_pieces, offsets_of, write_listdb
+from minia.mining.listdb_text import ParsedLists
 from minia.mining.vocabulary import load_assignment, load_centroids
 from minia.stage import InputError, Stage, fingerprint_file, read_manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST_WORDS = 1 << 27  # arrays as long as the vocabulary are made when mining
 
@@ -47,7 +54,9 @@ def count_words(
         "features": read_manifest(features)["fingerprint"],
         "assignment": read_manifest(assignment)["fingerprint"],
     }
-    stage = Stage("words", weighting, store, {"weighting": weighting, "outlier_sigma": outlier_sigma}, inputs)
+    stage = Stage(
+        "words", weighting, store, {"weighting": weighting, "outlier_sigma": outlier_sigma}, inputs, version=2
+    )
 
     def make(work: Path) -> dict[str, Any]:
         found = FeatureStore.load(features)
@@ -59,7 +68,7 @@ def count_words(
             kept = _inside(total, outlier_sigma)
             _plot_frequencies(work / "collection_frequency.png", total, kept, outlier_sigma)
             bags = _keep_words(bags, kept)
-        return _write_words(work, bags, found.images[["image"]], int(kept.sum()))
+        return _write_words(work, bags, pa.array(found.images["image"]), int(kept.sum()))
 
     return stage.run(make)
 
@@ -72,45 +81,61 @@ def import_listdb(path: Path, store: Path) -> Path:
     """
     if not path.is_file():
         raise InputError(f"words.path={path}: there is no such file")
-    stage = Stage("words", "listdb", store, {}, {"file": fingerprint_file(path)})
+    stage = Stage("words", "listdb", store, {}, {"file": fingerprint_file(path)}, version=2)
 
     def make(work: Path) -> dict[str, Any]:
-        bags = read_listdb(path)
-        if bags.num_entries == 0:
+        num_words = _write_arrays(work, listdb_pieces(path))
+        if num_words == 0:
             raise InputError(f"words.path={path}: holds no words")
-        if bags.num_items > _MOST_WORDS:
+        if num_words > _MOST_WORDS:
             raise InputError(
-                f"words.path={path}: its largest word is {bags.num_items - 1}; allowed: below {_MOST_WORDS}; "
+                f"words.path={path}: its largest word is {num_words - 1}; allowed: below {_MOST_WORDS}; "
                 "number the words from 0 without gaps"
             )
-        names = [str(line) for line in range(bags.num_lists)]
-        images = pd.DataFrame({"image": names})
-        return _write_words(work, bags, images, bags.num_items)
+        bags = _load_arrays(work, num_words, "r")
+        numbers = pa.py_buffer(np.arange(bags.num_lists))  # pa.array imports pandas, which takes a second
+        names = pa.Int64Array.from_buffers(pa.int64(), bags.num_lists, [None, numbers]).cast(pa.string())
+        return _write_text_and_names(work, bags, names, num_words)
 
     return stage.run(make)
 
 
-def load_bags(words: Path) -> ListDB:
-    """The bags of words of a words artifact: list = image, item = visual word."""
+def load_bags(words: Path, *, mapped: bool = False) -> ListDB:
+    """The bags of words of a words artifact: list = image, item = visual word.
+
+    Args:
+        words: the artifact.
+        mapped: leave the arrays on disk, mapped into memory, for work that goes through the images once.
+    """
+    return _load_arrays(words, int(read_manifest(words)["counts"]["num_words"]), "r" if mapped else None)
+
+
+def _load_arrays(folder: Path, num_words: int, mode: Literal["r"] | None) -> ListDB:
     return ListDB(
-        offsets=np.load(words / "offsets.npy"),
-        items=np.load(words / "words.npy"),
-        frequencies=np.load(words / "frequencies.npy"),
-        num_items=int(read_manifest(words)["counts"]["num_words"]),
+        offsets=np.load(folder / "offsets.npy", mmap_mode=mode),
+        items=np.load(folder / "words.npy", mmap_mode=mode),
+        frequencies=np.load(folder / "frequencies.npy", mmap_mode=mode),
+        num_items=num_words,
     )
 
 
 def load_images(words: Path) -> pd.DataFrame:
     """The table of images of a words artifact: one row a bag, its name in the column image."""
+    import pandas as pd  # takes a second; mining does without
+
     return pd.read_parquet(words / "images.parquet")
 
 
-def _write_words(work: Path, bags: ListDB, images: pd.DataFrame, num_words_kept: int) -> dict[str, Any]:
+def _write_words(work: Path, bags: ListDB, names: pa.StringArray, num_words_kept: int) -> dict[str, Any]:
     np.save(work / "offsets.npy", bags.offsets)
     np.save(work / "words.npy", bags.items)
     np.save(work / "frequencies.npy", bags.frequencies)
+    return _write_text_and_names(work, bags, names, num_words_kept)
+
+
+def _write_text_and_names(work: Path, bags: ListDB, names: pa.StringArray, num_words_kept: int) -> dict[str, Any]:
     write_listdb(work / "bags.corpus", bags)
-    images.to_parquet(work / "images.parquet", index=False)
+    pq.write_table(pa.Table.from_arrays([names], names=["image"]), work / "images.parquet")
     return {
         "num_images": bags.num_lists,
         "num_empty_images": int((bags.sizes == 0).sum()),
@@ -118,6 +143,49 @@ def _write_words(work: Path, bags: ListDB, images: pd.DataFrame, num_words_kept:
         "num_words_kept": num_words_kept,
         "num_entries": bags.num_entries,
     }
+
+
+def _write_arrays(work: Path, pieces: Iterable[ParsedLists]) -> int:
+    """Write bags that come in pieces, and return the largest word + 1, 0 if there is none."""
+    num_entries, num_words = 0, 0
+    with (
+        _growing_array(work / "offsets.npy", np.int64) as append_offsets,
+        _growing_array(work / "words.npy", np.int32) as append_words,
+        _growing_array(work / "frequencies.npy", np.int32) as append_frequencies,
+    ):
+        append_offsets(np.zeros(1, dtype=np.int64))
+        for piece in pieces:
+            append_offsets(num_entries + np.cumsum(piece.sizes))
+            append_words(piece.items)
+            append_frequencies(piece.frequencies)
+            num_entries += len(piece.items)
+            num_words = max(num_words, int(piece.items.max(initial=-1)) + 1)
+    return num_words
+
+
+@contextmanager
+def _growing_array(path: Path, dtype: DTypeLike) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Write a flat array of unknown length, as ``numpy.save`` does.
+
+    Yields:
+        A function that appends to the array.
+    """
+    length = 0
+    with path.open("wb") as stream:
+
+        def write_header() -> None:  # of the same size for any length: numpy leaves room for it
+            stream.seek(0)
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (length,)}
+            np.lib.format.write_array_header_1_0(stream, header)
+
+        def append(part: NDArray[Any]) -> None:
+            nonlocal length
+            stream.write(np.ascontiguousarray(part, dtype=dtype).data)
+            length += len(part)
+
+        write_header()
+        yield append
+        write_header()
 
 
 def _bags(features: FeatureStore, assignment: Path, num_words: int, weighting: str) -> ListDB:

@@ -1,0 +1,84 @@
+"""Memory of reading and mining: at most three times the bags of words and the budget."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minia.mining.listdb import ListDB, offsets_of, write_listdb
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
+
+BUDGET = 50 * 2**20
+MEASURE = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from minia.mining.listdb import ListDB
+from minia.mining.minhash import mine_cooccurring_sets
+from minia.mining.words import import_listdb, load_bags
+
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+folder, work, budget = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+settings = {"tuple_size": 1, "num_tuples": 32, "min_set_size": 3, "memory_budget": budget}
+settings["expand_frequencies"] = "expanded" in work
+torch.set_num_threads(2)  # every thread takes a few MB
+mine_cooccurring_sets(ListDB.from_lists([[0, 1, 2]] * 9), **settings)  # what comes with the first call is no bags'
+before = memory("VmRSS")
+if work == "reading":
+    words = import_listdb(folder / "bags.corpus", folder / "store")
+    bags = load_bags(words)
+else:
+    bags = load_bags(folder / "bags", mapped="mapped" in work)
+    weights = np.linspace(0, 1, bags.num_lists) if "weighted" in work else None
+    mine_cooccurring_sets(bags, weights=weights, **settings)
+print(memory("VmHWM") - before, bags.num_bytes)  # of this process alone: ru_maxrss begins at its parent's
+"""
+
+
+def peak_of(folder: Path, work: str, budget: int) -> tuple[int, int]:
+    """Bytes that a process of its own needs for some work, and the bytes of the bags."""
+    arguments = [sys.executable, "-c", MEASURE, str(folder), work, str(budget)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    peak, bags = map(int, done.stdout.split())
+    return peak, bags
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A million small images: a key for each, in 32 columns, would take 128 MB; their bags take some 50."""
+    folder = tmp_path_factory.mktemp("memory")
+    random = np.random.default_rng(0)
+    num_images, num_words, size = 1_000_000, 50_000, 6
+    words = np.exp(random.random((num_images, size)) * np.log(num_words)).astype(np.int32) - 1
+    words.sort(axis=1)
+    different = np.ones_like(words, dtype=bool)
+    different[:, 1:] = words[:, 1:] != words[:, :-1]
+    frequencies = random.geometric(0.5, int(different.sum())).astype(np.int32)
+    bags = ListDB(offsets_of(different.sum(axis=1)), words[different], frequencies, num_words)
+    (folder / "bags").mkdir()
+    for name, array in (("offsets", bags.offsets), ("words", bags.items), ("frequencies", bags.frequencies)):
+        np.save(folder / "bags" / f"{name}.npy", array)
+    manifest = f'{{"stage": "words", "fingerprint": "", "seconds": 0, "counts": {{"num_words": {num_words}}}}}'
+    (folder / "bags" / "manifest.json").write_text(manifest)
+    write_listdb(folder / "bags.corpus", bags)
+    return folder
+
+
+@pytest.mark.parametrize("work", ["plain", "mapped", "weighted", "expanded", "weighted and expanded", "reading"])
+def test_memory_keeps_to_the_budget(corpus: Path, work: str) -> None:
+    peak, bags = peak_of(corpus, work, BUDGET)
+    assert peak <= 3 * bags + BUDGET
+
+
+def test_the_budget_is_used(corpus: Path) -> None:
+    """Without a limit the same work takes more: it is the budget that held it down."""
+    assert peak_of(corpus, "plain", 2**40)[0] > 3 * peak_of(corpus, "plain", BUDGET)[1] + BUDGET
