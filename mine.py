@@ -30,7 +30,7 @@ from minia.command_line import print_error, print_summary
 from minia.settings import MineSettings, check
 
 CONFIGURATION = Path(__file__).resolve().parent / "conf"
-PATH_KEYS = re.compile(r"(^store|\.(dir|path|labels|root|model))$")
+PATH_KEYS = re.compile(r"(^store|[._](dir|path|labels|root|model))$")
 Settings = TypeVar("Settings")
 
 
@@ -80,6 +80,7 @@ def start(
 ) -> int:
     """Run the command line of a configuration in a folder; returns the exit code, 2 where the input cannot be used."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and print_error words them
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads must not hold cores that others could use
     failures: list[BaseException] = []
 
     def job(config: DictConfig) -> None:
@@ -108,8 +109,6 @@ def start(
 
 def run_job(config: DictConfig, store: Path | None, work: Callable[[Path, Path, str], dict[str, Any]]) -> None:
     """Do one job's work, given its store, output folder and resolved configuration, and print its metrics."""
-    from minia.sweep import summarise_sweep  # brings pandas: errors in the settings come first
-
     store, output, sweep = places(store)
     try:
         metrics = work(store, output, OmegaConf.to_yaml(config, resolve=True))
@@ -117,13 +116,15 @@ def run_job(config: DictConfig, store: Path | None, work: Callable[[Path, Path, 
         with contextlib.suppress(OSError):
             output.rmdir()  # made by Hydra: if nothing came of the run, leave no trace
     if sweep:
+        from minia.sweep import summarise_sweep  # brings pandas, which not every job needs
+
         summarise_sweep(sweep)
     print_summary(metrics, output)
 
 
 def run(config: DictConfig) -> None:
     """One job of the mining pipeline."""
-    from minia.pipeline import mine  # brings pandas and more: errors in the settings come first
+    from minia.pipeline import mine  # errors in the settings come first
 
     settings = settings_of(config, MineSettings)
     run_job(config, settings.store, functools.partial(mine, settings))

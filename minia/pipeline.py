@@ -2,6 +2,9 @@
 
 Each stage is a property that calls one function and gives the path of its artifact. Asking for a
 stage makes what it needs first, as far as the store does not hold it already, and nothing else.
+
+Each imports its function itself: OpenCV, pandas and torch take seconds to import, and a job that
+mines a file of words needs but the last.
 """
 
 from __future__ import annotations
@@ -16,16 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minia.data.images import list_catalogue, list_folder, simulate_images
-from minia.device import choose_device
-from minia.mining.feature_store import FeatureStore
-from minia.mining.features import extract_features
-from minia.mining.matching import MATCHES, match_structures
-from minia.mining.report import write_report
-from minia.mining.structures import STRUCTURES, import_structures, mine_structures
-from minia.mining.vocabulary import assign_words, build_vocabulary, import_faiss, import_vocabulary
-from minia.mining.words import count_words, import_listdb
-from minia.models.build import build_extractor
+from minia.device import choose_device, choose_precision
 from minia.settings import (
     STAGES,
     DELFFeatures,
@@ -42,6 +36,9 @@ from minia.settings import (
 from minia.stage import InputError, read_manifest, write_text_atomically
 
 METRICS = "metrics.json"
+_PUBLISHED = (  # stage and file, if it made that: what a run's folder gets
+    ("mining", "structures.txt"), ("mining", "structures.csv"), ("matching", "matches.parquet"),
+)  # fmt: skip
 _COUNTS = (  # of the stages' manifests, what a run's metrics tell
     "num_images", "num_failed_images", "num_keypoints", "num_words_kept", "num_cooccurring_sets", "num_structures",
     "mean_structure_size", "num_matches", "num_matched_images", "num_matched_structures",
@@ -71,6 +68,8 @@ class Pipeline:
     @functools.cached_property
     def images(self) -> Path:
         """The table of images."""
+        from minia.data.images import list_catalogue, list_folder, simulate_images
+
         chosen = self.settings.images
         arguments = _arguments(chosen)
         if isinstance(chosen, SimulatedImages):
@@ -84,31 +83,42 @@ class Pipeline:
     @functools.cached_property
     def features(self) -> Path:
         """The keypoints and descriptors of every image."""
+        from minia.mining.feature_store import FeatureStore
+        from minia.mining.features import extract_features
+
         chosen = self.settings.features
         if isinstance(chosen, StoredFeatures):
             FeatureStore.load(chosen.path).check()
             return chosen.path
-        parameters = self._extractor_parameters(chosen)
-        on_gpu = parameters.get("device") == "cuda"
+        pca: dict[str, Any] = {}
+        if isinstance(chosen, DELFFeatures):
+            pca = {"pca_dim": chosen.pca_dim, "pca_images": chosen.pca_images, "seed": self.settings.seed}
         return extract_features(
             self.images,
             self.store,
             kind=chosen.kind,
             shard_images=chosen.shard_images,
-            parameters=parameters,
-            num_workers=1 if on_gpu else self.num_workers,
+            parameters=self._extractor_parameters(chosen),
+            num_workers=self.num_workers,
+            **pca,
         )
 
     def _extractor_parameters(self, chosen: SIFTFeatures | SURFFeatures | DELFFeatures) -> dict[str, Any]:
         parameters = _arguments(chosen)
         del parameters["shard_images"]
         if isinstance(chosen, DELFFeatures):
-            parameters |= {"device": choose_device(self.settings.device), "model": str(chosen.model.absolute())}
+            del parameters["pca_dim"], parameters["pca_images"]
+            device = choose_device(self.settings.device)
+            # As they come out on this machine: features made on another must not pass for this one's.
+            parameters |= {"device": device, "precision": choose_precision(chosen.precision, device)}
+            parameters["model"] = str(chosen.model.absolute())
         return parameters
 
     @functools.cached_property
     def vocabulary(self) -> Path:
         """The visual words' centroids."""
+        from minia.mining.vocabulary import build_vocabulary, import_vocabulary
+
         chosen = self.settings.vocabulary
         if isinstance(chosen, StoredVocabulary):
             return import_vocabulary(chosen.path, self.store)
@@ -119,12 +129,16 @@ class Pipeline:
     @functools.cached_property
     def assignment(self) -> Path:
         """The visual word of every keypoint."""
+        from minia.mining.vocabulary import assign_words
+
         vocabulary = self.vocabulary
-        return assign_words(self.features, vocabulary, self.store)
+        return assign_words(self.features, vocabulary, self.store, device=self.settings.device)
 
     @functools.cached_property
     def words(self) -> Path:
         """The bag of words of every image."""
+        from minia.mining.words import count_words, import_listdb
+
         chosen = self.settings.words
         if isinstance(chosen, ListDBWords):
             return import_listdb(chosen.path, self.store)
@@ -134,6 +148,8 @@ class Pipeline:
     @functools.cached_property
     def mining(self) -> Path:
         """The structures."""
+        from minia.mining.structures import import_structures, mine_structures
+
         chosen = self.settings.mining
         if isinstance(chosen, ListDBMining):
             return import_structures(chosen.path, self.store)
@@ -145,6 +161,8 @@ class Pipeline:
     @functools.cached_property
     def matching(self) -> Path:
         """The images that hold each structure."""
+        from minia.mining.matching import match_structures
+
         words = self.words
         return match_structures(
             words,
@@ -158,6 +176,8 @@ class Pipeline:
     @functools.cached_property
     def report(self) -> Path:
         """The metrics and the page to browse."""
+        from minia.mining.report import write_report
+
         matching = self.matching
         return write_report(
             self.words,
@@ -166,7 +186,6 @@ class Pipeline:
             self.store,
             formula=self.settings.matching.formula,
             seed=self.settings.seed,
-            num_skipped_images=self.num_skipped_images,
             images=None if "images" in self.superseded else self.images,
             features=self.features if self.has_keypoints else None,
             vocabulary=self.vocabulary if self.has_keypoints else None,
@@ -194,11 +213,23 @@ class Pipeline:
         if isinstance(self.settings.features, StoredFeatures):
             _ = self.features
         else:
-            build_extractor(self.settings.features.kind, self._extractor_parameters(self.settings.features))
+            self._check_extractor(self.settings.features)
         if not needed <= {"images", "features"}:
-            import_faiss()
-            if isinstance(self.settings.vocabulary, StoredVocabulary):
+            vocabulary = self.settings.vocabulary
+            if isinstance(vocabulary, StoredVocabulary):
                 _ = self.vocabulary
+            elif vocabulary.algorithm == "lloyd" or vocabulary.initialisation != "random":
+                from minia.mining.faiss_kmeans import import_faiss
+
+                import_faiss()
+
+    def _check_extractor(self, chosen: SIFTFeatures | SURFFeatures | DELFFeatures) -> None:
+        from minia.mining.features import check_pca_dim
+        from minia.models.build import build_extractor
+
+        extractor = build_extractor(chosen.kind, self._extractor_parameters(chosen))
+        if isinstance(chosen, DELFFeatures):
+            check_pca_dim(chosen.pca_dim, extractor)
 
     @property
     def superseded(self) -> set[str]:
@@ -280,11 +311,13 @@ def _metrics(pipeline: Pipeline) -> dict[str, Any]:
 
 def _publish(pipeline: Pipeline, output: Path) -> None:
     """Copy what other tools read from the store to the run's folder, each whole or not at all."""
-    for name in (STRUCTURES, MATCHES, METRICS, "config.yaml"):
+    for name in (*(name for _, name in _PUBLISHED), METRICS, "config.yaml"):
         (output / name).unlink(missing_ok=True)  # of an earlier run: results of two runs must not mix
     shutil.rmtree(output / "report", ignore_errors=True)
-    for stage, name in (("mining", STRUCTURES), ("matching", MATCHES)):
+    for stage, name in _PUBLISHED:
         for artifact in pipeline.made(stage):
+            if not (artifact / name).exists():
+                continue
             temporary = output / f".{name}.part"
             shutil.copyfile(artifact / name, temporary)
             temporary.replace(output / name)

@@ -16,7 +16,7 @@ from minia.mining.evaluation import (
     purities,
 )
 from minia.mining.listdb import ListDB
-from minia.mining.matching import overlap_matrix
+from minia.mining.overlap import overlap_matrix
 from minia.mining.ranking import score_structures
 
 CLASSES = ("disc", "ring", "smooth")
@@ -38,7 +38,8 @@ def collection(num_images: int, seed: int = 0, noise: int = 10) -> tuple[ListDB,
 
 
 def measure(bags: ListDB, structures: ListDB, labels: np.ndarray, seed: int = 0) -> dict[str, float]:
-    return label_metrics(bags, structures, labels, formula="distinct", num_shuffles=20, seed=seed)
+    codes, _ = encode_labels(labels)
+    return label_metrics(bags, structures, codes, formula="distinct", num_shuffles=20, seed=seed)
 
 
 def test_perfect_structures_are_pure_and_tell_the_label() -> None:
@@ -78,7 +79,7 @@ def test_ties_are_broken_at_random_not_by_file_order() -> None:
 
 def test_best_images_have_the_highest_overlaps(monkeypatch: pytest.MonkeyPatch) -> None:
     bags, structures, labels = collection(150, noise=20)
-    monkeypatch.setattr("minia.mining.matching._CELLS_PER_BLOCK", 3 * 37)  # blocks of 37 images
+    monkeypatch.setattr("minia.mining.overlap._IMAGES_PER_BLOCK", 37)
     labels[::3] = None
     codes, _ = encode_labels(labels)
     extended = ListDB.from_lists([*map(list, structures), [20, 25, 30, 35]], NUM_WORDS)
@@ -119,7 +120,7 @@ def test_metrics_that_cannot_be_computed_are_absent() -> None:
     bags, structures, labels = collection(60)
     none = ListDB.from_lists([], NUM_WORDS)
     assert measure(bags, structures, np.full(60, None, dtype=object)) == {}
-    assert set(measure(bags, none, labels)) == {"base_rate", "word_accuracy"}
+    assert set(measure(bags, none, labels)) == {"base_rate", "word_accuracy", "num_images_for_accuracy"}
     few = np.array(["a"] * 3 + ["b"] * 3 + [None] * 54, dtype=object)
     assert set(measure(bags, structures, few)) == {"base_rate", "mean_purity_at_30", "chance_purity_at_30"}
     one = np.array(["a"] * 60, dtype=object)

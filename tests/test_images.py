@@ -6,10 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import draw_blobs, write_images
 from PIL import Image
 
+from minia.data.files import FileStates, find_images
 from minia.data.images import (
     ImageTable,
     UnreadableImageError,
@@ -18,7 +20,7 @@ from minia.data.images import (
     list_folder,
     read_image,
 )
-from minia.stage import InputError, read_manifest
+from minia.stage import InputError, fingerprint, read_manifest
 
 LIMITS = {"min_side": 0, "max_side": 0}
 COLUMNS = {"id_column": "id", "path_column": "path", "label_column": "kind"}
@@ -118,6 +120,42 @@ def test_changed_image_makes_another_artifact(tmp_path: Path) -> None:
     assert list_folder(tmp_path, **arguments) == before
     os.utime(folder / "image000.png", ns=(1, 1))
     assert list_folder(tmp_path, **arguments) != before
+
+
+@pytest.mark.parametrize("at_a_time", [3, 1 << 16])
+def test_fingerprint_is_that_of_the_whole_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int) -> None:
+    monkeypatch.setattr("minia.data.files._NAMES_AT_A_TIME", at_a_time)
+    folder = write_images(tmp_path / "images", 7)
+    (folder / 'quo"te, é☃.png').write_bytes(b"x")
+    (folder / "empty.png").touch()
+    (folder / "folder.png").mkdir()
+    names, undecodable = find_images(folder, tmp_path, ("no such file",))
+    assert names.to_pylist() == sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()
+    )
+    assert undecodable == []
+    states = FileStates.read(folder, [*names.to_pylist(), "folder.png", "missing.png"], 11)
+    pairs = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (folder / name for name in names.to_pylist())]
+    assert list(zip(states.sizes.tolist(), states.times.tolist(), strict=True)) == [*pairs, (0, 0), (0, 0)]
+    assert [states.reason(row) for row in (0, 9, 10)] == ["empty file", "not a file", "no such file"]
+    whole = [[*names.to_pylist(), "folder.png", "missing.png"], [*pairs, (0, 0), (0, 0)]]
+    assert states.fingerprint(pa.chunked_array([whole[0]])) == fingerprint(whole)
+
+
+def test_names_that_are_not_text_are_skipped_and_named(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 2)
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")).write_bytes(b"x")
+    artifact = list_folder(tmp_path, folder=folder, labels=None, label_column="label", **LIMITS)
+    assert read_manifest(artifact)["counts"]["skipped_images"] == ["caf\\xe9.jpg: its name is not valid UTF-8"]
+    assert pd.read_csv(artifact / "skipped.csv")["image"].tolist() == ["caf\\xe9.jpg"]
+    assert len(ImageTable.load(artifact).table) == 2
+
+
+def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 2)
+    (folder / "sub" / "round").symlink_to(folder)
+    (folder / "linked.png").symlink_to(folder / "image000.png")
+    assert list(folder_table(tmp_path, folder).table["image"]) == ["image000.png", "linked.png", "sub/image001.png"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])

@@ -24,7 +24,10 @@ from minia.mining.listdb import read_listdb
 from minia.stage import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ("vocabulary.size=40", "mining.num_tuples=100", "num_workers=1", "report.num_shuffles=2")
+# So few images hold no structure beyond chance: the original's linkage finds some.
+SMALL = (
+    "vocabulary.size=40", "mining.linkage=single", "mining.num_tuples=100", "num_workers=1", "report.num_shuffles=2"
+)  # fmt: skip
 METRICS = {
     "num_images",
     "num_failed_images",
@@ -186,6 +189,31 @@ def test_listdb_file_is_mined_alone(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "whole" / "report" / "index.html").exists()
 
 
+HEAVY = {"cv2", "torchvision", "matplotlib", "pandas", "sklearn", "faiss", "lightning", "pytorch_lightning", "astropy"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        (["--help"], HEAVY | {"torch", "numpy"}),
+        (["vocabulary.size=0"], HEAVY | {"torch", "numpy"}),
+        (["words=listdb", "words.path=a.corpus", "stages=[mining]", "device=cpu"], HEAVY),
+    ],
+)
+def test_a_job_imports_only_what_it_needs(tmp_path: Path, arguments: list[str], unneeded: set[str]) -> None:
+    (tmp_path / "a.corpus").write_text("4 0:1 1:1 2:1 3:1\n" * 20)
+    places = [f"store={tmp_path / 'store'}", f"hydra.run.dir={tmp_path / 'run'}"]
+    argv = ["mine.py", *arguments, *([] if "--help" in arguments else places)]
+    code = (
+        f"import sys; sys.argv = {argv!r}; sys.path.insert(0, {str(ROOT)!r})\n"
+        "try:\n    import mine; mine.main()\n"
+        f"finally:\n    print('imported:', *sorted({unneeded!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (tmp_path / "run" / "structures.txt").exists() == ("words=listdb" in arguments), done.stderr
+    assert done.stdout.splitlines()[-1] == "imported:", done.stderr
+
+
 def test_artifacts_made_elsewhere_are_taken_over(run: Run, tmp_path: Path, image_folder: Path) -> None:
     assert run(*folder_overrides(image_folder), output="first") == 0
     features = next((tmp_path / "store" / "features").glob("sift-*"))
@@ -216,7 +244,7 @@ def test_artifacts_made_elsewhere_are_taken_over(run: Run, tmp_path: Path, image
         (["words=listdb", "words.path={malformed}", "stages=[mining]"], "line 2"),
         (["vocabulary.size=["], "error:"),
         (["device=cuda", "images=folder", "images.dir={good}"], "device=cuda"),
-        (["mining.num_tuples=null"], "mining.similarity_threshold"),
+        (["mining.tuple_size=many"], "mining.tuple_size=many: expected a whole number"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

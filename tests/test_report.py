@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shutil
+import tracemalloc
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +19,7 @@ import pandas as pd
 import pytest
 from conftest import SIFT
 from PIL import Image
+from test_matching import write_artifacts
 
 from minia.data.images import list_folder
 from minia.mining import panels
@@ -89,10 +91,10 @@ def make_run(folder: Path, store: Path, labels: Path | None) -> Run:
     images = list_folder(store, folder=folder, labels=labels, label_column="label", min_side=0, max_side=0)
     features = extract_features(images, store, kind="sift", parameters=SIFT, shard_images=4, num_workers=1)
     vocabulary = build_vocabulary(
-        features, store, size=20, iterations=5, restarts=1, initialisation="random", points_per_word=50, seed=0,
-        device="cpu",
+        features, store, algorithm="nested", size=20, iterations=5, restarts=1, initialisation="random",
+        points_per_word=50, seed=0, device="cpu",
     )  # fmt: skip
-    assignment = assign_words(features, vocabulary, store)
+    assignment = assign_words(features, vocabulary, store, device="cpu")
     words = count_words(features, vocabulary, assignment, store, weighting="frequency", outlier_sigma=3.0)
     return Run(folder, store, images, features, vocabulary, assignment, words)
 
@@ -104,6 +106,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     names = sorted(path.name for path in (root / "images").iterdir())
     table = pd.DataFrame({"image": names, "label": [LABELS[number % 2] for number in range(len(names))]})
     table.to_csv(root / "labels.csv", index=False)
+    for name in ("empty.png", "nothing.jpg"):  # the images stage leaves them out
+        (root / "images" / name).touch()
     return make_run(root / "images", root / "store", root / "labels.csv")
 
 
@@ -117,7 +121,7 @@ def structures(run: Run) -> ListDB:
 
 @pytest.fixture(scope="module")
 def report(run: Run, structures: ListDB, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run.report(structures, tmp_path_factory.mktemp("report") / "store", num_skipped_images=2)
+    return run.report(structures, tmp_path_factory.mktemp("report") / "store")
 
 
 class Links(HTMLParser):
@@ -161,19 +165,20 @@ def test_metrics_are_flat_and_complete(report: Path, run: Run) -> None:
     counts = read_manifest(run.features)["counts"]
     assert metrics["num_images"] == counts["num_images"] == 12
     assert metrics["num_keypoints"] == counts["num_keypoints"]
-    assert metrics["num_failed_images"] == counts["num_failed_images"] + 2
+    assert metrics["num_failed_images"] == counts["num_failed_images"] + 2 == 2
     assert metrics["vocabulary_size"] == 20
     assert metrics["num_structures"] == 4
     expected = {
         "num_words_kept", "mean_structure_size", "num_matches", "num_matched_images", "mean_coherence",
         "mean_purity_at_30", "chance_purity_at_30", "structure_accuracy", "word_accuracy", "base_rate",
+        "num_images_for_accuracy",
     }  # fmt: skip
     assert expected <= set(metrics)
     assert not any("seconds" in key for key in metrics)
 
 
 def test_same_seed_gives_the_same_bytes(report: Path, run: Run, structures: ListDB, tmp_path: Path) -> None:
-    again = run.report(structures, tmp_path / "store", num_skipped_images=2)
+    again = run.report(structures, tmp_path / "store")
     assert files_of(again) == files_of(report)
 
 
@@ -308,6 +313,29 @@ def test_plain_bags_of_words(tmp_path: Path) -> None:
     assert re.search(r'href="#image=0">0</a><span class="faint">1\.00', page)
     assert "<b>1</b> : 1" in page
     assert json.loads((report / "metrics.json").read_text())["num_images"] == 4
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minia.mining.overlap._IMAGES_PER_BLOCK", 100)
+    monkeypatch.setattr("minia.mining.best_images._PAIRS_AT_A_TIME", 500)
+    monkeypatch.setattr("minia.mining.evaluation._MOST_IMAGES", 300)
+    monkeypatch.setattr("minia.mining.ranking._MOST_IMAGES", 300)
+    monkeypatch.setattr("minia.mining.report._MOST_SEARCHABLE_IMAGES", 100)
+    peaks = []
+    for num_images in (1000, 1000, 8000):  # the first time brings what is imported late
+        folder = tmp_path / str(len(peaks))
+        places = write_artifacts(folder, num_images)
+        matching = match_structures(places["words"], places["mining"], folder, formula="distinct", min_overlap=0.5)
+        sources = {"images": places["images"], **SETTINGS}
+        tracemalloc.start()
+        report = write_report(places["words"], places["mining"], matching, folder, **sources)  # type: ignore[arg-type]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        metrics = json.loads((report / "metrics.json").read_text())
+        assert metrics["num_images_for_accuracy"] == 300
+        assert metrics["num_matches"] > 4 * num_images
+    # An image has a bag of 240 bytes and four matches; its label and the like are allowed.
+    assert peaks[2] - peaks[1] < 7000 * 60
 
 
 def test_a_vanished_file_is_an_empty_tile(run: Run, structures: ListDB, tmp_path: Path) -> None:

@@ -20,9 +20,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,18 +28,19 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from minia.data.files import IMAGE_SUFFIXES, FileStates, find_images
 from minia.stage import InputError, Stage, fingerprint, fingerprint_file
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 _MAX_NAMES_IN_MANIFEST = 100
 _LARGEST_SIDE = 8192  # of enlarged images, pixels
 _LABEL_COLUMN = "label"
-_RUN_FILES = {"config.yaml", "metrics.json"}  # a folder with both is a run's
+_RUN_FILES = ("config.yaml", "metrics.json")  # a folder with both is a run's
 _ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # None: raised by a decoder
 
 
@@ -77,6 +76,11 @@ class ImageTable:
     def path(self, row: int) -> Path:
         """The file of the image in a row of the table."""
         return self.root / str(self.table["path"].iat[row])
+
+
+def load_labels(artifact: Path) -> pd.DataFrame:
+    """The columns image and label of an images artifact (see the module), and nothing else."""
+    return pd.read_parquet(artifact / "images.parquet", columns=["image", "label"])
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -172,6 +176,7 @@ def simulate_images(
         )  # fmt: skip
         truth = pd.read_csv(work / "truth.csv")
         table = pd.DataFrame({"image": truth["image"], "path": truth["image"], "label": truth["label"]})
+        table = table.sort_values("image", kind="stable", ignore_index=True)
         written = _write_table(work, table, ".", min_side, max_side, skipped=[])
         return {"galaxies": dict(counts), **written, "pixels": stage.fingerprint}
 
@@ -199,11 +204,12 @@ def list_folder(
     folder = folder.absolute()
     if not folder.is_dir():
         raise InputError(f"images.dir={folder}: there is no such folder")
-    paths = sorted(_images_below(folder, store.absolute()))
-    if not paths:
+    found, undecodable = find_images(folder, store.absolute(), _RUN_FILES)
+    if not len(found) and not undecodable:
         raise InputError(f"images.dir={folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    table = pd.DataFrame({"image": paths, "path": paths}, dtype=object)
-    table["label"] = None if labels is None else _labels_of(table["image"], labels, label_column)
+    names = found.to_pandas()
+    table = pd.DataFrame({"image": names, "path": names})
+    table["label"] = None if labels is None else _labels_of(names, labels, label_column)
     parameters = {
         "folder": str(folder),
         "labels": fingerprint_file(labels) if labels else None,
@@ -211,7 +217,8 @@ def list_folder(
         "min_side": min_side,
         "max_side": max_side,
     }
-    return _table_stage(store, "folder", parameters, table, folder)
+    skipped = [(name, "its name is not valid UTF-8") for name in undecodable]
+    return _table_stage(store, "folder", parameters, table, folder, skipped)
 
 
 def list_catalogue(
@@ -246,13 +253,13 @@ def list_catalogue(
         label_column = _LABEL_COLUMN
     columns = {"image": id_column, "path": path_column} | ({"label": label_column} if label_column else {})
     require_columns(catalogue, list(columns.values()), f"images.path={path}")
-    table = pd.DataFrame({ours: catalogue[theirs] for ours, theirs in columns.items()}, dtype=object)
+    table = pd.DataFrame({ours: catalogue[theirs] for ours, theirs in columns.items()})
     if table[["image", "path"]].isna().any(axis=None):
         row = int(table[["image", "path"]].isna().any(axis=1).to_numpy().argmax())
         raise InputError(f"images.path={path}: row {row + 1} has no {id_column} or no {path_column}")
     if table.empty:
         raise InputError(f"images.path={path}: has no rows")
-    table = table.astype({"image": str, "path": str}).astype(object)
+    table = table.astype({"image": str, "path": str})
     repeated = table["image"][table["image"].duplicated()]
     if len(repeated):
         raise InputError(f"images.path={path}: column {id_column} repeats {repeated.iat[0]}; ids must be unique")
@@ -266,7 +273,8 @@ def list_catalogue(
         "min_side": min_side,
         "max_side": max_side,
     }
-    return _table_stage(store, "catalogue", parameters, table, root)
+    table = table.sort_values("image", kind="stable", ignore_index=True)
+    return _table_stage(store, "catalogue", parameters, table, root, [])
 
 
 def read_table(path: Path, key: str) -> pd.DataFrame:
@@ -301,49 +309,39 @@ def require_columns(table: pd.DataFrame, columns: list[str], given: str) -> None
         raise InputError(f"{given}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
 
 
-def _images_below(folder: Path, store: Path) -> Iterator[str]:
-    """Paths of the image files in a folder and below, relative to it, with forward slashes.
-
-    What this program leaves there, the store and the runs' folders, is passed over.
-    """
-    for parent, subfolders, names in os.walk(folder):
-        if Path(parent) == store or set(names) >= _RUN_FILES:
-            subfolders.clear()
-            continue
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in names:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                yield (Path(parent) / name).relative_to(folder).as_posix()
-
-
-def _labels_of(images: pd.Series[Any], labels: Path, label_column: str) -> list[str | None]:
-    """The label of each image, None where the label file has none."""
+def _labels_of(images: pd.Series[str], labels: Path, label_column: str) -> pd.Series[str]:
+    """The label of each image, missing where the label file has none."""
     table = read_table(labels, "images.labels")
     require_columns(table, ["image", label_column], f"images.labels={labels}")
     table = table[["image", label_column]].drop_duplicates()
     repeated = table["image"][table["image"].duplicated()]
     if len(repeated):
         raise InputError(f"images.labels={labels}: column image repeats {repeated.iat[0]} with another label")
-    of_image = dict(zip(table["image"].astype(str), table[label_column], strict=True))
-    found = [of_image.get(image) for image in images]
-    if all(label is None for label in found):
+    of_image = table.astype({"image": str}).set_index("image")[label_column]
+    if not images.isin(of_image.index).any():
         raise InputError(
             f"images.labels={labels}: column image names none of the {len(images)} images, first {images.iat[0]}"
         )
-    return [None if label is None or pd.isna(label) else str(label) for label in found]
+    return images.map(of_image)
 
 
-def _table_stage(store: Path, label: str, parameters: dict[str, Any], table: pd.DataFrame, root: Path) -> Path:
-    """Run the images stage on a table whose files are on disk; missing and empty ones are left out."""
-    table = table.sort_values("image", kind="stable", ignore_index=True)
-    status = [_file_status(root / path) for path in table["path"]]
-    skipped = [(image, reason) for image, (reason, _) in zip(table["image"], status, strict=True) if reason]
-    if len(skipped) == len(table):
-        raise InputError(f"none of the {len(table)} images can be read, first {skipped[0][0]}: {skipped[0][1]}")
-    # Sizes and times stand for the content: reading 10 million images to hash them would cost hours.
-    content = fingerprint([table["image"].tolist(), [state for _, state in status]])
+def _table_stage(
+    store: Path, label: str, parameters: dict[str, Any], table: pd.DataFrame, root: Path, skipped: list[tuple[str, str]]
+) -> Path:
+    """Run the images stage on a table, sorted by image, whose files are on disk; missing and empty ones are left out.
+
+    ``skipped`` are files that are left out already, with the reason.
+    """
+    states = FileStates.read(root, table["path"], len(table))
+    problems = np.flatnonzero(states.problems).tolist()
+    skipped = skipped + [(str(table["image"].iat[row]), states.reason(row)) for row in problems]
+    if len(problems) == len(table):
+        raise InputError(f"none of the {len(skipped)} images can be read, first {skipped[0][0]}: {skipped[0][1]}")
+    content = states.fingerprint(pa.chunked_array([pa.array(table["image"])]))
+    if len(skipped) > len(problems):
+        content = fingerprint([content, skipped])
     stage = Stage("images", label, store, parameters, {"files": content})
-    kept = table[[not reason for reason, _ in status]]
+    kept = table[states.problems == 0] if problems else table
     limits = (parameters["min_side"], parameters["max_side"])
     pixels = fingerprint([content, str(root), *limits])
 
@@ -353,25 +351,9 @@ def _table_stage(store: Path, label: str, parameters: dict[str, Any], table: pd.
     return stage.run(make)
 
 
-def _file_status(path: Path) -> tuple[str, tuple[int, int]]:
-    """Why a file cannot be an image ("" where it may be), and its size in bytes and time in ns."""
-    try:
-        str(path).encode()
-        state = path.stat()
-    except UnicodeEncodeError:
-        return "its name is not valid UTF-8", (0, 0)
-    except OSError:
-        return "no such file", (0, 0)
-    if not path.is_file():
-        return "not a file", (0, 0)
-    return ("" if state.st_size else "empty file"), (state.st_size, state.st_mtime_ns)
-
-
 def _write_table(
     work: Path, table: pd.DataFrame, root: str, min_side: int, max_side: int, skipped: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    table = table.sort_values("image", kind="stable", ignore_index=True)
-    table["label"] = [None if pd.isna(label) else str(label) for label in table["label"]]
     table.astype({"image": "string", "path": "string", "label": "string"}).to_parquet(
         work / "images.parquet", index=False
     )

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
+from minia.data.files import IMAGE_SUFFIXES
 from minia.data.galaxy_table import (
     Candidates,
     Selection,
@@ -27,7 +28,7 @@ from minia.data.galaxy_zoo import (
     MAPPING_FILE,
     assign_classes,
 )
-from minia.data.images import IMAGE_SUFFIXES, read_table, require_columns
+from minia.data.images import read_table, require_columns
 from minia.stage import InputError, Stage, fingerprint_file, read_manifest
 
 IMAGE_FOLDER = "images"  # of a simulated survey

@@ -13,7 +13,11 @@ structure_accuracy        accuracy of a logistic regression on the images' struc
 word_accuracy             the same on the images' words: how much of it the structures keep
 base_rate                 share of the commonest label: accuracy of guessing it always on the
                           images of the two accuracies
+num_images_for_accuracy   images of the two accuracies: at most 20,000 labelled ones, drawn at random
 ========================  =====================================================================
+
+Nothing here grows with the number of images but their labels: overlaps stream by in blocks, and
+the regressions see a sample.
 """
 
 from __future__ import annotations
@@ -23,15 +27,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import scipy.sparse
+from threadpoolctl import threadpool_limits
 
+from minia.mining.best_images import BestImages, rows_of, sort_bits
 from minia.mining.listdb import ListDB
-from minia.mining.matching import overlap_blocks
+from minia.mining.overlap import overlap_blocks
 
 BEST_IMAGES = 30
 _FOLDS = 5
 _MOST_IMAGES = 20_000  # for the accuracies: more change them by less than their own scatter
-_MOST_CELLS = 1 << 26  # overlaps of these images in memory: 512 MB, sparse
+_MOST_CELLS = 1 << 26  # overlaps of these images in memory: 256 MB, and twice that for scaled copies
+_DENSE = 0.1  # share of overlaps above 0 from which a full matrix is the faster: five times where all are
 _MOST_ITERATIONS = 500
 _REGULARISATION = 1.0  # C of the logistic regressions
 _SHUFFLES, _SAMPLE, _TIES, _FILL = range(4)  # keep the random numbers for different purposes independent
@@ -40,7 +48,7 @@ _SHUFFLES, _SAMPLE, _TIES, _FILL = range(4)  # keep the random numbers for diffe
 def label_metrics(
     bags: ListDB,
     structures: ListDB,
-    labels: npt.ArrayLike,
+    codes: npt.NDArray[np.int64],
     *,
     formula: str,
     num_shuffles: int,
@@ -54,17 +62,16 @@ def label_metrics(
     Args:
         bags: the images' words.
         structures: the structures' words, of the same vocabulary.
-        labels: (num_images,) strings, None where an image has none.
+        codes: (num_images,) int64, the images' labels (see :func:`encode_labels`), -1 for none.
         formula: of the overlap (see ``overlap_matrix``).
         num_shuffles: shuffles for the chance value, at least 1.
         seed: of ties, shuffles, the sample and the folds.
         best: the result of :func:`best_labelled_images` with the same arguments, if at hand.
 
     Returns:
-        The metrics of the module's table, each in [0, 1].
+        The metrics of the module's table, all but the number of images in [0, 1].
     """
-    codes, names = encode_labels(labels)
-    if not names:
+    if not (codes >= 0).any():
         return {}
     metrics: dict[str, float] = {}
     if best is None:
@@ -77,16 +84,17 @@ def label_metrics(
     guessed = np.bincount(codes[images] if len(images) else codes[codes >= 0])
     metrics["base_rate"] = float(guessed.max() / guessed.sum())  # on the images of the accuracies
     if len(images):
+        metrics["num_images_for_accuracy"] = len(images)
         chosen, classes = bags.select(images), codes[images]
         words = chosen.to_scipy(binary=False).astype(np.float64)
         metrics["word_accuracy"] = _word_accuracy(words, classes, seed)
         if structures.num_lists:
-            overlaps = scipy.sparse.vstack([block for _, block in overlap_blocks(chosen, structures, formula)])
+            overlaps = scipy.sparse.vstack([block for _, _, block in overlap_blocks(chosen, structures, formula)])
             metrics["structure_accuracy"] = _structure_accuracy(overlaps, classes, seed)
     return metrics
 
 
-def encode_labels(labels: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], list[str]]:
+def encode_labels(labels: npt.ArrayLike | pd.Series[Any]) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Number the labels.
 
     Args:
@@ -96,10 +104,8 @@ def encode_labels(labels: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], list[st
         codes: (num_images,) int64, the label's place in the names; -1 for none.
         names: the labels, sorted.
     """
-    found = [label if isinstance(label, str) else None for label in np.asarray(labels, dtype=object)]
-    names = sorted({label for label in found if label is not None})
-    place = {name: code for code, name in enumerate(names)}
-    return np.array([-1 if label is None else place[label] for label in found], dtype=np.int64), names
+    codes, names = pd.factorize(labels if isinstance(labels, pd.Series) else np.asarray(labels, object), sort=True)
+    return codes.astype(np.int64), [str(name) for name in names]
 
 
 def best_labelled_images(
@@ -121,21 +127,11 @@ def best_labelled_images(
         (num_structures, 30) int64, image numbers by falling overlap, -1 past the last image of
         overlap above 0.
     """
+    best = BestImages(structures.num_lists, BEST_IMAGES, [seed, _TIES])
     labelled = np.flatnonzero(codes >= 0)
-    generator = np.random.default_rng([seed, _TIES])
-    keys = np.zeros((structures.num_lists, BEST_IMAGES), dtype=np.uint64)
-    best = np.full((structures.num_lists, BEST_IMAGES), -1, dtype=np.int64)
-    if structures.num_lists == 0:
-        return best
-    for first, block in overlap_blocks(bags.select(labelled), structures, formula):
-        found = _sort_keys(block, generator)
-        place = np.argpartition(found, max(0, found.shape[1] - BEST_IMAGES), axis=1)[:, -BEST_IMAGES:]
-        keys = np.concatenate([keys, np.take_along_axis(found, place, axis=1)], axis=1)
-        best = np.concatenate([best, labelled[place + first]], axis=1)
-        order = np.argsort(keys, axis=1, kind="stable")[:, ::-1][:, :BEST_IMAGES]
-        keys, best = np.take_along_axis(keys, order, axis=1), np.take_along_axis(best, order, axis=1)
-    best[keys == 0] = -1
-    return best
+    for first, _, overlaps in overlap_blocks(bags, structures, formula, labelled):
+        best.offer(overlaps.indices, labelled[rows_of(overlaps) + first], sort_bits(overlaps.data))
+    return best.images
 
 
 def fill_at_random(best: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
@@ -154,30 +150,13 @@ def fill_at_random(best: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], se
     labelled = np.flatnonzero(codes >= 0)
     generator = np.random.default_rng([seed, _FILL])
     filled = best.copy()
+    enough = min(len(labelled), 2 * best.shape[1])  # as many as are missing are left without those that are there
     for row in np.flatnonzero((best < 0).any(axis=1)):
-        rest = np.setdiff1d(labelled, best[row], assume_unique=False)
-        drawn = generator.permutation(rest)[: np.count_nonzero(best[row] < 0)]
-        filled[row, np.flatnonzero(best[row] < 0)[: len(drawn)]] = drawn
+        drawn = labelled[generator.choice(len(labelled), enough, replace=False)]
+        missing = np.flatnonzero(best[row] < 0)
+        drawn = drawn[~np.isin(drawn, best[row])][: len(missing)]
+        filled[row, missing[: len(drawn)]] = drawn
     return filled
-
-
-def _sort_keys(block: scipy.sparse.csr_matrix, generator: np.random.Generator) -> npt.NDArray[np.uint64]:
-    """Keys that sort as the overlaps do, and at random where these are equal; 0 for overlap 0.
-
-    The bits of floats of at least 0 sort as the floats: they are the upper half, random bits the lower.
-
-    Args:
-        block: (block length, num_structures) float32.
-        generator: draws the random bits.
-
-    Returns:
-        (num_structures, block length) uint64.
-    """
-    overlaps = np.ascontiguousarray(block.toarray().T.astype(np.float32))
-    keys = overlaps.view(np.uint32).astype(np.uint64) << np.uint64(32)
-    keys |= generator.integers(0, 1 << 32, keys.shape, dtype=np.uint32)
-    keys[overlaps == 0] = 0
-    return keys
 
 
 def count_labels(best: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -215,12 +194,14 @@ def purities(best: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> npt.N
 def chance_purity(best: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], num_shuffles: int, seed: int) -> float:
     """Mean purity with the labels shuffled among the labelled images, mean over shuffles."""
     generator = np.random.default_rng([seed, _SHUFFLES])
-    labelled = codes >= 0
-    shuffled = codes.copy()
+    labelled = np.flatnonzero(codes >= 0)
+    used, place = np.unique(best[best >= 0], return_inverse=True)
+    numbered = np.full_like(best, -1)
+    numbered[best >= 0] = place
     means = []
-    for _ in range(num_shuffles):
-        shuffled[labelled] = generator.permutation(codes[labelled])
-        means.append(purities(best, shuffled).mean())
+    for _ in range(num_shuffles):  # what the shuffle of all labels leaves to the images that are used
+        drawn = labelled[generator.choice(len(labelled), len(used), replace=False)]
+        means.append(purities(numbered, codes[drawn]).mean())
     return float(np.mean(means))
 
 
@@ -251,11 +232,13 @@ def _structure_accuracy(overlaps: scipy.sparse.csr_matrix, classes: npt.NDArray[
     """Accuracy on overlaps, each structure's scaled to a largest of 1, which keeps zeros zero."""
     from sklearn.preprocessing import MaxAbsScaler
 
-    # Sparse though nearly full: dense products differ with the number of threads in their last bits.
-    return _accuracy(MaxAbsScaler(), overlaps, classes, seed)
+    dense = overlaps.nnz > _DENSE * np.prod(overlaps.shape)
+    return _accuracy(MaxAbsScaler(), overlaps.toarray() if dense else overlaps, classes, seed)
 
 
-def _accuracy(scaler: Any, rows: scipy.sparse.csr_matrix, classes: npt.NDArray[np.int64], seed: int) -> float:
+def _accuracy(
+    scaler: Any, rows: scipy.sparse.csr_matrix | npt.NDArray[np.float32], classes: npt.NDArray[np.int64], seed: int
+) -> float:
     """Mean accuracy of a logistic regression over 5 stratified, shuffled folds.
 
     C is 1 for words and overlaps alike: of 0.1, 1, 10 and 100 it was the best for both on 1,700
@@ -268,6 +251,7 @@ def _accuracy(scaler: Any, rows: scipy.sparse.csr_matrix, classes: npt.NDArray[n
 
     model = make_pipeline(scaler, LogisticRegression(C=_REGULARISATION, max_iter=_MOST_ITERATIONS))
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed % 2**32)  # scikit-learn takes 32 bits
-    with warnings.catch_warnings():
+    # One thread: the last bits of dense products differ with their number.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy has long settled by then
         return float(cross_val_score(model, rows, classes, cv=folds).mean())

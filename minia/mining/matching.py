@@ -1,7 +1,6 @@
 """The matching stage: which images hold which structures, and by which keypoints.
 
-The artifact holds ``matches.parquet``, a row a structure and image whose overlap is high enough,
-sorted by structure and falling overlap:
+The artifact holds ``matches.parquet``, a row a structure and image whose overlap is high enough:
 
 =========  ============  ===================================================================
 column     type          meaning
@@ -12,25 +11,31 @@ overlap    float32       see ``overlap_matrix``, in (0, 1]
 keypoints  list(int32)   the image's keypoints whose word is in the structure, numbered inside
                          the image; empty where the bags of words came without keypoints
 =========  ============  ===================================================================
+
+The rows go by *tiles* of consecutive images, some 4 million matches or 8 million keypoints each;
+inside a tile by structure, then by falling overlap. A small collection is one tile. Row groups do
+not cross tiles, so that their minima and maxima let a reader of one structure or of one image
+skip nearly all of them. Memory holds one tile, whatever the number of images: under 1 GB, and
+some 20 bytes and the name of every image.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy.sparse
 from numpy.typing import NDArray
 
-from minia.mining.feature_store import FeatureStore
-from minia.mining.listdb import ListDB
+from minia.mining.listdb import ListDB, offsets_of
+from minia.mining.overlap import overlap_blocks
 from minia.mining.structures import load_structures
 from minia.mining.vocabulary import load_assignment
 from minia.mining.words import load_bags, load_images
@@ -38,8 +43,10 @@ from minia.progress import progress
 from minia.stage import Stage, read_manifest
 
 MATCHES = "matches.parquet"
-_CELLS_PER_BLOCK = 1 << 24  # overlaps, or words of structures, at hand at a time: 64 MB of float32
-_KEYPOINTS_PER_BLOCK = 1 << 21  # keypoints of matches at hand at a time: some 100 MB of temporaries
+_MATCHES_PER_TILE = 1 << 22  # at least, unless there are no more: 8 bytes each
+_KEYPOINTS_PER_TILE = 1 << 23  # likewise; some 20 bytes each, 40 in a structure that nearly all of them are in
+_MATCHES_PER_ROW_GROUP = 1 << 15  # a tile of some 1 million matches has some 30 to choose from
+_LISTED_PER_ROW_GROUP = 1 << 21
 _SCHEMA = pa.schema(
     [("structure", pa.int32()), ("image", pa.string()), ("overlap", pa.float32()), ("keypoints", pa.list_(pa.int32()))]
 )
@@ -72,87 +79,28 @@ def match_structures(
     inputs = {"words": read_manifest(words)["fingerprint"], "mining": read_manifest(mining)["fingerprint"]}
     if assignment is not None:
         inputs["assignment"] = read_manifest(assignment)["fingerprint"]
-    stage = Stage("matching", formula, store, {"formula": formula, "min_overlap": min_overlap}, inputs)
+    stage = Stage("matching", formula, store, {"formula": formula, "min_overlap": min_overlap}, inputs, version=2)
 
     def make(work: Path) -> dict[str, Any]:
-        bags, images = load_bags(words), load_images(words)
+        bags, names = load_bags(words, mapped=True), load_images(words)["image"]
         structures = load_structures(mining, bags.num_items)
         keypoints = None if features is None or assignment is None else KeypointWords.load(features, assignment)
-        found = _find_matches(bags, structures, formula, min_overlap)
-        with pq.ParquetWriter(work / MATCHES, _SCHEMA) as writer:
-            for block in _blocks(found, structures.num_items, keypoints):
-                writer.write_table(_match_table(block, structures, images, keypoints))
-        matched = found["structure"]
+        matched = np.zeros(structures.num_lists, dtype=np.int64)
+        num_matched_images = 0
+        with pq.ParquetWriter(work / MATCHES, _SCHEMA) as writer, progress("matching", len(names), "image") as advance:
+            for tile in _tiles(bags, structures, formula, min_overlap, keypoints):
+                for table in _tables(tile, structures, names, keypoints):
+                    writer.write_table(table, row_group_size=len(table))
+                matched += np.diff(tile.matches.indptr)
+                num_matched_images += len(np.unique(tile.matches.indices))
+                advance(tile.last - tile.first)
         return {
-            "num_matches": len(matched),
-            "num_matched_images": int(found["row"].nunique()),
-            "num_matched_structures": int(matched.nunique()),
+            "num_matches": int(matched.sum()),
+            "num_matched_images": num_matched_images,
+            "num_matched_structures": int(np.count_nonzero(matched)),
         }
 
     return stage.run(make)
-
-
-def overlap_matrix(bags: ListDB, structures: ListDB, formula: str) -> scipy.sparse.csr_matrix:
-    """Overlap of every image with every structure.
-
-    ``distinct``: the overlap coefficient of the sets of distinct words, |S n I| / min(|S|, |I|).
-    ``multiset``: the original minIA's, sum over shared words of the smaller frequency, over the
-    smaller of the two sums of frequencies; it compares numbers of co-occurring sets with numbers of keypoints.
-
-    Args:
-        bags: images and their words.
-        structures: structures and their words, of the same vocabulary.
-        formula: ``distinct`` or ``multiset``.
-
-    Returns:
-        (num_images, num_structures) float32 in [0, 1]; an image without words overlaps nothing.
-    """
-    if formula == "distinct":
-        shared = bags.to_scipy(binary=True).astype(np.float32) @ structures.to_scipy(binary=True).astype(np.float32).T
-        bag_sizes, structure_sizes = bags.sizes, structures.sizes
-    else:
-        shared = _shared_frequency(bags.to_scipy(binary=False), structures.to_scipy(binary=False))
-        bag_sizes = np.asarray(bags.to_scipy(binary=False).sum(axis=1)).ravel()
-        structure_sizes = np.asarray(structures.to_scipy(binary=False).sum(axis=1)).ravel()
-    result = scipy.sparse.csr_matrix(shared)
-    row = np.repeat(np.arange(result.shape[0]), np.diff(result.indptr))
-    smaller = np.minimum(bag_sizes[row], structure_sizes[result.indices])
-    result.data = (result.data / smaller).astype(np.float32)
-    return result
-
-
-def _shared_frequency(bags: scipy.sparse.csr_matrix, structures: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
-    """Sum over shared words of min(frequency in the image, frequency in the structure).
-
-    With the different frequencies t_1 < t_2 < ... of the bags, min(a, b) is the sum over j of
-    [a >= t_j] (min(b, t_j) - min(b, t_(j-1))): one sparse product a level, exact.
-    """
-    total = scipy.sparse.csr_matrix((bags.shape[0], structures.shape[0]), dtype=np.float64)
-    below = 0
-    bags = bags.copy()
-    bags.data = np.minimum(bags.data, structures.data.max(initial=1))  # what is beyond is never the smaller
-    for level in np.unique(bags.data):
-        at_least = bags.copy()
-        at_least.data = (bags.data >= level).astype(np.float64)
-        at_least.eliminate_zeros()
-        step = structures.copy()
-        step.data = (np.minimum(structures.data, level) - np.minimum(structures.data, below)).astype(np.float64)
-        step.eliminate_zeros()
-        total = total + at_least @ step.T
-        below = level
-    return total
-
-
-def overlap_blocks(bags: ListDB, structures: ListDB, formula: str) -> Iterator[tuple[int, scipy.sparse.csr_matrix]]:
-    """The overlap matrix in blocks of images, so that it never has to fit into memory.
-
-    Yields:
-        The block's first image, and its overlaps, (block length, num_structures).
-    """
-    length = max(1, _CELLS_PER_BLOCK // max(1, structures.num_lists))
-    for first in range(0, bags.num_lists, length):
-        block = bags.select(np.arange(first, min(first + length, bags.num_lists)))
-        yield first, overlap_matrix(block, structures, formula)
 
 
 def images_of_structure(matches: Path, structure: int) -> pd.DataFrame:
@@ -165,6 +113,19 @@ def structures_of_image(matches: Path, image: str) -> pd.DataFrame:
     """The structures that an image holds, best first, from a ``matches.parquet`` file."""
     found = pd.read_parquet(matches, filters=[("image", "==", image)])
     return found.sort_values("overlap", ascending=False, kind="stable", ignore_index=True)
+
+
+def matched_keypoints(matches: Path, structure: int, images: Sequence[str]) -> dict[str, NDArray[np.int32]]:
+    """The keypoints of a few images that a structure holds, by the image's name, from a ``matches.parquet`` file.
+
+    An image that does not hold the structure is absent.
+    """
+    chosen = (pc.field("structure") == structure) & pc.field("image").isin(pa.array(images, pa.string()))
+    found = pq.read_table(matches, columns=["image", "keypoints"], filters=chosen)
+    return {
+        name.as_py(): keypoints.values.to_numpy()
+        for name, keypoints in zip(found["image"], found["keypoints"], strict=True)
+    }
 
 
 @dataclass(frozen=True)
@@ -184,82 +145,158 @@ class KeypointWords:
 
     @classmethod
     def load(cls, features: Path, assignment: Path) -> KeypointWords:
-        """Read the words of the keypoints of a features artifact."""
-        found = FeatureStore.load(features)
-        ends = [found.images_of_shard(shard).stop for shard in range(found.num_shards)]
-        return cls(found.offsets, assignment, found.offsets[[0, *ends]])
+        """Read where the keypoints of a features artifact are; only that, not the names and paths of its images."""
+        images = pq.read_table(features / "images.parquet", columns=["shard", "num_keypoints"])
+        offsets = offsets_of(images["num_keypoints"].to_numpy())
+        num_shards = int(read_manifest(features)["counts"]["num_shards"])
+        return cls(offsets, assignment, offsets[np.searchsorted(images["shard"].to_numpy(), np.arange(num_shards + 1))])
 
-    def take(self, keypoints: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The words of keypoints by their place end to end."""
-        words = np.empty(len(keypoints), dtype=np.int32)
-        order = np.argsort(keypoints, kind="stable")
-        bounds = np.searchsorted(keypoints[order], self.shard_offsets)
-        for shard in np.flatnonzero(np.diff(bounds)):
-            chosen = order[bounds[shard] : bounds[shard + 1]]
-            words[chosen] = load_assignment(self.assignment, int(shard))[keypoints[chosen] - self.shard_offsets[shard]]
-        return words
-
-
-def _find_matches(bags: ListDB, structures: ListDB, formula: str, min_overlap: float) -> pd.DataFrame:
-    """All pairs of high enough overlap: columns structure, row (of the image), overlap; best first."""
-    parts = []
-    with progress("matching", bags.num_lists, "image") as advance:
-        for first, overlaps in overlap_blocks(bags, structures, formula):
-            pairs = overlaps.tocoo()
-            high = pairs.data >= np.float32(min_overlap)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "structure": pairs.col[high].astype(np.int32),
-                        "row": pairs.row[high].astype(np.int64) + first,
-                        "overlap": pairs.data[high],
-                    }
-                )
-            )
-            advance(overlaps.shape[0])
-    found = pd.concat(parts, ignore_index=True)
-    return found.sort_values(["structure", "overlap", "row"], ascending=[True, False, True], ignore_index=True)
+    def between(self, first: int, last: int) -> NDArray[np.int32]:
+        """The words of keypoints ``first`` to ``last - 1``, by their place end to end."""
+        shards = range(
+            int(np.searchsorted(self.shard_offsets, first, side="right")) - 1,
+            int(np.searchsorted(self.shard_offsets, last)),
+        )
+        parts = [np.zeros(0, dtype=np.int32)]
+        for shard in shards:
+            begin = int(self.shard_offsets[shard])
+            parts.append(load_assignment(self.assignment, shard)[max(0, first - begin) : last - begin])
+        return np.concatenate(parts)
 
 
-def _blocks(found: pd.DataFrame, num_words: int, keypoints: KeypointWords | None) -> Iterator[pd.DataFrame]:
-    """Blocks of matches, small enough to list their keypoints in memory."""
-    rows, structure = found["row"].to_numpy(), found["structure"].to_numpy()
-    counts = np.zeros(len(found), np.int64) if keypoints is None else np.diff(keypoints.offsets)[rows]
-    block = np.cumsum(counts) // _KEYPOINTS_PER_BLOCK + structure.astype(np.int64) * num_words // _CELLS_PER_BLOCK
-    block += np.arange(len(found)) // _KEYPOINTS_PER_BLOCK
-    starts = np.flatnonzero(np.diff(block, prepend=-1, append=np.iinfo(np.int64).max))
-    return (found.iloc[first:last] for first, last in itertools.pairwise(starts))
+@dataclass(frozen=True)
+class _Tile:
+    """The matches of consecutive images.
 
-
-def _match_table(
-    found: pd.DataFrame, structures: ListDB, images: pd.DataFrame, keypoints: KeypointWords | None
-) -> pa.Table:
-    rows, structure = found["row"].to_numpy(), found["structure"].to_numpy()
-    if keypoints is None:
-        lists = pa.ListArray.from_arrays(np.zeros(len(found) + 1, np.int32), pa.array([], pa.int32()))
-    else:
-        offsets, matched = _matched_keypoints(structure, rows, structures, keypoints)
-        lists = pa.ListArray.from_arrays(offsets, matched)
-    columns = [structure, images["image"].to_numpy()[rows], found["overlap"].to_numpy(), lists]
-    return pa.table(columns, schema=_SCHEMA)
-
-
-def _matched_keypoints(
-    structure: NDArray[np.int32], rows: NDArray[np.int64], structures: ListDB, keypoints: KeypointWords
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """For each match the keypoints of the image whose word the structure holds, as one ragged array.
-
-    Returns:
-        offsets: (num_matches + 1,) int32.
-        matched: keypoint numbers inside their image, ascending within a match.
+    Attributes:
+        first: its first image.
+        last: the one after its last.
+        matches: (last - first, num_structures) float32 by column: the overlaps that are high enough.
     """
-    counts = keypoints.offsets[rows + 1] - keypoints.offsets[rows]
-    match = np.repeat(np.arange(len(rows)), counts)
-    inside = np.arange(len(match)) - np.repeat(np.cumsum(counts) - counts, counts)
-    word = keypoints.take(keypoints.offsets[rows[match]] + inside)
-    # The matches of a block are sorted by structure: their structures are few, a table of words is small.
-    first, last = int(structure[0]), int(structure[-1]) + 1
-    held = structures.select(np.arange(first, last)).to_scipy(binary=True).toarray().astype(np.bool_)
-    hit = held[structure[match] - first, word]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(match[hit], minlength=len(rows)))])
-    return offsets.astype(np.int32), inside[hit].astype(np.int32)
+
+    first: int
+    last: int
+    matches: scipy.sparse.csc_matrix
+
+
+def _tiles(
+    bags: ListDB, structures: ListDB, formula: str, min_overlap: float, keypoints: KeypointWords | None
+) -> Iterator[_Tile]:
+    first, num_matches = 0, 0
+    blocks: list[scipy.sparse.csr_matrix] = []
+    for begin, _, overlaps in overlap_blocks(bags, structures, formula):
+        overlaps.data[overlaps.data < np.float32(min_overlap)] = 0
+        overlaps.eliminate_zeros()
+        blocks.append(overlaps)
+        num_matches += overlaps.nnz
+        last = begin + overlaps.shape[0]
+        num_keypoints = 0 if keypoints is None else keypoints.offsets[last] - keypoints.offsets[first]
+        full = num_matches >= _MATCHES_PER_TILE or num_keypoints >= _KEYPOINTS_PER_TILE
+        if full or last == bags.num_lists:
+            yield _Tile(first, last, scipy.sparse.vstack(blocks, format="csr").tocsc())
+            first, num_matches, blocks = last, 0, []
+
+
+@dataclass
+class _RowGroup:
+    """Matches that will be written together, each list the parts of a column.
+
+    Attributes:
+        structures: (n,) int32 each.
+        rows: (n,) int32 each, images of the tile.
+        overlaps: (n,) float32 each.
+        counts: (n,) int64 each, keypoints of each match.
+        listed: (sum of counts,) int32 each.
+    """
+
+    structures: list[NDArray[np.int32]] = field(default_factory=list)
+    rows: list[NDArray[np.int32]] = field(default_factory=list)
+    overlaps: list[NDArray[np.float32]] = field(default_factory=list)
+    counts: list[NDArray[np.int64]] = field(default_factory=list)
+    listed: list[NDArray[np.int32]] = field(default_factory=list)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to write it."""
+        matches, listed = sum(map(len, self.rows)), sum(map(len, self.listed))
+        return matches >= _MATCHES_PER_ROW_GROUP or listed >= _LISTED_PER_ROW_GROUP
+
+    def table(self, names: pa.StringArray) -> pa.Table:
+        """The matches as a table; ``names`` are those of the tile's images."""
+        offsets = offsets_of(np.concatenate(self.counts)).astype(np.int32)
+        lists = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(self.listed)))
+        images = names.take(pa.array(np.concatenate(self.rows)))
+        return pa.table([np.concatenate(self.structures), images, np.concatenate(self.overlaps), lists], _SCHEMA)
+
+
+def _tables(
+    tile: _Tile, structures: ListDB, names: pd.Series[str], keypoints: KeypointWords | None
+) -> Iterator[pa.Table]:
+    """The matches of a tile by structure and falling overlap, those of equal overlap in the order of the images."""
+    own_names = pa.array(names.iloc[tile.first : tile.last], pa.string())
+    own_keypoints = None if keypoints is None else _TileKeypoints.read(tile, keypoints, structures.num_items)
+    bounds = tile.matches.indptr
+    group = _RowGroup()
+    for structure in np.flatnonzero(np.diff(bounds)).tolist():
+        column = slice(bounds[structure], bounds[structure + 1])
+        order = np.argsort(-tile.matches.data[column], kind="stable")
+        rows = tile.matches.indices[column][order]
+        group.structures.append(np.full(len(rows), structure, dtype=np.int32))
+        group.rows.append(rows)
+        group.overlaps.append(tile.matches.data[column][order])
+        if own_keypoints is None:
+            counts, listed = np.zeros(len(rows), np.int64), np.zeros(0, np.int32)
+        else:
+            counts, listed = own_keypoints.inside(structures[structure], rows)
+        group.counts.append(counts)
+        group.listed.append(listed)
+        if group.full:
+            yield group.table(own_names)
+            group = _RowGroup()
+    if group.rows:
+        yield group.table(own_names)
+
+
+@dataclass(frozen=True)
+class _TileKeypoints:
+    """The keypoints of a tile's images by their words.
+
+    Attributes:
+        offsets: (number of images + 1,) int32, the first keypoint of each image.
+        word_offsets: (num_words + 1,) int32, where each word starts in ``by_word``.
+        by_word: (number of keypoints,) int32: the keypoints of word 0, ascending, those of word 1 ...
+    """
+
+    offsets: NDArray[np.int32]
+    word_offsets: NDArray[np.int32]
+    by_word: NDArray[np.int32]
+
+    @classmethod
+    def read(cls, tile: _Tile, keypoints: KeypointWords, num_words: int) -> _TileKeypoints:
+        offsets = keypoints.offsets[tile.first : tile.last + 1]
+        words = keypoints.between(int(offsets[0]), int(offsets[-1]))
+        ones, rows = np.ones(len(words), dtype=np.int8), np.arange(len(words) + 1, dtype=np.int32)
+        inverted = scipy.sparse.csr_matrix((ones, words, rows), shape=(len(words), num_words)).tocsc()
+        return cls((offsets - offsets[0]).astype(np.int32), inverted.indptr, inverted.indices)
+
+    def inside(
+        self, structure: NDArray[np.int32], rows: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """The keypoints whose word a structure holds, image by image.
+
+        Args:
+            structure: its words.
+            rows: (n,) int32 images of the tile.
+
+        Returns:
+            counts: (n,) int64, how many each image has.
+            listed: (sum of counts,) int32, numbered inside their image, ascending.
+        """
+        bounds = zip(self.word_offsets[structure].tolist(), self.word_offsets[structure + 1].tolist(), strict=True)
+        held = np.concatenate([self.by_word[begin:end] for begin, end in bounds])
+        held.sort()  # by image, and inside an image
+        begins = np.searchsorted(held, self.offsets[rows])
+        counts = np.searchsorted(held, self.offsets[rows + 1]) - begins
+        ends = np.cumsum(counts)
+        place = np.arange(counts.sum()) + np.repeat(begins - (ends - counts), counts)
+        return counts, held[place] - np.repeat(self.offsets[rows], counts)

@@ -35,7 +35,8 @@ WORDS_SCORED = 20
 _MOST_STRATA = 20
 _FEWEST_IMAGES_PER_STRATUM = 50  # fewer make the mutual information of independent words visible
 _MOST_IMAGES = 100_000  # spread evenly over a larger collection: counts of words are exact enough
-_CELLS_PER_BLOCK = 1 << 24  # 64 MB of float32
+_CELLS_PER_BLOCK = 1 << 24  # presences of words in images: 64 MB of float32
+_NUMBERS_AT_HAND = 1 << 20  # of 64 images each: 8 MB, which a processor's cache holds
 _STRUCTURES_PER_BLOCK = 8192  # 26 MB an array of their pairs
 
 
@@ -112,21 +113,24 @@ def _count_together(bags: ListDB, images: npt.NDArray[np.int64], words: npt.NDAr
     A word with itself: in how many images it occurs.
     """
     used, place = np.unique(words, return_inverse=True)
-    used = used[used < bags.num_items]  # what fills up sorts last, to a column of zeros
+    place = place.reshape(words.shape)
+    used = used[used < bags.num_items]  # what fills up sorts last, to a row without bits
     counts = np.zeros((len(words), WORDS_SCORED, WORDS_SCORED))
     length = max(1, _CELLS_PER_BLOCK // max(1, len(used)))
     for first in range(0, len(images), length):
         block = bags.select(images[first : first + length])
-        present = np.zeros((len(used) + 1, block.num_lists), dtype=np.float32)
-        present[: len(used)] = block.to_scipy(binary=True)[:, used].T.toarray()
-        for chosen in _structures_at_a_time(len(words), block.num_lists):
-            of_structure = present[place.reshape(words.shape)[chosen]]
-            counts[chosen] += of_structure @ of_structure.transpose(0, 2, 1)
+        present = np.zeros((len(used) + 1, -(-block.num_lists // 64) * 64), dtype=np.bool_)
+        present[: len(used), : block.num_lists] = block.to_scipy(binary=True)[:, used].T.toarray()
+        bits = np.packbits(present, axis=1).view(np.uint64)  # 64 images a number
+        for chosen in _structures_at_a_time(len(words), bits.shape[1]):
+            of_word = bits[place[chosen]]
+            together = of_word[:, :, None, :] & of_word[:, None, :, :]
+            counts[chosen] += np.bitwise_count(together).sum(axis=3)
     return counts
 
 
-def _structures_at_a_time(num_structures: int, num_images: int) -> Iterator[slice]:
-    step = max(1, _CELLS_PER_BLOCK // max(1, WORDS_SCORED * num_images))
+def _structures_at_a_time(num_structures: int, num_numbers: int) -> Iterator[slice]:
+    step = max(1, _NUMBERS_AT_HAND // (WORDS_SCORED**2 * num_numbers))
     return (slice(first, first + step) for first in range(0, num_structures, step))
 
 

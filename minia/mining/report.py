@@ -4,32 +4,33 @@ The artifact holds ``metrics.json`` (flat), ``index.html``, which works opened f
 images (not for plain lists of words) ``images/`` (JPEG tiles, plain and with keypoints),
 ``panels/structure_0000.png`` and so on (a grid of the structure's best images) and ``figures/``.
 
-The images of a structure are shown by falling overlap. Small structures tie at overlap 1 in
-hundreds of images, so ties go by the number of distinct words shared with the structure, more
-first (an image of two words overlaps fully by holding two), then by the number of the image's
-words, fewer first (there the structure is a larger part of what the image holds), then at random.
+What is shown and measured is chosen while the overlaps of all images stream by; of an image that
+is not shown, memory holds its name and its label alone.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from minia.data.images import ImageTable, UnreadableImageError, read_image
+from minia.data.images import UnreadableImageError, load_labels, read_image
 from minia.mining import panels
+from minia.mining.best_images import GalleryImages, choose_gallery_images
 from minia.mining.evaluation import best_labelled_images, count_labels, encode_labels, label_metrics
 from minia.mining.feature_store import FeatureStore
 from minia.mining.listdb import ListDB
-from minia.mining.matching import MATCHES, images_of_structure
+from minia.mining.matching import MATCHES, matched_keypoints
+from minia.mining.overlap import overlap_blocks
 from minia.mining.page import Page, ShownImage, ShownStructure, search_entry
 from minia.mining.ranking import Scores, score_structures
 from minia.mining.structures import load_structures
@@ -64,7 +65,6 @@ def write_report(
     images: Path | None = None,
     features: Path | None = None,
     vocabulary: Path | None = None,
-    num_skipped_images: int = 0,
 ) -> Path:
     """Measure a run and write a page to browse its structures.
 
@@ -79,10 +79,10 @@ def write_report(
         tile_side: side of a shown image in pixels.
         num_shuffles: shuffles of the labels for the chance purity, at least 1.
         seed: of ties, shuffles, samples and folds.
-        images: artifact of the images stage, which knows the labels; None where there are none.
+        images: artifact of the images stage, which knows the labels and how many files it left out;
+            None where there are no images.
         features: artifact of the features stage; None where the bags came without images.
         vocabulary: artifact of the vocabulary stage, None likewise.
-        num_skipped_images: files that the images stage left out, counted as failed.
 
     Returns:
         The report artifact.
@@ -97,23 +97,24 @@ def write_report(
         "tile_side": tile_side,
         "num_shuffles": num_shuffles,
         "seed": seed,
-        "num_skipped_images": num_skipped_images,
     }
     inputs = {name: read_manifest(path)["fingerprint"] for name, path in artifacts.items()}
-    stage = Stage("report", "gallery", store, parameters, inputs)
+    stage = Stage("report", "gallery", store, parameters, inputs, version=2)
+    min_overlap = float(read_manifest(matching)["parameters"]["min_overlap"])
 
     def make(work: Path) -> dict[str, Any]:
-        run = _Run.load(artifacts, formula=formula, seed=seed)
-        metrics = _count(artifacts, num_skipped_images) | run.measure(num_shuffles)
+        run = _Run.load(artifacts, formula=formula, min_overlap=min_overlap, seed=seed)
+        metrics = _count(artifacts) | run.measure(num_shuffles)
         shown = run.scores.order[:max_structures]
-        structures = _Gallery(work, run, tile_side, images_per_structure).write(shown)
+        chosen = run.choose_images(shown, images_per_structure)
+        structures = _Gallery(work, run, tile_side).write(shown, chosen)
         page = Page(
             metrics=metrics,
             structures=structures,
             labels=run.labels,
-            images=_searchable(run, structures),
+            images=_searchable(run, shown, chosen),
             tile_side=tile_side,
-            min_overlap=float(read_manifest(matching)["parameters"]["min_overlap"]),
+            min_overlap=min_overlap,
             figures=_copy_figures(work, artifacts),
         )
         (work / PAGE).write_text(page.render(), encoding="utf-8")
@@ -139,11 +140,12 @@ class _Run:
         scores: of the structures.
         best: see ``best_labelled_images``.
         formula: of the overlap.
+        min_overlap: smallest overlap of a match.
         seed: of all that is random.
     """
 
     bags: ListDB
-    names: pd.Index[str]
+    names: pd.Series[str]
     structures: ListDB
     matches: Path
     features: FeatureStore | None
@@ -153,16 +155,18 @@ class _Run:
     scores: Scores
     best: NDArray[np.int64]
     formula: str
+    min_overlap: float
     seed: int
 
     @classmethod
-    def load(cls, artifacts: Mapping[str, Path], *, formula: str, seed: int) -> _Run:
-        bags, images = load_bags(artifacts["words"]), load_images(artifacts["words"])
+    def load(cls, artifacts: Mapping[str, Path], *, formula: str, min_overlap: float, seed: int) -> _Run:
+        words = artifacts["words"]
+        bags, names = load_bags(words, mapped=True), load_images(words)["image"]
         structures = load_structures(artifacts["mining"], bags.num_items)
-        codes, labels = encode_labels(_labels(images["image"], artifacts.get("images")))
+        codes, labels = _labels(names, artifacts.get("images"))
         return cls(
             bags=bags,
-            names=pd.Index(images["image"]),
+            names=names,
             structures=structures,
             matches=artifacts["matching"] / MATCHES,
             features=FeatureStore.load(artifacts["features"]) if "features" in artifacts else None,
@@ -172,46 +176,45 @@ class _Run:
             scores=score_structures(bags, structures),
             best=best_labelled_images(bags, structures, codes, formula=formula, seed=seed),
             formula=formula,
+            min_overlap=min_overlap,
             seed=seed,
         )
 
     def measure(self, num_shuffles: int) -> dict[str, float]:
         """Mean scores and label metrics, as far as there are structures and labels."""
         means = {"mean_coherence": self.scores.coherence, "mean_score": self.scores.score}
-        labels = np.array([*self.labels, None], dtype=object)[self.codes]
         return {name: float(values.mean()) for name, values in means.items() if len(values)} | label_metrics(
-            self.bags, self.structures, labels,
+            self.bags, self.structures, self.codes,
             formula=self.formula, num_shuffles=num_shuffles, seed=self.seed, best=self.best,
         )  # fmt: skip
 
-    def matches_of(self, structure: int) -> pd.DataFrame:
-        """The images that hold a structure in the order of the gallery, with their row among the bags."""
-        found = images_of_structure(self.matches, structure)
-        found["row"] = self.names.get_indexer(pd.Index(found["image"]))
-        rows = found["row"].to_numpy()
-        bags = self.bags.select(rows)
-        held = np.isin(bags.items, self.structures[structure]).astype(np.int64)
-        shared = np.diff(np.concatenate([[0], np.cumsum(held)])[bags.offsets])
-        tie = np.random.default_rng([self.seed, _TIES, structure]).random(len(rows))
-        order = np.lexsort((tie, bags.sizes, -shared, -found["overlap"].to_numpy()))
-        return found.iloc[order].reset_index(drop=True)
+    def choose_images(self, shown: NDArray[np.int64], most_images: int) -> GalleryImages:
+        """The images to show of each shown structure."""
+        return choose_gallery_images(
+            self.bags, self.structures.select(shown), formula=self.formula, min_overlap=self.min_overlap,
+            most_images=most_images, seed=[self.seed, _TIES],
+        )  # fmt: skip
 
 
-def _labels(names: pd.Series[str], images: Path | None) -> NDArray[Any]:
-    """The images' labels, (num_images,) strings or missing values, by their names in an images artifact."""
+def _labels(names: pd.Series[str], images: Path | None) -> tuple[NDArray[np.int64], list[str]]:
+    """The labels of the images of these names in an images artifact: places in the list of labels, -1 for none."""
     if images is None:
-        return np.full(len(names), None, dtype=object)
-    table = ImageTable.load(images).table
-    return np.asarray(table.set_index("image")["label"].reindex(names).to_numpy(dtype=object))
+        return np.full(len(names), -1, dtype=np.int64), []
+    table = load_labels(images)
+    codes, labels = encode_labels(table["label"])
+    place = pc.index_in(pa.array(names, pa.large_string()), pa.array(table["image"], pa.large_string()))
+    row = place.fill_null(-1).to_numpy(zero_copy_only=False)
+    return np.where(row >= 0, codes[row], -1), labels
 
 
-def _count(artifacts: Mapping[str, Path], num_skipped_images: int) -> dict[str, float]:
+def _count(artifacts: Mapping[str, Path]) -> dict[str, float]:
     """The counts of the earlier stages that belong to the metrics."""
     counts = {name: read_manifest(path)["counts"] for name, path in artifacts.items()}
-    features = counts.get("features", {})
+    failed = counts.get("features", {}).get("num_failed_images", 0)
+    skipped = counts.get("images", {}).get("num_skipped_images", 0)
     metrics = {
         "num_images": counts["words"]["num_images"],
-        "num_failed_images": features.get("num_failed_images", 0) + num_skipped_images,
+        "num_failed_images": failed + skipped,
         "vocabulary_size": counts["words"]["num_words"],
         "num_words_kept": counts["words"]["num_words_kept"],
     }
@@ -231,31 +234,34 @@ class _Gallery:
         work: the artifact's folder.
         run: what is shown.
         side: of a tile in pixels.
-        most_images: images a structure.
     """
 
-    def __init__(self, work: Path, run: _Run, side: int, most_images: int) -> None:
-        self.work, self.run, self.side, self.most_images = work, run, side, most_images
+    def __init__(self, work: Path, run: _Run, side: int) -> None:
+        self.work, self.run, self.side = work, run, side
         if run.features is not None:
             (work / "images").mkdir()
             (work / "panels").mkdir()
 
-    def write(self, structures: NDArray[np.int64]) -> list[ShownStructure]:
-        """Write the pictures of the structures and describe them for the page."""
+    def write(self, structures: NDArray[np.int64], chosen: GalleryImages) -> list[ShownStructure]:
+        """Write the pictures of the structures and describe them for the page, with the images chosen for each."""
         label_counts = count_labels(self.run.best, self.run.codes)
         shown = []
         with progress("drawing structures", len(structures), "structure") as advance:
-            for rank, structure in enumerate(structures.tolist(), 1):
-                shown.append(self._structure(rank, structure, label_counts[structure]))
+            for place, structure in enumerate(structures.tolist()):
+                rows = chosen.images[place][chosen.images[place] >= 0]
+                images, panel = self._images(structure, rows, chosen.overlaps[place][: len(rows)])
+                num_matches = int(chosen.num_matches[place])
+                shown.append(self._structure(place + 1, structure, num_matches, images, label_counts[structure], panel))
                 advance(1)
         return shown
 
-    def _structure(self, rank: int, structure: int, label_counts: NDArray[np.int64]) -> ShownStructure:
+    def _structure(
+        self, rank: int, structure: int, num_matches: int, images: list[ShownImage],
+        label_counts: NDArray[np.int64], panel: str | None,
+    ) -> ShownStructure:  # fmt: skip
         run = self.run
-        found = run.matches_of(structure)
         first, last = run.structures.offsets[structure : structure + 2]
         labels = [(name, int(count)) for name, count in zip(run.labels, label_counts, strict=True) if count]
-        images, panel = self._images(structure, found.iloc[: self.most_images])
         return ShownStructure(
             number=structure,
             rank=rank,
@@ -264,25 +270,29 @@ class _Gallery:
             words=list(
                 zip(run.structures[structure].tolist(), run.structures.frequencies[first:last].tolist(), strict=True)
             ),
-            num_matches=len(found),
+            num_matches=num_matches,
             images=images,
             labels=sorted(labels, key=lambda label: (-label[1], label[0])),
             panel=panel,
         )
 
-    def _images(self, structure: int, found: pd.DataFrame) -> tuple[list[ShownImage], str | None]:
+    def _images(
+        self, structure: int, rows: NDArray[np.int64], overlaps: NDArray[np.float32]
+    ) -> tuple[list[ShownImage], str | None]:
         """The chosen images of a structure, with their tiles and panel where there are pictures."""
         run, shown, tiles = self.run, [], []
-        for row, overlap, keypoints in zip(found["row"], found["overlap"], found["keypoints"], strict=True):
+        names = run.names.iloc[rows].tolist()
+        keypoints = matched_keypoints(run.matches, structure, names) if run.features is not None else {}
+        for row, name, overlap in zip(rows.tolist(), names, overlaps.tolist(), strict=True):
             code = run.codes[row]
-            image = ShownImage(run.names[row], run.labels[code] if code >= 0 else None, float(overlap))
+            image = ShownImage(name, run.labels[code] if code >= 0 else None, overlap)
             if run.features is not None:
                 plain, drawn = f"images/image_{row:06d}.jpg", f"images/structure_{structure:04d}_image_{row:06d}.jpg"
-                tile, tile_drawn = self._tiles(run.features, structure, int(row), np.asarray(keypoints, np.int64))
+                tile, tile_drawn = self._tiles(run.features, structure, row, keypoints[name].astype(np.int64))
                 panels.save_jpeg(self.work / plain, tile)
                 panels.save_jpeg(self.work / drawn, tile_drawn)
                 tiles.append(tile_drawn)
-                image = ShownImage(image.image, image.label, image.overlap, drawn, plain)
+                image = ShownImage(name, image.label, overlap, drawn, plain)
             shown.append(image)
         if not tiles:
             return shown, None
@@ -301,7 +311,7 @@ class _Gallery:
         try:
             image = read_image(features.image_path(row))
         except UnreadableImageError:  # it was there when its features were extracted
-            tile = panels.missing_tile(self.run.names[row], self.side)
+            tile = panels.missing_tile(str(self.run.names.iat[row]), self.side)
             return tile, tile
         tile = panels.fit_tile(image, self.side)
         chosen = keypoints[: panels.MOST_CIRCLES]  # scores fall inside an image
@@ -327,20 +337,23 @@ class _Gallery:
         return np.asarray(distances.argmin(axis=1), dtype=np.int64)
 
 
-def _searchable(run: _Run, structures: Sequence[ShownStructure]) -> list[Any]:
+def _searchable(run: _Run, structures: NDArray[np.int64], chosen: GalleryImages) -> list[Any]:
     """The images for the search box with the shown structures they hold; shown images first where cut."""
-    numbers = [structure.number for structure in structures]
-    found = pd.read_parquet(
-        run.matches, columns=["structure", "image", "overlap"], filters=[("structure", "in", numbers)]
-    )
-    held: dict[int, list[tuple[int, float]]] = defaultdict(list)
-    rows = run.names.get_indexer(pd.Index(found["image"]))
-    for row, number, overlap in zip(rows.tolist(), found["structure"], found["overlap"], strict=True):
-        held[row].append((number, overlap))
-    names = [image.image for structure in structures for image in structure.images]
-    chosen = dict.fromkeys([*run.names.get_indexer(pd.Index(names, dtype=object)).tolist(), *range(len(run.names))])
-    shown = sorted(list(chosen)[:_MOST_SEARCHABLE_IMAGES])
-    return [search_entry(run.names[row], int(run.codes[row]), held[row]) for row in shown]
+    others = range(min(len(run.names), _MOST_SEARCHABLE_IMAGES))
+    rows = list(dict.fromkeys([*chosen.images[chosen.images >= 0].tolist(), *others]))[:_MOST_SEARCHABLE_IMAGES]
+    searchable = np.array(sorted(rows), dtype=np.int64)
+    held: list[list[tuple[int, float]]] = [[] for _ in rows]
+    shown = run.structures.select(structures)
+    for first, _, overlaps in overlap_blocks(run.bags, shown, run.formula, searchable):
+        pairs = overlaps.tocoo()
+        for row, place, overlap in zip(pairs.row.tolist(), pairs.col.tolist(), pairs.data.tolist(), strict=True):
+            if overlap >= np.float32(run.min_overlap):
+                held[first + row].append((int(structures[place]), overlap))
+    names = run.names.iloc[searchable].tolist()
+    return [
+        search_entry(name, int(run.codes[row]), pairs)
+        for name, row, pairs in zip(names, searchable.tolist(), held, strict=True)
+    ]
 
 
 def _copy_figures(work: Path, artifacts: Mapping[str, Path]) -> list[tuple[str, str]]:

@@ -1,0 +1,144 @@
+"""Finding image files and their states, for collections of millions: a few bytes a file beside its name."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from minia.progress import progress
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+_NAMES_AT_A_TIME = 1 << 16
+_REASONS = ("", "no such file", "not a file", "empty file")  # numbered in FileStates.problems
+_FINE, _MISSING, _NO_FILE, _EMPTY = range(4)
+
+
+def find_images(folder: Path, passed_over: Path, run_files: Collection[str]) -> tuple[pa.ChunkedArray, list[str]]:
+    """The image files in a folder and below; what starts with a dot is not looked at.
+
+    Args:
+        folder: where to look.
+        passed_over: a folder that is not looked into.
+        run_files: nor is a folder that holds all files of these names.
+
+    Returns:
+        names: strings, sorted: paths relative to the folder, with forward slashes.
+        undecodable: escaped names of image files whose names are not valid UTF-8.
+    """
+    found = _names_below(folder, passed_over, run_files)
+    chunks, undecodable = [], []
+    while batch := list(itertools.islice(found, _NAMES_AT_A_TIME)):
+        try:
+            chunks.append(pa.array(batch, pa.string()))
+        except UnicodeEncodeError:
+            escaped = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in batch]
+            undecodable += [new for name, new in zip(batch, escaped, strict=True) if new != name]
+            fine = [name for name, new in zip(batch, escaped, strict=True) if new == name]
+            chunks.append(pa.array(fine, pa.string()))
+    names = pa.chunked_array(chunks, pa.string())
+    logger.info("images: found %d files below %s", len(names) + len(undecodable), folder)
+    return names.take(pc.sort_indices(names)), sorted(undecodable)
+
+
+def _names_below(folder: Path, passed_over: Path, run_files: Collection[str]) -> Iterator[str]:
+    ahead = [""]
+    while ahead:
+        prefix = ahead.pop()
+        parent = folder / prefix
+        if parent == passed_over or all((parent / name).is_file() for name in run_files):
+            continue
+        try:
+            with os.scandir(parent) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        if not entry.is_symlink():  # which may lead round in circles
+                            ahead.append(f"{prefix}{entry.name}/")
+                    elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                        yield prefix + entry.name
+        except OSError as error:
+            logger.warning("images: passing over %s: %s", parent, error.strerror)
+
+
+@dataclass(frozen=True)
+class FileStates:
+    """What the file system says of files, without reading them.
+
+    Attributes:
+        problems: (num_files,) uint8, 0 for a file that may be an image.
+        sizes: (num_files,) int64 bytes, 0 where there is no file.
+        times: (num_files,) int64 nanoseconds of the last change, likewise.
+    """
+
+    problems: NDArray[np.uint8]
+    sizes: NDArray[np.int64]
+    times: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, root: Path, paths: Iterable[str], num_files: int) -> FileStates:
+        """Ask for the states of files: paths relative to a folder, or absolute."""
+        states = cls(np.zeros(num_files, np.uint8), np.zeros(num_files, np.int64), np.zeros(num_files, np.int64))
+        names, first, folder = iter(paths), 0, str(root)
+        with progress("looking at files", num_files, "file") as advance:
+            while batch := list(itertools.islice(names, _NAMES_AT_A_TIME)):
+                found = np.array([_state(os.path.join(folder, path)) for path in batch])  # noqa: PTH118, a Path is slow
+                rows = slice(first, first + len(batch))
+                states.problems[rows], states.sizes[rows], states.times[rows] = found.T
+                first += len(batch)
+                advance(len(batch))
+        return states
+
+    def reason(self, row: int) -> str:
+        """Why a file cannot be an image; empty where it may be."""
+        return _REASONS[self.problems[row]]
+
+    def fingerprint(self, names: pa.ChunkedArray) -> str:
+        """Hash of the names and states, 64 hex digits.
+
+        Sizes and times stand for the content: reading 10 million images to hash them would cost hours.
+        """
+        digest = hashlib.sha256(b"[[")  # of the JSON text [names, pairs], which would be gigabytes
+        pairs = np.stack([self.sizes, self.times], axis=1)
+        starts = range(0, len(pairs), _NAMES_AT_A_TIME)
+        for part in _elements(names[row : row + _NAMES_AT_A_TIME].to_pylist() for row in starts):
+            digest.update(part)
+        digest.update(b"],[")
+        for part in _elements(pairs[row : row + _NAMES_AT_A_TIME].tolist() for row in starts):
+            digest.update(part)
+        digest.update(b"]]")
+        return digest.hexdigest()
+
+
+def _elements(parts: Iterable[list[Any]]) -> Iterator[bytes]:
+    """The text between the brackets of a JSON list that comes in parts, none of them empty."""
+    comma = ""
+    for part in parts:
+        text = json.dumps(part, separators=(",", ":"), ensure_ascii=True)
+        yield f"{comma}{text[1:-1]}".encode("ascii")
+        comma = ","
+
+
+def _state(path: str) -> tuple[int, int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):  # ValueError: no file's name
+        return _MISSING, 0, 0
+    if not stat.S_ISREG(found.st_mode):
+        return _NO_FILE, 0, 0
+    return (_FINE if found.st_size else _EMPTY), found.st_size, found.st_mtime_ns
