@@ -22,6 +22,7 @@ from minia.mining.vocabulary import (
 from minia.stage import InputError, read_manifest
 
 KMEANS: dict[str, Any] = {
+    "algorithm": "nested",
     "size": 12,
     "iterations": 10,
     "restarts": 1,
@@ -51,7 +52,7 @@ def test_words_are_the_nearest_centroids(features: Path, store: Path, initialisa
     vocabulary = build_vocabulary(features, store, **KMEANS | {"initialisation": initialisation})
     centroids = load_centroids(vocabulary)
     assert centroids.shape == (12, 128)
-    assignment = assign_words(features, vocabulary, store)
+    assignment = assign_words(features, vocabulary, store, device="cpu")
     words = np.concatenate([load_assignment(assignment, shard) for shard in range(3)])
     descriptors = all_descriptors(features)
     distances = ((descriptors[:, None] - centroids) ** 2).sum(axis=2)
@@ -111,7 +112,7 @@ def test_vocabulary_made_elsewhere(features: Path, tmp_path: Path) -> None:
     vocabulary = import_vocabulary(tmp_path / "mine.npy", tmp_path)
     assert np.array_equal(load_centroids(vocabulary), centroids.astype(np.float32))
     assert load_centroids(import_vocabulary(vocabulary, tmp_path)).shape == (7, 128)
-    assert load_assignment(assign_words(features, vocabulary, tmp_path), 0).max() < 7
+    assert load_assignment(assign_words(features, vocabulary, tmp_path, device="cpu"), 0).max() < 7
 
 
 @pytest.mark.parametrize("array", [np.zeros(5), np.full((3, 128), np.nan), np.array(["a", "b"], dtype=object)])
@@ -124,7 +125,7 @@ def test_bad_vocabulary_file_is_an_error(tmp_path: Path, array: np.ndarray) -> N
 def test_vocabulary_of_other_descriptors_is_an_error(features: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "surf.npy", np.random.default_rng(0).random((7, 64)))
     with pytest.raises(InputError, match="64 numbers, the descriptors 128"):
-        assign_words(features, import_vocabulary(tmp_path / "surf.npy", tmp_path), tmp_path)
+        assign_words(features, import_vocabulary(tmp_path / "surf.npy", tmp_path), tmp_path, device="cpu")
 
 
 def test_missing_faiss_names_the_two_commands(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minia.device import choose_device
+from minia.mining import faiss_kmeans
 from minia.mining.feature_store import FeatureStore
 from minia.progress import progress
 from minia.stage import InputError, Stage, fingerprint_file, read_manifest
+from minia.workers import map_in_order
 
 logger = logging.getLogger(__name__)
 
-_DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions, with as many distances at hand
+_DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions
 _DESCRIPTORS_IN_PLOT = 20_000
 
 
@@ -31,6 +32,7 @@ def build_vocabulary(
     features: Path,
     store: Path,
     *,
+    algorithm: str,
     size: int,
     iterations: int,
     restarts: int,
@@ -39,27 +41,30 @@ def build_vocabulary(
     seed: int,
     device: str,
 ) -> Path:
-    """Cluster a sample of the descriptors into visual words by faiss k-means.
+    """Cluster a sample of the descriptors into visual words by k-means.
 
     Args:
         features: artifact of the features stage.
         store: folder of artifacts.
+        algorithm: ``nested`` (``minia.mining.kmeans``) or ``lloyd`` (``minia.mining.faiss_kmeans``).
         size: number of visual words.
-        iterations: of Lloyd's algorithm.
+        iterations: of Lloyd's algorithm on the whole sample; ``nested`` stops when they gain little.
         restarts: times the clustering is done; the one of lowest objective is kept.
         initialisation: ``random``, ``kmeans++`` or ``afk-mc2`` (Bachem et al. 2016).
         points_per_word: descriptors sampled for training, per visual word; all images give the
             same number, as far as they have it.
         seed: of the sample and of the initialisation.
-        device: ``auto``, ``cpu`` or ``cuda``; faiss uses the GPU only where it was built for it.
+        device: ``auto``, ``cpu`` or ``cuda``; ``lloyd`` uses the GPU only where faiss was built for it.
 
     Returns:
         The vocabulary artifact.
 
     Raises:
-        InputError: faiss is missing, or there are fewer distinct descriptors than visual words.
+        InputError: faiss is needed and missing, there are fewer distinct descriptors than visual
+            words, or a descriptor is not finite.
     """
     parameters: dict[str, Any] = {
+        "algorithm": algorithm,
         "size": size,
         "iterations": iterations,
         "restarts": restarts,
@@ -68,8 +73,8 @@ def build_vocabulary(
         "seed": seed,
     }
     inputs = {"features": read_manifest(features)["fingerprint"]}
-    faiss = import_faiss()
-    stage = Stage("vocabulary", f"kmeans{size}", store, parameters | {"gpu": uses_gpu(device)}, inputs)
+    on_gpu = faiss_kmeans.uses_gpu(device) if algorithm == "lloyd" else choose_device(device) == "cuda"
+    stage = Stage("vocabulary", f"kmeans{size}", store, parameters | {"gpu": on_gpu}, inputs, version=2)
 
     def make(work: Path) -> dict[str, Any]:
         sample = sample_descriptors(FeatureStore.load(features), size * points_per_word, seed)
@@ -82,16 +87,21 @@ def build_vocabulary(
                 f"allowed: 1 to {distinct}, or more images or features"
             )
         logger.info("vocabulary: k-means of %d descriptors into %d words", len(sample), size)
-        training = {name: value for name, value in parameters.items() if name != "points_per_word"}
+        from minia.mining import kmeans  # imports torch, which takes seconds: only where something is to be clustered
+
+        train_centroids = faiss_kmeans.train_centroids if algorithm == "lloyd" else kmeans.train_centroids
+        training = {name: value for name, value in parameters.items() if name not in ("algorithm", "points_per_word")}
         centroids, mean_squared_distance = train_centroids(sample, **training, device=device)
         np.save(work / "centroids.npy", centroids)
         plot_principal_components(work / "pca.png", sample, centroids, seed)
-        return {
+        counts = {
             "num_words": size,
             "num_sampled_descriptors": len(sample),
             "mean_squared_distance": mean_squared_distance,
-            "num_threads": faiss.omp_get_max_threads(),  # sums of floats depend on how they are split
         }
+        if algorithm == "lloyd":  # its sums of floats depend on how the threads split them
+            counts["num_threads"] = faiss_kmeans.import_faiss().omp_get_max_threads()
+        return counts
 
     return stage.run(make)
 
@@ -135,7 +145,7 @@ def load_centroids(vocabulary: Path) -> NDArray[np.float32]:
     return centroids
 
 
-def assign_words(features: Path, vocabulary: Path, store: Path) -> Path:
+def assign_words(features: Path, vocabulary: Path, store: Path, *, device: str) -> Path:
     """Find the visual word, the nearest centroid in Euclidean distance, of every keypoint.
 
     The descriptors are streamed; a finished shard survives a kill.
@@ -144,21 +154,23 @@ def assign_words(features: Path, vocabulary: Path, store: Path) -> Path:
         features: artifact of the features stage.
         vocabulary: artifact of the vocabulary stage.
         store: folder of artifacts.
+        device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         The assignment artifact.
 
     Raises:
-        InputError: faiss is missing, or the descriptors and the centroids differ in length.
+        InputError: the descriptors and the centroids differ in length, or a descriptor is not finite.
     """
     inputs = {
         "features": read_manifest(features)["fingerprint"],
         "vocabulary": read_manifest(vocabulary)["fingerprint"],
     }
-    stage = Stage("assignment", vocabulary.name.rsplit("-", 1)[0], store, {}, inputs, resumable=True)
+    device = choose_device(device)
+    label, parameters = vocabulary.name.rsplit("-", 1)[0], {"gpu": device == "cuda"}  # it breaks ties its own way
+    stage = Stage("assignment", label, store, parameters, inputs, resumable=True, version=2)
     if stage.done:
         return stage.run(lambda _: {})
-    faiss = import_faiss()
     centroids = load_centroids(vocabulary)
     found = FeatureStore.load(features)
     if found.descriptor_size != centroids.shape[1]:
@@ -168,13 +180,11 @@ def assign_words(features: Path, vocabulary: Path, store: Path) -> Path:
         )
 
     def make(work: Path) -> dict[str, Any]:
-        index = faiss.IndexFlatL2(centroids.shape[1])
-        index.add(centroids)
         missing = [shard for shard in range(found.num_shards) if not (work / _words_file(shard)).exists()]
         remaining = sum(len(found.shard(shard, "scores")) for shard in missing)
         with progress("assigning words", remaining, "keypoint") as advance:
             for shard in missing:
-                words = _nearest(index, found.shard(shard, "descriptors"))
+                words = _nearest(found.shard(shard, "descriptors"), centroids, device)
                 _save_atomically(work / _words_file(shard), words)
                 advance(len(words))
         return {"num_keypoints": found.num_keypoints}
@@ -249,82 +259,22 @@ def count_distinct(descriptors: NDArray[np.float32], enough: int) -> int:
     return len(seen)
 
 
-def import_faiss() -> ModuleType:
-    """The faiss module.
+def _nearest(descriptors: NDArray[Any], centroids: NDArray[np.float32], device: str) -> NDArray[np.int32]:
+    import torch
 
-    Raises:
-        InputError: neither build of it is installed.
-    """
-    try:
-        import faiss
-    except ImportError:
-        raise InputError(
-            'faiss is not installed: pip install -e ".[cpu]", or pip install -e ".[gpu]" on a machine with a GPU'
-        ) from None
-    module: ModuleType = faiss
-    return module
+    from minia.mining.kmeans import nearest_centroids, threads_for
 
+    on_device = torch.from_numpy(centroids).to(device)
 
-def uses_gpu(device: str) -> bool:
-    """Whether k-means runs on a GPU: where the device allows it and faiss was built for it."""
-    return import_faiss().get_num_gpus() > 0 and choose_device(device) == "cuda"
+    def assign(first: int) -> NDArray[np.int32]:
+        block = torch.from_numpy(np.array(descriptors[first : first + _DESCRIPTORS_PER_BLOCK], dtype=np.float32))
+        words: NDArray[np.int32] = nearest_centroids(block.to(device), on_device)[0].int().cpu().numpy()
+        return words
 
-
-def train_centroids(
-    descriptors: NDArray[np.float32],
-    *,
-    size: int,
-    iterations: int,
-    restarts: int,
-    initialisation: str,
-    seed: int,
-    device: str,
-) -> tuple[NDArray[np.float32], float]:
-    """Cluster descriptors by faiss k-means.
-
-    Args:
-        descriptors: (num_descriptors, descriptor_size) float32, at least ``size`` of them distinct.
-        size: number of centroids.
-        iterations: see ``build_vocabulary``, as the rest.
-        restarts: see there.
-        initialisation: see there.
-        seed: of the initialisation.
-        device: see there.
-
-    Returns:
-        The centroids, (size, descriptor_size) float32, and the mean squared distance to them as it
-        was before they moved for the last time.
-    """
-    faiss = import_faiss()
-    methods = {
-        "random": faiss.ClusteringInitMethod_RANDOM,
-        "kmeans++": faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
-        "afk-mc2": faiss.ClusteringInitMethod_AFK_MC2,
-    }
-    kmeans = faiss.Kmeans(
-        descriptors.shape[1],
-        size,
-        niter=iterations,
-        nredo=restarts,
-        init_method=methods[initialisation],
-        seed=seed,
-        gpu=uses_gpu(device),
-        # The sample is drawn by image already: faiss must neither draw again nor warn that it is small.
-        max_points_per_centroid=2**31 - 1,
-        min_points_per_centroid=1,
-    )
-    objective = float(kmeans.train(descriptors))
-    return np.asarray(kmeans.centroids, dtype=np.float32), objective / len(descriptors)
-
-
-def _nearest(index: Any, descriptors: NDArray[Any]) -> NDArray[np.int32]:
-    words = np.empty(len(descriptors), dtype=np.int32)
-    for first in range(0, len(descriptors), _DESCRIPTORS_PER_BLOCK):
-        block = np.ascontiguousarray(descriptors[first : first + _DESCRIPTORS_PER_BLOCK], dtype=np.float32)
-        words[first : first + len(block)] = index.search(block, 1)[1][:, 0]
-    if len(words) and words.min() < 0:  # how faiss answers a NaN
-        raise InputError("the features hold descriptors that are not finite numbers")
-    return words
+    with threads_for(device) as num_threads:
+        blocks = range(0, len(descriptors), _DESCRIPTORS_PER_BLOCK)
+        found = list(map_in_order(assign, blocks, num_threads, in_threads=True))
+    return np.concatenate(found) if found else np.empty(0, np.int32)
 
 
 def _words_file(shard: int) -> str:
