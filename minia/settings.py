@@ -7,6 +7,7 @@ an ``InputError`` of one line that names the key, what was given and what is all
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -142,6 +143,9 @@ class DELFFeatures:
     score_threshold: Annotated[float, Range(0)]
     score_percentile: Annotated[float, Range(0, 100)]
     nms_iou: Annotated[float, Range(0, 1)]
+    pca_dim: Count | None
+    pca_images: Count
+    batch_size: Annotated[int, Range(1, 1024)]
     precision: Literal["auto", "float32", "half"]
     background_mask: bool
     shard_images: Count
@@ -160,6 +164,7 @@ class KMeansVocabulary:
     """``vocabulary=kmeans``."""
 
     kind: Literal["kmeans"]
+    algorithm: Literal["nested", "lloyd"]
     size: Count
     iterations: Count
     restarts: Count
@@ -197,23 +202,30 @@ class SMHMining:
     """``mining=smh``."""
 
     kind: Literal["smh"]
-    tuple_size: Annotated[int, Range(1, 16)]
+    tuple_size: Annotated[int, Range(1, 16)] | Literal["auto"]
     num_tuples: Count | None
     similarity_threshold: Annotated[float, Range(0, 0.999, exclusive=True)] | None
     min_set_size: Annotated[int, Range(2)]
-    weights: Literal["none", "ids"]
+    memory_budget: Annotated[float, Range(0.1, 1e6)]
+    weights: Literal["none", "ids", "file"]
+    weights_path: ExistingFile | None
     expand_frequencies: bool
-    linkage: Literal["single", "support"]
+    prune_images: CountOrZero
+    prune_overlap: Annotated[float, Range(0, 1, exclusive=True)]
+    prune_cooccurrence: Annotated[float, Range(0, 1)]
+    linkage: Literal["nested", "single"]
     overlap: Annotated[float, Range(0, 0.999)]
     min_cluster_size: Count
     cluster_tuple_size: Annotated[int, Range(1, 16)]
     cluster_num_tuples: Count
-    false_discovery_rate: Annotated[float, Range(0, 0.999, exclusive=True)]
+    false_structures: Annotated[float, Range(0, 0.999, exclusive=True)]
     min_structure_size: Annotated[int, Range(2)]
 
     def __post_init__(self) -> None:
-        if self.num_tuples is None and self.similarity_threshold is None:
-            raise InputError("mining.num_tuples=null: then mining.similarity_threshold must be given")
+        if self.weights == "file" and self.weights_path is None:
+            raise InputError("mining.weights=file: give mining.weights_path too")
+        if self.weights != "file" and self.weights_path is not None:
+            raise InputError(f"mining.weights_path={self.weights_path}: beside it mining.weights must be file")
 
 
 @dataclass(frozen=True)
@@ -323,11 +335,8 @@ def _convert_union(options: tuple[Any, ...], value: Any, key: str) -> Any:
     if value is None and types.NoneType in options:
         return None
     kinds = [option for option in options if option is not types.NoneType]
-    if len(kinds) == 1:
-        try:
-            return _convert(kinds[0], value, key)
-        except InputError as error:
-            raise InputError(f"{error}, or null") from None
+    if not all(dataclasses.is_dataclass(option) for option in kinds):
+        return _convert_to_one_of(kinds, value, key, types.NoneType in options)
     # A configuration group: its key "kind" says which choice it is.
     if not isinstance(value, Mapping) or "kind" not in value:
         raise InputError(f"{key}={value}: expected a choice of the group {key}")
@@ -335,6 +344,14 @@ def _convert_union(options: tuple[Any, ...], value: Any, key: str) -> Any:
     if value["kind"] not in by_name:
         raise InputError(f"{key}.kind={value['kind']}: expected {' or '.join(by_name)}; choose by {key}=NAME")
     return check(by_name[value["kind"]], value, f"{key}.")
+
+
+def _convert_to_one_of(kinds: list[Any], value: Any, key: str, optional: bool) -> Any:
+    for kind in kinds:
+        with contextlib.suppress(InputError):
+            return _convert(kind, value, key)
+    allowed = " or ".join(map(_describe, kinds))
+    raise InputError(f"{key}={_shown(value)}: expected {allowed}{', or null' if optional else ''}")
 
 
 def _convert_scalar(kind: Any, value: Any, key: str) -> Any:

@@ -23,6 +23,7 @@ ALLOWED = {  # what of ours a module may import, the first matching line counts;
     "minia.sweep": ["minia.stage"],
     "minia.pipeline": ["minia"],
     "minia.training_settings": ["minia.stage", "minia.settings"],
+    "minia.training_checks": ["minia.stage", "minia.training_settings"],
     "minia.training_callbacks": ["minia"],
     "minia.training": ["minia"],
     "minia.data": ["minia.data", *SHARED],

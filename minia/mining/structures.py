@@ -2,40 +2,51 @@
 
 The artifact holds ``cooccurring_sets.txt``, the co-occurring sets of words, and ``structures.txt``, the
 structures, both in the Sampled-MinHashing text format: a line a structure, its most frequent word
-first; a word's frequency is the number of co-occurring sets of the structure that hold it.
+first; a word's frequency is the number of co-occurring sets of the structure that hold it. With the nested
+linkage also ``structures.csv``: what each structure is a part of, its support and its significance (see
+:func:`minia.mining.nested.link_nested`).
 """
 
 from __future__ import annotations
 
-import math
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minia.device import choose_device
 from minia.mining.listdb import ListDB, read_listdb, write_listdb
+from minia.mining.tuples import choose_tuples
 from minia.mining.words import load_bags
 from minia.stage import InputError, Stage, fingerprint_file, read_manifest
 
 STRUCTURES = "structures.txt"
+STRUCTURE_TABLE = "structures.csv"
 
 
 def mine_structures(
     words: Path,
     store: Path,
     *,
-    tuple_size: int,
+    tuple_size: int | str,
     num_tuples: int | None,
     similarity_threshold: float | None,
     min_set_size: int,
+    memory_budget: float,
     weights: str,
+    weights_path: Path | None,
     expand_frequencies: bool,
+    prune_images: int,
+    prune_overlap: float,
+    prune_cooccurrence: float,
     linkage: str,
     overlap: float,
     min_cluster_size: int,
     cluster_tuple_size: int,
     cluster_num_tuples: int,
-    false_discovery_rate: float,
+    false_structures: float,
     min_structure_size: int,
     seed: int,
     device: str,
@@ -45,21 +56,29 @@ def mine_structures(
     Args:
         words: artifact of the words stage.
         store: folder of artifacts.
-        tuple_size: min-hashes in a tuple, r.
+        tuple_size: min-hashes in a tuple, r; ``auto`` chooses it from the corpus (see
+            :func:`minia.mining.tuples.choose_tuples`).
         num_tuples: number of tuples, that is of hash tables, l; None derives it from
-            ``similarity_threshold``.
+            ``similarity_threshold``, or makes 1,500 min-hashes where that is None too.
         similarity_threshold: the Jaccard similarity at which two words share a tuple with
             probability one half.
         min_set_size: words a co-occurring set must have.
-        weights: weight of an image, ``none`` or ``ids`` (inverse document size).
+        memory_budget: GB (10^9 bytes) that mining may take beside three times the bags of words.
+        weights: weight of an image: ``none``, ``ids`` (inverse document size) or ``file``.
+        weights_path: the file of weights, for ``file``.
         expand_frequencies: count how often a word occurs in an image.
-        linkage: ``single``, clusters of co-occurring sets (see ``cluster_sets``, with the next four
-            arguments), or ``support``, groups of words (see ``link_by_support``, with the two after them).
+        prune_images: images that must confirm a co-occurring set (see :func:`minia.mining.prune.prune_sets`);
+            0 keeps all sets as they are.
+        prune_overlap: share of a set's words that such an image holds.
+        prune_cooccurrence: share of these images that a word of the set must be in to stay.
+        linkage: ``nested``, groups of words and their parts (see ``link_nested``, with the last two
+            arguments before the seed), or ``single``, clusters of co-occurring sets (see ``cluster_sets``,
+            with the four before those).
         overlap: co-occurring sets whose overlap coefficient is larger are linked.
         min_cluster_size: co-occurring sets a structure must have.
         cluster_tuple_size: min-hashes in a tuple when clustering.
         cluster_num_tuples: number of tuples when clustering.
-        false_discovery_rate: expected share of chance among the linked pairs of words.
+        false_structures: probability that chance alone makes a structure.
         min_structure_size: words a structure must have.
         seed: of all random permutations.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -67,49 +86,38 @@ def mine_structures(
     Returns:
         The mining artifact.
 
-    Raises:
-        ValueError: neither num_tuples nor similarity_threshold is given.
     """
-    if num_tuples is None:
-        if similarity_threshold is None:
-            raise ValueError("either num_tuples or similarity_threshold must be given")
-        num_tuples = num_tuples_for_threshold(similarity_threshold, tuple_size)
     single: dict[str, Any] = {
         "overlap": overlap,
         "min_cluster_size": min_cluster_size,
         "tuple_size": cluster_tuple_size,
         "num_tuples": cluster_num_tuples,
     }
-    support: dict[str, Any] = {"false_discovery_rate": false_discovery_rate, "min_structure_size": min_structure_size}
+    nested: dict[str, Any] = {"false_structures": false_structures, "min_structure_size": min_structure_size}
     parameters = {
         "tuple_size": tuple_size,
         "num_tuples": num_tuples,
+        "similarity_threshold": similarity_threshold,
         "min_set_size": min_set_size,
         "weights": weights,
         "expand_frequencies": expand_frequencies,
+        "prune": [prune_images, prune_overlap, prune_cooccurrence] if prune_images else None,
         "linkage": linkage,
-        "linking": single if linkage == "single" else support,
+        "linking": single if linkage == "single" else nested,
         "seed": seed,
     }
     inputs = {"words": read_manifest(words)["fingerprint"]}
-    stage = Stage("mining", f"r{tuple_size}l{num_tuples}", store, parameters, inputs)
+    if weights_path is not None:
+        inputs["weights"] = fingerprint_file(weights_path)
+    stage = Stage("mining", f"r{tuple_size}l{num_tuples or 'auto'}", store, parameters, inputs, version=2)
+    # What follows decides nothing about the result, or is told by the fingerprints.
+    means: dict[str, Any] = {
+        "weights_path": weights_path,
+        "memory_budget": round(memory_budget * 1e9),
+        "device": device,
+    }
 
-    return stage.run(lambda work: _mine(work, load_bags(words), parameters, device))
-
-
-def num_tuples_for_threshold(threshold: float, tuple_size: int) -> int:
-    """Number of tables at which two words of similarity ``threshold`` meet with probability 1/2.
-
-    ``l = ln(0.5) / ln(1 - s^r)``, rounded down, as the reference does; at least 1.
-
-    Raises:
-        InputError: ``threshold`` is not between 0 and 1, or ``tuple_size`` is below 1.
-    """
-    if not 0 < threshold < 1:
-        raise InputError(f"the co-occurrence threshold must be between 0 and 1, not {threshold}")
-    if tuple_size < 1:
-        raise InputError(f"the tuple size must be at least 1, not {tuple_size}")
-    return max(1, int(math.log(0.5) / math.log1p(-(threshold**tuple_size))))
+    return stage.run(lambda work: _mine(work, load_bags(words, mapped=True), parameters, **means))
 
 
 def import_structures(path: Path, store: Path) -> Path:
@@ -137,21 +145,53 @@ def load_structures(mining: Path, num_words: int) -> ListDB:
     return read_listdb(mining / STRUCTURES, num_words)
 
 
-def _mine(work: Path, bags: ListDB, parameters: Mapping[str, Any], device: str) -> dict[str, Any]:
+def _mine(
+    work: Path,
+    bags: ListDB,
+    parameters: Mapping[str, Any],
+    *,
+    weights_path: Path | None,
+    memory_budget: int,
+    device: str,
+) -> dict[str, Any]:
     # These import torch, which takes seconds: only where there is something to mine.
-    from minia.mining.linkage import cluster_sets
     from minia.mining.minhash import image_weights, mine_cooccurring_sets
-    from minia.mining.pair_support import link_by_support
 
     shared = {"seed": parameters["seed"], "device": choose_device(device)}
-    mining = {name: parameters[name] for name in ("tuple_size", "num_tuples", "min_set_size", "expand_frequencies")}
-    sets = mine_cooccurring_sets(bags, weights=image_weights(bags, parameters["weights"]), **mining, **shared)
+    size, number = choose_tuples(
+        None if parameters["tuple_size"] == "auto" else parameters["tuple_size"],
+        parameters["num_tuples"],
+        parameters["similarity_threshold"],
+        word_frequencies=np.bincount(bags.items, minlength=bags.num_items),
+        image_sizes=bags.sizes,
+    )
+    mining = {name: parameters[name] for name in ("min_set_size", "expand_frequencies")}
+    mining |= {"tuple_size": size, "num_tuples": number}
+    weights = image_weights(bags, parameters["weights"], weights_path)
+    sets = mine_cooccurring_sets(bags, weights=weights, memory_budget=memory_budget, **mining, **shared)
+    if parameters["prune"]:
+        from minia.mining.prune import prune_sets
+
+        images, share, cooccurrence = parameters["prune"]
+        smallest = parameters["min_set_size"]
+        sets = prune_sets(
+            sets, bags, overlap=share, cooccurrence=cooccurrence, min_images=images, min_set_size=smallest
+        )
     if parameters["linkage"] == "single":
+        from minia.mining.linkage import cluster_sets
+
         structures = cluster_sets(sets, **parameters["linking"], **shared)
     else:
-        structures = link_by_support(sets, bags, **parameters["linking"])
+        from minia.mining.nested import link_nested
+
+        structures, table = link_nested(sets, bags, **parameters["linking"])
+        with (work / STRUCTURE_TABLE).open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(table)
+            rows.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
     write_listdb(work / "cooccurring_sets.txt", sets)
-    return {"num_cooccurring_sets": sets.num_lists} | _write_structures(work, structures)
+    counts = {"tuple_size": size, "num_tuples": number, "num_cooccurring_sets": sets.num_lists}
+    return counts | _write_structures(work, structures)
 
 
 def _write_structures(work: Path, structures: ListDB) -> dict[str, Any]:

@@ -1,0 +1,253 @@
+"""Nested linkage: planted sets are found and nothing else, words may be shared, parts have parents."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from planted import Score, planted_corpus, read_corpus, read_truth, score
+from scipy.stats import binom
+
+from minia.mining.chance import fit_chance, probability_of_at_least
+from minia.mining.growth import distinct_groups, grow_groups
+from minia.mining.listdb import ListDB
+from minia.mining.minhash import mine_cooccurring_sets
+from minia.mining.nested import link_nested
+from minia.mining.tuples import choose_tuples
+from minia.mining.word_pairs import count_shared, proposed_pairs
+from minia.stage import InputError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def structures_of(bags: ListDB, seed: int = 0, tuple_size: int = 2, num_tuples: int = 750) -> ListDB:
+    sets = mine_cooccurring_sets(bags, tuple_size=tuple_size, num_tuples=num_tuples, min_set_size=3, seed=seed)
+    return link_nested(sets, bags)[0]
+
+
+def assert_found(result: Score) -> None:
+    assert min(result.recall, result.precision) >= 0.98 and result.mean_best >= 0.97
+
+
+@pytest.mark.parametrize(("tuple_size", "num_tuples"), [(3, 252), (2, 750)])
+@pytest.mark.parametrize("overlapping", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_planted_sets_are_found(seed, overlapping, tuple_size, num_tuples):
+    bags, truth = planted_corpus(seed, overlapping=overlapping)
+    assert_found(score(structures_of(bags, seed, tuple_size, num_tuples), truth))
+
+
+@pytest.mark.parametrize(
+    "corpus",
+    [
+        {"noise": 200.0, "num_words": 1000, "alpha": 0.5, "support": 0.1},  # an image holds a fifth of the words
+        {"num_sets": 60, "overlapping": True},  # a third of the planted words are planted twice
+        {"retention": 0.6},
+        {"support": 0.02},
+    ],
+)
+def test_hard_corpora(corpus):
+    bags, truth = planted_corpus(0, **corpus)
+    result = score(structures_of(bags), truth)
+    assert min(result.recall, result.precision) >= 0.95 and result.mean_best >= 0.95
+
+
+@pytest.mark.parametrize("name", ["planted_small", "planted_flat", "planted_large"])
+def test_planted_sets_of_the_shared_data_are_found(shared_data, tmp_path, name):
+    folder = shared_data / "smh"
+    bags, truth = read_corpus(folder, name, tmp_path), read_truth(folder, name)
+    for seed in range(1 if name == "planted_large" else 3):
+        assert_found(score(structures_of(bags, seed), truth))
+
+
+def test_a_word_may_belong_to_several_structures():
+    bags, truth = planted_corpus(3, num_words=250, num_sets=10, overlapping=True, alpha=0.4, noise=15)
+    planted_twice = {word for word in set(np.concatenate(truth)) if sum(word in words for words in truth) > 1}
+    structures = structures_of(bags)
+    found_twice = set(np.flatnonzero(np.bincount(structures.items) > 1))
+    assert len(planted_twice) >= 10
+    assert len(found_twice & planted_twice) >= 0.7 * len(planted_twice)
+
+
+def test_one_set_alone_is_found():
+    bags, truth = planted_corpus(4, num_sets=1)
+    assert_found(score(structures_of(bags), truth))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_holds_no_structures(seed):
+    bags, _ = planted_corpus(seed, num_sets=1, support=0.0)
+    assert structures_of(bags, seed, tuple_size=2, num_tuples=750).num_lists == 0
+
+
+def test_image_sizes_and_word_frequencies_alone_make_no_structures():
+    """Words of very different frequencies in images of very different sizes share many images by chance."""
+    random = np.random.default_rng(0)
+    odds = np.outer(random.lognormal(-1, 1.2, 1500), random.lognormal(-1, 1.2, 300))
+    held = random.random(odds.shape) < odds / (1 + odds)
+    bags = ListDB.from_lists([np.flatnonzero(row).tolist() for row in held], 300)
+    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=400, min_set_size=3)
+    assert len(proposed_pairs(sets)[0]) > 20_000
+    assert link_nested(sets, bags)[0].num_lists == 0
+
+
+def test_chance_model_keeps_frequencies_and_sizes_and_foretells_shared_images():
+    random = np.random.default_rng(1)
+    odds = np.outer(random.lognormal(-1, 1, 800), random.lognormal(-1, 1.5, 50))
+    probability = odds / (1 + odds)
+    held = random.random(odds.shape) < probability
+    chance = fit_chance(held.sum(axis=0), held.sum(axis=1))
+    per_word = chance.probability[chance.word_class] @ chance.num_images
+    assert np.allclose(per_word, held.sum(axis=0), rtol=1e-4)
+    left, right = np.triu_indices(50, 1)
+    mean, variance = chance.shared_images(left, right)
+    true_mean = (probability.T @ probability)[left, right]
+    assert np.abs(mean - true_mean).max() < 0.15 * true_mean.max()
+    shared = (held.T.astype(int) @ held)[left, right]
+    z = (shared - mean) / np.sqrt(variance)
+    assert abs(mean.sum() / shared.sum() - 1) < 1e-6
+    assert abs(z.mean()) < 0.15 and 0.7 < z.std() < 1.1
+
+
+def test_probability_of_at_least_is_that_of_the_binomial_distribution():
+    shared, trials, share = np.array([0, 1, 7, 30, 50]), 50, np.array([0.1, 0.02, 0.1, 0.5, 0.9])
+    mean = trials * share
+    found = probability_of_at_least(shared, mean, mean * (1 - share))
+    assert np.allclose(found, binom.sf(shared - 1, trials, share), rtol=1e-6)
+
+
+def test_two_groups_with_a_word_in_common_stay_apart():
+    left, right, strength = zip(
+        *[(a, b, 1.0) for a in range(6) for b in range(a)],
+        *[(a, b, 1.0) for a in range(5, 11) for b in range(5, a)],
+        (11, 0, 0.3),
+        strict=True,
+    )
+    half = np.zeros((12, 12), np.float32)
+    half[list(left), list(right)] = strength
+    import scipy.sparse
+
+    associations = scipy.sparse.csr_matrix(half + half.T)
+    groups = distinct_groups(grow_groups(associations, np.array([5, 5]), np.array([4, 6])), associations)
+    assert sorted(words.tolist() for words in groups) == [list(range(6)), list(range(5, 11))]
+
+
+def dense_bags(seed: int, strength: float) -> tuple[ListDB, list[np.ndarray]]:
+    """800 images of very different sizes; of 400 words four times 40 go each with one of 4 hidden traits, weakly."""
+    random = np.random.default_rng(seed)
+    trait = random.integers(0, 2, (800, 4)) * 2 - 1
+    groups = np.split(random.permutation(400)[:160], 4)
+    log_odds = random.normal(-1, 0.7, (800, 1)) + random.normal(0, 0.7, (1, 400))
+    for number, words in enumerate(groups):
+        log_odds[:, words] += strength * trait[:, [number]]
+    held = random.random((800, 400)) < 1 / (1 + np.exp(-log_odds))
+    return ListDB.from_lists([np.flatnonzero(row).tolist() for row in held], 400), groups
+
+
+def test_dense_bags_are_analysed_together():
+    """Images of very different sizes, yet the four largest structures are the groups; without traits there are none."""
+    bags, groups = dense_bags(0, 0.6)
+    structures = structures_of(bags, num_tuples=50)
+    largest = structures.select(np.argsort(-structures.sizes, kind="stable")[:4])
+    result = score(largest, groups)
+    assert result.recall == 1 and result.mean_best > 0.9
+    assert structures_of(dense_bags(1, 0.0)[0], num_tuples=50).num_lists == 0
+
+
+def test_parts_have_their_structure_as_parent():
+    """Sixteen words that a part of the images hold, six of which come and go together within these."""
+    random = np.random.default_rng(2)
+    holds, more = random.random(2000) < 0.4, random.random(2000) < 0.5
+    chance = np.where(holds[:, None], 0.6, 0.03) * np.ones(16)
+    chance[:, :6] *= np.where(more, 1.3, 0.6)[:, None]
+    rows = random.random((2000, 316)) < np.hstack([chance, np.full((2000, 300), 0.02)])
+    bags = ListDB.from_lists([np.flatnonzero(row).tolist() for row in rows], 316)
+    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=750, min_set_size=3)
+    structures, table = link_nested(sets, bags)
+    words = [set(words.tolist()) for words in structures]
+    assert words == [set(range(16)), set(range(6))] and table["parent"].tolist() == [-1, 0]
+    whole, part = 0, 1
+    assert abs(table["num_images"][whole] - holds.sum()) < 0.2 * holds.sum()
+    assert table["num_images"][part] < table["num_images"][whole]
+    assert (table["significance"] > 5).all() and (table["association"] > 0).all()
+
+
+def test_another_seed_finds_nearly_the_same(shared_data, tmp_path):
+    bags = read_corpus(shared_data / "smh", "gz_sift_v1000", tmp_path)
+    one, other = (structures_of(bags, seed) for seed in (0, 1))
+    assert score(one, list(other)).mean_best > 0.9 and score(other, list(one)).mean_best > 0.9
+    assert one.num_lists >= 10
+
+
+def test_form_of_the_structures():
+    bags, _ = planted_corpus(5, overlapping=True)
+    sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=252, min_set_size=3)
+    structures, table = link_nested(sets, bags)
+    assert structures.num_items == bags.num_items and structures.sizes.min() >= 3
+    holds = [set(words.tolist()) for words in sets]
+    counts = []
+    for index, words in enumerate(structures):
+        frequencies = structures.frequencies[structures.offsets[index] : structures.offsets[index + 1]]
+        assert np.array_equal(np.lexsort((words, -frequencies)), np.arange(len(words)))
+        meeting = [held & set(words.tolist()) for held in holds if len(held & set(words.tolist())) >= 2]
+        assert frequencies.tolist() == [max(1, sum(word in held for held in meeting)) for word in words.tolist()]
+        counts.append(len(meeting))
+    assert counts == sorted(counts, reverse=True) == table["num_cooccurring_sets"].tolist()
+    assert table["num_words"].tolist() == structures.sizes.tolist()
+    again, same_table = link_nested(sets, bags)
+    assert again == structures and all(np.array_equal(same_table[name], table[name]) for name in table)
+    assert link_nested(sets, bags, min_structure_size=10)[0].sizes.min() >= 10
+
+
+@pytest.mark.parametrize("num_images", [40, 900])
+def test_shared_images_are_counted_exactly(num_images):
+    random = np.random.default_rng(num_images)
+    share = random.random(60) ** 6  # from words in hardly any image to words in nearly all
+    words = ListDB.from_lists([np.flatnonzero(random.random(num_images) < part).tolist() for part in share], num_images)
+    left, right = np.triu_indices(60, 1)
+    dense = words.to_scipy(binary=False).toarray()
+    assert np.array_equal(count_shared(words, left, right), (dense @ dense.T)[left, right])
+
+
+def test_pairs_of_sets_are_proposed_once_and_large_sets_in_pieces():
+    sets = ListDB.from_lists([[0, 1, 2], [0, 1, 2], [1, 2, 5], list(range(10, 1310))], 1400)
+    left, right = proposed_pairs(sets)
+    pairs = set(zip(left.tolist(), right.tolist(), strict=True))
+    assert len(pairs) == len(left)
+    assert {pair for pair in pairs if pair[0] < 10} == {(0, 1), (0, 2), (1, 2), (1, 5), (2, 5)}
+    assert 3 * 433 * 432 / 2 <= len(pairs) - 5 <= 3 * 434 * 433 / 2
+
+
+def test_nothing_to_link():
+    empty = ListDB.from_lists([], 5)
+    structures, table = link_nested(empty, ListDB.from_lists([[0, 1], []], 5))
+    assert structures == empty and len(table["structure"]) == 0
+    assert link_nested(ListDB.from_lists([[0, 1, 2]]), ListDB.from_lists([[], []], 3))[0].num_lists == 0
+
+
+def test_words_that_all_images_hold_say_nothing():
+    bags = ListDB.from_lists([[0, 1, 2, 3]] * 50)
+    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=20, min_set_size=3)
+    assert sets.num_lists == 20 and link_nested(sets, bags)[0].num_lists == 0
+
+
+def test_settings_that_are_refused():
+    sets, bags = ListDB.from_lists([[0, 1, 2]]), ListDB.from_lists([[0, 1, 2]])
+    for change in ({"false_structures": 0.0}, {"false_structures": 1.0}, {"min_structure_size": 1}):
+        with pytest.raises(InputError):
+            link_nested(sets, bags, **change)
+    with pytest.raises(InputError, match="3 words"):
+        link_nested(sets, ListDB.from_lists([[0, 1, 5]]))
+
+
+def test_tuples_grow_with_what_chance_brings_together():
+    def chosen(frequency, num_words, size, num_images, given=(None, None, None)):
+        frequencies, sizes = np.full(num_words, frequency), np.full(num_images, size)
+        return choose_tuples(*given, word_frequencies=frequencies, image_sizes=sizes)
+
+    assert chosen(50, 1000, 20, 10_000) == (2, 750)
+    assert chosen(5000, 20_000, 10_000, 10_000) == (6, 250)  # words in half of all images
+    assert chosen(100, 30_000, 300, 10_000)[0] <= chosen(1000, 30_000, 3000, 10_000)[0]
+    assert chosen(50, 1000, 20, 10_000, (3, None, None)) == (3, 500)
+    assert chosen(50, 1000, 20, 10_000, (None, 10, None)) == (2, 10)
+    assert chosen(50, 1000, 20, 10_000, (3, None, 0.14)) == (3, 252)
+    assert chosen(0, 5, 0, 3) == (2, 750)
