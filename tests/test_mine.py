@@ -74,7 +74,7 @@ def test_smoke_run_on_the_simulator_leaves_everything(
     assert run("experiment=smoke", "num_workers=2") == 0
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
-        "metrics.json", "structures.txt", "matches.parquet", "report", "config.yaml", "mine.log",
+        "metrics.json", "structures.txt", "structures.csv", "matches.parquet", "report", "config.yaml", "mine.log",
     }  # fmt: skip
     metrics = metrics_of(folder)
     assert metrics.keys() >= METRICS | LABEL_METRICS

@@ -79,10 +79,11 @@ def factor_groups(words: ListDB, chance: Chance, false_groups: float) -> ListDB:
     limit = -ndtri(false_groups / max(1, 2 * z.size))  # for both ends
     groups = []
     for factor in np.argsort(-length, kind="stable"):
-        for end in (z[:, factor], -z[:, factor]):
-            beyond = end > limit
-            typical = np.sqrt(np.mean(end[beyond] ** 2)) if beyond.any() else 0.0
-            groups.append(chosen[beyond & (end > typical / 2)].tolist())
+        ends = [end * (end > limit) for end in (z[:, factor], -z[:, factor])]
+        typical = [np.sqrt((end @ end) / max(1, np.count_nonzero(end))) for end in ends]
+        for end, own in zip(ends, typical, strict=True):
+            if own > max(typical) / 2:
+                groups.append(chosen[end > own / 2].tolist())
     return ListDB.from_lists(groups, words.num_lists)
 
 

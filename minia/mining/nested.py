@@ -160,11 +160,9 @@ class _Search:
         images = inverted.select(words)
         pairs = _Pairs(*candidate_pairs(images, _renumbered(sets, words)))
         top = _Node(words, images, pairs, _TOP, 0)
-        groups = self._groups(top, dense=True) if are_dense(images) else []
-        waiting = [top]
-        if groups:
-            self._below(top, groups)
-            waiting = []
+        if are_dense(images):
+            self._below(top, self._groups(top, dense=True))
+        waiting = [] if self._found else [top]
         while waiting:
             node = waiting.pop()
             waiting.extend(self._below(node, self._groups(node)))
