@@ -48,11 +48,11 @@ _ENOUGH = 3e-4  # Lloyd's algorithm ends when the distances fall by less than th
 _STILL_MOVING = 0.01  # moving words is given up when less than this share of them moved
 _POWER_ITERATIONS = 3  # the line along which a word spreads need not be exact
 
-_GROUPS = 8  # see _largest
+_FOLDS = 8  # see _largest
 _TILE = 64  # descriptors of one word that are compared at once
 _BLOCK = 4096  # descriptors worked on at once: 2 MB at 128 dimensions, the second-level cache of two cores
 _BLOCK_ON_GPU = 1 << 18
-_SCORES = 1 << 20  # scores computed at once: 4 MB, to stay in cache; from 32 MB on the allocator gives them back
+_SCORES = 1 << 18  # scores computed at once: 1 MB, to stay in the second-level cache
 _SCORES_ON_GPU = 1 << 27
 
 
@@ -152,8 +152,8 @@ def nearest_centroids(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor
     Raises:
         InputError: a point is not finite.
     """
-    # Centroids that are never nearest make their number a multiple of _GROUPS.
-    padding = -len(centroids) % _GROUPS
+    # Centroids that are never nearest make their number a multiple of _FOLDS.
+    padding = -len(centroids) % _FOLDS
     centroids = torch.nn.functional.pad(centroids, (0, 0, 0, padding))
     offsets = _offsets(centroids)
     if padding:
@@ -185,15 +185,15 @@ def _scores(points: Tensor, centroids: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _largest(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of each row and its column; the number of columns is a multiple of ``_GROUPS``.
+    """The largest of each row and its column; the number of columns is a multiple of ``_FOLDS``.
 
     ``max`` over a row costs as much as half the product that made it, ``amax`` hardly anything: so the
-    largest of columns that lie a group apart is found first, then the place in it.
+    row is folded to an eighth by the latter first, and the column is one of the eight under the largest.
     """
-    groups = scores.view(len(scores), _GROUPS, -1)
-    largest, place = groups.amax(dim=1).max(dim=1)
-    members = groups.gather(2, place[:, None, None].expand(-1, _GROUPS, 1)).squeeze(2)
-    return largest, members.argmax(dim=1) * groups.shape[2] + place
+    folds = scores.view(len(scores), _FOLDS, -1)
+    largest, place = folds.amax(dim=1).max(dim=1)
+    under = folds.gather(2, place[:, None, None].expand(-1, _FOLDS, 1)).squeeze(2)
+    return largest, under.argmax(dim=1) * folds.shape[2] + place
 
 
 class _Clusters:
