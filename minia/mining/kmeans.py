@@ -135,6 +135,7 @@ def _cluster(
                 "k-means: %d of %d descriptors, mean squared distance %.6g, %d words moved",
                 taken, len(points), distance, moved,
             )  # fmt: skip
+    clusters.move_centroids(order)
     return clusters.centroids, distance
 
 
@@ -224,23 +225,22 @@ class _Clusters:
 
     def settle(self, sample: Tensor, passes: int) -> float:
         """Lloyd's algorithm on the sample; the mean squared distance before the last move."""
-        self._move_centroids(sample)
+        self.move_centroids(sample)
         near = self._near_centroids()
         distance = math.inf
         for _ in range(passes):
             words, scores = self._compare(sample, near)
             self.words[sample] = words[0]
-            self._move_centroids(sample, _FURTHER)
+            self.move_centroids(sample, _FURTHER)
             before = distance
             distance = float((self._norms[sample].double() - 2 * scores[0].double()).mean())
             if before - distance < _ENOUGH * distance:
                 break
-        self._move_centroids(sample)
         return distance
 
     def move_words(self, sample: Tensor) -> int:
         """Let words that would be missed least split the ones that gain most; how many moved."""
-        self._move_centroids(sample)
+        self.move_centroids(sample)
         words, scores = self._compare(sample, self._near_centroids(), num_best=2)
         first, second = words
         # Without its word a descriptor would go to the second nearest.
@@ -296,7 +296,7 @@ class _Clusters:
         sums = torch.zeros(len(self.centroids), *values.shape[1:], dtype=torch.float64, device=values.device)
         return sums.index_add_(0, words, values.double())
 
-    def _move_centroids(self, sample: Tensor, further: float = 0) -> None:
+    def move_centroids(self, sample: Tensor, further: float = 0) -> None:
         """Every centroid moves to the mean of its descriptors in the sample, or beyond; one without any stays."""
         sums = torch.zeros(self.centroids.shape, dtype=torch.float64, device=sample.device)
         for rows in torch.split(sample, self._block):

@@ -127,7 +127,8 @@ def link_nested(
         num_cooccurring_sets the sets that hold two words of it
         association          mean over its pairs of words of (shared - expected) / sqrt(n_a n_b)
         significance         shared images of all its pairs above the expected ones, in
-                             standard deviations of independent pairs
+                             standard deviations of independent pairs; in dense bags it can be
+                             below 0: words that vary alike in one factor may be apart in others
         ===================  ================================================================
 
     Raises:
