@@ -164,7 +164,7 @@ class KMeansVocabulary:
     """``vocabulary=kmeans``."""
 
     kind: Literal["kmeans"]
-    algorithm: Literal["nested", "lloyd"]
+    algorithm: Literal["doubling", "lloyd"]
     size: Count
     iterations: Count
     restarts: Count

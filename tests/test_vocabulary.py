@@ -22,7 +22,7 @@ from minia.mining.vocabulary import (
 from minia.stage import InputError, read_manifest
 
 KMEANS: dict[str, Any] = {
-    "algorithm": "nested",
+    "algorithm": "doubling",
     "size": 12,
     "iterations": 10,
     "restarts": 1,

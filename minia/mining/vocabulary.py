@@ -46,9 +46,9 @@ def build_vocabulary(
     Args:
         features: artifact of the features stage.
         store: folder of artifacts.
-        algorithm: ``nested`` (``minia.mining.kmeans``) or ``lloyd`` (``minia.mining.faiss_kmeans``).
+        algorithm: ``doubling`` (``minia.mining.kmeans``) or ``lloyd`` (``minia.mining.faiss_kmeans``).
         size: number of visual words.
-        iterations: of Lloyd's algorithm on the whole sample; ``nested`` stops when they gain little.
+        iterations: of Lloyd's algorithm on the whole sample; ``doubling`` stops when they gain little.
         restarts: times the clustering is done; the one of lowest objective is kept.
         initialisation: ``random``, ``kmeans++`` or ``afk-mc2`` (Bachem et al. 2016).
         points_per_word: descriptors sampled for training, per visual word; all images give the
@@ -74,7 +74,7 @@ def build_vocabulary(
     }
     inputs = {"features": read_manifest(features)["fingerprint"]}
     on_gpu = faiss_kmeans.uses_gpu(device) if algorithm == "lloyd" else choose_device(device) == "cuda"
-    stage = Stage("vocabulary", f"kmeans{size}", store, parameters | {"gpu": on_gpu}, inputs, version=2)
+    stage = Stage("vocabulary", f"kmeans{size}", store, parameters | {"gpu": on_gpu}, inputs, version=3)
 
     def make(work: Path) -> dict[str, Any]:
         sample = sample_descriptors(FeatureStore.load(features), size * points_per_word, seed)
@@ -168,7 +168,7 @@ def assign_words(features: Path, vocabulary: Path, store: Path, *, device: str) 
     }
     device = choose_device(device)
     label, parameters = vocabulary.name.rsplit("-", 1)[0], {"gpu": device == "cuda"}  # it breaks ties its own way
-    stage = Stage("assignment", label, store, parameters, inputs, resumable=True, version=2)
+    stage = Stage("assignment", label, store, parameters, inputs, resumable=True, version=3)
     if stage.done:
         return stage.run(lambda _: {})
     centroids = load_centroids(vocabulary)
