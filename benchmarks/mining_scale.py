@@ -43,6 +43,7 @@ import torch
 from minia.mining.linkage import cluster_sets
 from minia.mining.listdb import ListDB, listdb_pieces, offsets_of, read_listdb, write_listdb
 from minia.mining.minhash import mine_cooccurring_sets
+from minia.mining.nested import link_nested
 from minia.mining.words import import_listdb, load_bags
 
 IMAGES_AT_A_TIME = 20_000
@@ -140,15 +141,28 @@ def mine(folder: Path, corpus: Corpus) -> dict[str, Any]:
     return {"sets": sets.num_lists}
 
 
+def link_single(folder: Path, corpus: Corpus) -> dict[str, Any]:
+    """Structures of the sets by single linkage, and what of the planted sets they are."""
+    return recovered(folder, corpus, cluster_sets(read_listdb(folder / "sets", corpus.num_words)))
+
+
 def link(folder: Path, corpus: Corpus) -> dict[str, Any]:
-    """Structures of the sets, by single linkage; and how many planted sets one of Jaccard 0.5 or more is found for."""
-    structures = cluster_sets(read_listdb(folder / "sets", corpus.num_words))
+    """The same by the default, nested linkage."""
+    (words,) = (folder / "store" / "words").glob("listdb-*")
+    sets = read_listdb(folder / "sets", corpus.num_words)
+    return recovered(folder, corpus, link_nested(sets, load_bags(words, mapped=True))[0])
+
+
+def recovered(folder: Path, corpus: Corpus, structures: ListDB) -> dict[str, Any]:
+    """How many planted sets one of Jaccard 0.5 or more is found for, and the other way round."""
     write_listdb(folder / "structures", structures)
     planted = read_listdb(folder / "planted", corpus.num_words)
     shared = (planted.to_scipy(binary=True) @ structures.to_scipy(binary=True).T).tocoo()
     union = planted.sizes[shared.row] + structures.sizes[shared.col] - shared.data
-    found = len(np.unique(shared.row[shared.data >= 0.5 * union]))
-    return {"structures": structures.num_lists, "recall": found / planted.num_lists}
+    alike = shared.data >= 0.5 * union
+    recall = len(np.unique(shared.row[alike])) / planted.num_lists
+    precision = len(np.unique(shared.col[alike])) / max(1, structures.num_lists)
+    return {"structures": structures.num_lists, "recall": recall, "precision": precision}
 
 
 def measured(step: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -196,6 +210,7 @@ def run(name: str, fraction: float, work: Path, seed: int) -> dict[str, dict[str
     (folder / "bags.corpus").unlink()
     steps["mine"] = in_a_process(mine, folder, corpus)
     steps["link"] = in_a_process(link, folder, corpus)
+    steps["single"] = in_a_process(link_single, folder, corpus)
     return steps
 
 
@@ -210,7 +225,7 @@ def show(name: str, fraction: float, steps: dict[str, dict[str, Any]], bytes_a_s
         f"{megabytes:.0f} MB of text, bags of {steps['read']['bags']:.2f} GB"
     )
     for step, result in steps.items():
-        of_limit = "" if step not in ("read", "mine") else f" of {limit:.2f} allowed"
+        of_limit = "" if step not in ("read", "mine", "link") else f" of {limit:.2f} allowed"
         print(
             f"  {step:9} {result['seconds']:8.1f} s  {result['cpu']:8.1f} s of processors  "
             f"peak {result['peak']:.2f} GB{of_limit}"
@@ -220,9 +235,13 @@ def show(name: str, fraction: float, steps: dict[str, dict[str, Any]], bytes_a_s
         f"  {steps['mine']['sets']:,} sets; {pairs / 1e9:.1f} thousand million entries x hashes, {rate / 1e9:.2f} "
         f"a second ({rate * 4 / bytes_a_second:.1f} times {bytes_a_second / 4e9:.2f}, reading each key from memory)"
     )
-    print(
-        f"  {steps['link']['structures']:,} structures; planted sets found: {steps['link']['recall']:.3f}", flush=True
-    )
+    for step, name in (("link", "nested"), ("single", "single")):
+        found = steps[step]
+        print(
+            f"  {name} linkage: {found['structures']:,} structures; planted sets found: {found['recall']:.3f}, "
+            f"structures that are one: {found['precision']:.3f}",
+            flush=True,
+        )
 
 
 def plot(path: Path, name: str, results: dict[float, dict[str, dict[str, Any]]]) -> None:

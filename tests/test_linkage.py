@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from planted import planted_corpus, read_corpus, read_truth, score
 
+from minia.mining import linkage
 from minia.mining.linkage import _PURPOSE, cluster_sets, unique_sets
 from minia.mining.listdb import ListDB, offsets_of
 from minia.mining.minhash import TupleTables, mine_cooccurring_sets
@@ -128,3 +129,21 @@ def test_planted_sets_are_found_as_by_the_reference(shared_data, tmp_path, name,
     margin = 3 * spread * np.sqrt(1 / seeds + 1 / 8)  # of the difference of two means
     assert np.mean([one.recall for one in scores]) > recall - margin
     assert np.mean([one.precision for one in scores]) > precision - margin
+
+
+def test_a_bucket_of_a_hundred_thousand_sets_is_compared_with_its_first_alone(monkeypatch):
+    """All sets share twenty words and nearly all buckets: their comparisons grow with their number, not its square."""
+    count = 100_000
+    items = np.hstack([np.tile(np.arange(20), (count, 1)), 20 + np.arange(count)[:, None]]).ravel()
+    sets = ListDB(np.arange(count + 1) * 21, items, np.ones_like(items), 20 + count)
+    compared = []
+    overlapping = linkage._Links._overlapping
+
+    def counted(self, left, right):
+        compared.append(len(left))
+        return overlapping(self, left, right)
+
+    monkeypatch.setattr(linkage._Links, "_overlapping", counted)
+    structures = cluster_sets(sets, num_tuples=20)
+    assert structures.num_lists == 1 and structures.sizes[0] > 0.9 * count
+    assert 0.9 * count < sum(compared) < 3 * count

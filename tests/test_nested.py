@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from planted import Score, planted_corpus, read_corpus, read_truth, score
+from scipy.special import ndtr
 from scipy.stats import binom
+from threadpoolctl import threadpool_limits
 
-from minia.mining.chance import fit_chance, probability_of_at_least
+from minia.mining import word_pairs
+from minia.mining.chance import deviations, fit_chance, probability_of_at_least
 from minia.mining.growth import distinct_groups, grow_groups
 from minia.mining.listdb import ListDB
 from minia.mining.minhash import mine_cooccurring_sets
-from minia.mining.nested import link_nested
+from minia.mining.nested import _Node, _Search, link_nested
 from minia.mining.tuples import choose_tuples
-from minia.mining.word_pairs import count_shared, proposed_pairs
+from minia.mining.word_pairs import candidate_pairs, count_shared, proposed_pairs
 from minia.stage import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -191,11 +194,25 @@ def test_form_of_the_structures():
         meeting = [held & set(words.tolist()) for held in holds if len(held & set(words.tolist())) >= 2]
         assert frequencies.tolist() == [max(1, sum(word in held for held in meeting)) for word in words.tolist()]
         counts.append(len(meeting))
-    assert counts == sorted(counts, reverse=True) == table["num_cooccurring_sets"].tolist()
+    assert counts == table["num_cooccurring_sets"].tolist()
+    significance = table["significance"].tolist()
+    assert significance == sorted(significance, reverse=True) and significance[-1] > 0
     assert table["num_words"].tolist() == structures.sizes.tolist()
     again, same_table = link_nested(sets, bags)
     assert again == structures and all(np.array_equal(same_table[name], table[name]) for name in table)
     assert link_nested(sets, bags, min_structure_size=10)[0].sizes.min() >= 10
+
+
+def test_words_of_which_no_pairs_are_proposed_are_no_structure(monkeypatch):
+    """Eight words go together, but the sets pair only the first four with the others: growth swings between these."""
+    monkeypatch.setattr("minia.mining.word_pairs._MOST_PAIRS", 100)
+    random = np.random.default_rng(1)
+    held = random.random((400, 60)) < 0.1
+    held[:, :8] |= (random.random((400, 1)) < 0.1) & (random.random((400, 8)) < 0.9)
+    bags = ListDB.from_lists([np.flatnonzero(row).tolist() for row in held], 60)
+    sets = ListDB.from_lists([[one, 4 + other] for one in range(4) for other in range(4)], 60)
+    _, table = link_nested(sets, bags)
+    assert (table["significance"] > 0).all() and (table["association"] > 0).all()
 
 
 @pytest.mark.parametrize("num_images", [40, 900])
@@ -206,6 +223,25 @@ def test_shared_images_are_counted_exactly(num_images):
     left, right = np.triu_indices(60, 1)
     dense = words.to_scipy(binary=False).toarray()
     assert np.array_equal(count_shared(words, left, right), (dense @ dense.T)[left, right])
+
+
+def test_shared_images_are_counted_some_images_at_a_time(monkeypatch):
+    random = np.random.default_rng(0)
+    share = np.exp(-9 * random.random(40))
+    words = ListDB.from_lists([np.flatnonzero(random.random(30_000) < part).tolist() for part in share], 30_000)
+    left, right = np.triu_indices(40, 1)
+    at_once = count_shared(words, left, right)
+    monkeypatch.setattr(word_pairs, "_BITS_AT_A_TIME", 1 << 10)
+    assert np.array_equal(count_shared(words, left, right), at_once)
+    dense = words.to_scipy(binary=False).toarray()
+    assert np.array_equal(at_once, (dense @ dense.T)[left, right])
+
+
+def test_of_too_many_pairs_those_of_most_sets_are_proposed(monkeypatch):
+    sets = ListDB.from_lists([[0, 1, 2, 3], [0, 1, 2], [0, 1, 4], [5, 6, 7]], 9)
+    monkeypatch.setattr(word_pairs, "_MOST_PAIRS", 4)
+    left, right = proposed_pairs(sets)
+    assert list(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2)]
 
 
 def test_pairs_of_sets_are_proposed_once_and_large_sets_in_pieces():
@@ -251,3 +287,59 @@ def test_tuples_grow_with_what_chance_brings_together():
     assert chosen(50, 1000, 20, 10_000, (None, 10, None)) == (2, 10)
     assert chosen(50, 1000, 20, 10_000, (3, None, 0.14)) == (3, 252)
     assert chosen(0, 5, 0, 3) == (2, 750)
+
+
+def test_bound_by_the_normal_distribution_is_never_above_the_probability():
+    random = np.random.default_rng(0)
+    trials = np.exp(random.random(200_000) * np.log(1e5))
+    rare = random.random(len(trials)) < 0.5
+    chance = np.where(rare, np.exp(-random.random(len(trials)) * 12), random.random(len(trials)))
+    mean, variance = trials * chance, trials * chance * (1 - chance)
+    shared = np.maximum(1, np.ceil(mean + 8 * random.random(len(trials)) * np.sqrt(variance))).astype(np.int64)
+    possible = shared <= trials
+    shared, mean, variance = shared[possible], mean[possible], variance[possible]
+    z = deviations(shared, mean, variance)
+    bounded = np.isfinite(z)
+    assert bounded.mean() > 0.7
+    probability = probability_of_at_least(shared, mean, variance)[bounded]
+    assert (probability >= ndtr(-z[bounded])).all()
+
+
+def test_the_pairs_kept_are_those_that_all_probabilities_give():
+    """Testing only the pairs whose bound can pass keeps the same ones as working out the probability of all."""
+    bags, _ = planted_corpus(6, num_sets=20)
+    plain = ListDB.from_lists([words.tolist() for words in bags], bags.num_items).transpose()
+    words = np.flatnonzero(plain.sizes)
+    images = plain.select(words)
+    pairs = candidate_pairs(images, ListDB.from_lists([], len(words)))
+    chance = fit_chance(images.sizes, bags.sizes)
+    probability = probability_of_at_least(pairs.shared, *chance.shared_images(pairs.left, pairs.right))
+    more = pairs.shared > chance.shared_images(pairs.left, pairs.right)[0]
+    ranked = np.sort(np.where(more, probability, 1.0))
+    num_all = len(words) * (len(words) - 1) / 2
+    for level in (0, 1):
+        node = _Node(words, np.arange(len(words)), images, bags.sizes, pairs, -1, level)
+        kept = _Search(0.05, 3, 1 << 30)._tested(node, chance)[1]
+        passing = ranked[ranked <= 0.05 * (np.arange(1, len(ranked) + 1) if level else 1) / num_all]
+        assert np.array_equal(kept, np.flatnonzero(more & (probability <= passing.max())))
+        assert 500 < len(kept) < len(probability) / 10
+
+
+def test_threads_change_nothing(shared_data, tmp_path):
+    bags = read_corpus(shared_data / "smh", "gz_sift_v1000", tmp_path)
+    sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=252, min_set_size=3)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(link_nested(sets, bags))
+    assert found[0][0] == found[1][0] and found[0][0].num_lists > 20
+    assert all(np.array_equal(found[0][1][name], found[1][1][name]) for name in found[0][1])
+
+
+def test_a_hundred_thousand_sets_of_the_same_words_are_no_more_than_one():
+    bags, truth = planted_corpus(7, num_sets=3)
+    alike = [np.delete(truth[0], [number % len(truth[0])]).tolist() for number in range(100_000)]
+    once = link_nested(ListDB.from_lists(alike[: len(truth[0])], bags.num_items), bags)
+    structures, table = link_nested(ListDB.from_lists(alike, bags.num_items), bags)
+    assert [sorted(words.tolist()) for words in structures] == [sorted(words.tolist()) for words in once[0]]
+    assert table["num_cooccurring_sets"].max() == 100_000

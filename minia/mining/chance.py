@@ -17,7 +17,9 @@ s (s - 1) / 2 of an image that holds s; f_i, below 1, makes these numbers equal.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +28,15 @@ from scipy.special import betainc, pdtrc
 _IMAGE_CLASSES = 64  # images of about equally many words are treated as one class
 _MOST_ROUNDS = 200
 _TOLERANCE = 1e-4  # of the expected frequencies, relative
+_SETTLED = 1e-6  # where that error changes by less it stays: the halves below leave the sums unequal
 _LONGEST_STEP = 2.0  # of ln x, against overshooting
 _NEARLY_POISSON = 1e-6  # where 1 - V / E is smaller, the binomial distribution is the Poisson one
 _LEAST_VARIANCE = 1e-9  # of the mean: rounding must not make it 0 where words are in nearly all images
 _PAIRS_AT_A_TIME = 1 << 18
-_FEW_CLASS_PAIRS = 1 << 20
+_CELLS_A_PAIR = 4
 
 Vector = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -53,23 +57,36 @@ class Chance:
     num_images: Vector
     pair_images: Vector
 
-    def shared_images(self, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> tuple[Vector, Vector]:
+    def shared_images(self, left: Numbers, right: Numbers) -> tuple[Vector, Vector]:
         """Mean and variance of the images that the words of each pair share, (num_pairs,) float64 each."""
-        left, right = self.word_class[left], self.word_class[right]
+        mean, variance = np.empty(len(left)), np.empty(len(left))
+        for part, (part_mean, part_variance) in self.shared_in_parts(left, right):
+            mean[part], variance[part] = part_mean, part_variance
+        return mean, variance
+
+    def shared_in_parts(self, left: Numbers, right: Numbers) -> Iterator[tuple[slice, tuple[Vector, Vector]]]:
+        """The same for some pairs at a time."""
         num_classes = len(self.probability)
-        if num_classes**2 <= max(len(left), _FEW_CLASS_PAIRS):  # as many numbers as pairs, and no more
-            mean = (self.probability * self.pair_images) @ self.probability.T
-            squares = self.probability**2
-            variance = mean - (squares * self.pair_images) @ squares.T
-            mean, variance = mean[left, right], variance[left, right]
-        else:
-            mean, variance = np.empty(len(left)), np.empty(len(left))
-            for begin in range(0, len(left), _PAIRS_AT_A_TIME):
-                part = slice(begin, begin + _PAIRS_AT_A_TIME)
-                both = self.probability[left[part]] * self.probability[right[part]]
-                mean[part] = both @ self.pair_images
-                variance[part] = mean[part] - (both * both) @ self.pair_images
-        return mean, np.maximum(variance, _LEAST_VARIANCE * mean)
+        small = num_classes**2 <= _CELLS_A_PAIR * len(left)  # a cell by a matrix product takes a tenth of the time
+        table = _expected(self.probability, self.probability, self.pair_images) if small else None
+        for begin in range(0, len(left), _PAIRS_AT_A_TIME):
+            part = slice(begin, begin + _PAIRS_AT_A_TIME)
+            classes = self.word_class[left[part]], self.word_class[right[part]]
+            if table is not None:
+                place = classes[0] * num_classes + classes[1]
+                yield part, (table[0].ravel()[place], table[1].ravel()[place])
+            else:
+                both = self.probability[classes[0]] * self.probability[classes[1]]
+                mean = both @ self.pair_images
+                variance = mean - (both * both) @ self.pair_images
+                yield part, (mean, np.maximum(variance, _LEAST_VARIANCE * mean))
+
+
+def _expected(left: Vector, right: Vector, images: Vector) -> tuple[Vector, Vector]:
+    """Mean and variance for all pairs of two word classes."""
+    mean = (left * images) @ right.T
+    variance = mean - (left**2 * images) @ (right**2).T
+    return mean, np.maximum(variance, _LEAST_VARIANCE * mean)
 
 
 def fit_chance(word_frequencies: npt.NDArray[np.int64], image_sizes: npt.NDArray[np.int64]) -> Chance:
@@ -91,11 +108,13 @@ def fit_chance(word_frequencies: npt.NDArray[np.int64], image_sizes: npt.NDArray
     frequencies = np.minimum(found.astype(np.float64), num_images.sum() - 0.5)
     scale = 0.5 * np.log(frequencies @ num_words)
     word, image = np.log(frequencies) - scale, np.log(sizes) - scale
+    before = np.inf
     for _ in range(_MOST_ROUNDS):
         wanting = _newton(word, image, frequencies, num_images)
         _newton(image, word, sizes, num_words)
-        if wanting <= _TOLERANCE:
+        if wanting <= _TOLERANCE or abs(wanting - before) <= _SETTLED:
             break
+        before = wanting
     probability = _logistic(word[:, None] + image)
     modelled = ((num_words @ probability) ** 2 - num_words @ probability**2) / 2  # pairs of words an image
     image_class = np.where(image_sizes > 0, label[np.searchsorted(held, image_sizes) % len(held)], -1)
@@ -107,8 +126,9 @@ def _newton(own: Vector, other: Vector, wanted: Vector, counts: Vector) -> float
     probability = _logistic(own[:, None] + other)
     expected = probability @ counts
     slope = (probability * (1 - probability)) @ counts
-    own += np.clip((wanted - expected) / np.maximum(slope, 1e-300), -_LONGEST_STEP, _LONGEST_STEP)
-    return float(np.max(np.abs(expected / wanted - 1), initial=0.0))
+    step = (wanted - expected) / np.maximum(slope, 1e-300)
+    own += np.minimum(np.maximum(step, -_LONGEST_STEP), _LONGEST_STEP)
+    return float(np.abs(expected / wanted - 1).max(initial=0.0))
 
 
 def _logistic(value: Vector) -> Vector:
@@ -133,11 +153,26 @@ def _classes(sizes: Vector, counts: Vector) -> tuple[npt.NDArray[np.int64], Vect
     return label, num_words / num_images, num_images, num_pairs
 
 
-def probability_of_at_least(shared: npt.NDArray[np.int64], mean: Vector, variance: Vector) -> Vector:
+def deviations(shared: Numbers, mean: Vector, variance: Vector) -> Vector:
+    """How many standard deviations pairs share beyond chance, where that bounds the probability from below.
+
+    Of n trials of probability p, k or more succeed with a probability of at least ``1 - Phi((k - E) / sqrt(V))``,
+    for k from the mean up, if p is at most 1/4 or k at most n (1 - p) (Slud 1977: "Distribution inequalities for
+    the binomial law"). So most pairs are excluded without working out their probability.
+
+    Returns:
+        (num_pairs,) float64; inf where the bound does not hold.
+    """
+    chance = 1 - variance / mean
+    bounded = (chance <= 0.25) | (shared * chance <= variance)
+    return np.where(bounded, (shared - mean) / np.sqrt(variance), np.inf)
+
+
+def probability_of_at_least(shared: Numbers, mean: Vector, variance: Vector) -> Vector:
     """Probability that chance lets two words share at least so many images.
 
     Args:
-        shared: (num_pairs,) int64 images.
+        shared: (num_pairs,) whole numbers of images.
         mean: (num_pairs,) float64, above 0.
         variance: (num_pairs,) float64, above 0 and at most the mean.
     """

@@ -11,6 +11,8 @@ many together are. Here all pairs speak at once:
 4. Each end of a factor is a group: the words whose loading is beyond chance (normal with a standard
    deviation of 1 / the factor's length, corrected for the number of words, factors and ends), and of
    these the ones above half of their root mean square. A word may belong to several groups.
+   An end of less than half the root mean square of the other one is no group: where some words are in an
+   image more often than usual, all others together must be in it less often.
 
 This needs expected counts that are nearly normal: on average at least 5 images for a pair of words
 (Cochran's rule). Below that pairs are tested one by one. It needs W x W products, so it is for
@@ -39,6 +41,7 @@ _MOST_RESIDUAL = 6.0  # a rare word in a small image is no factor: without it ch
 _ROTATIONS, _TOLERANCE = 100, 1e-6
 
 Matrix = npt.NDArray[np.float64]
+Vector = npt.NDArray[np.float64]
 
 
 def are_dense(words: ListDB) -> bool:
@@ -47,13 +50,16 @@ def are_dense(words: ListDB) -> bool:
     Args:
         words: the inverted file; a list a word.
     """
-    num_words, num_images = words.num_lists, _num_used(words)
-    if num_words > _MOST_WORDS or num_words**2 * num_images > _MOST_WORK or num_images == 0:
+    num_words = words.num_lists
+    if num_words > _MOST_WORDS or words.num_entries == 0:
+        return False
+    num_images = _num_used(words)
+    if num_words**2 * num_images > _MOST_WORK:
         return False
     return words.num_entries**2 / (num_words**2 * num_images) >= _LEAST_EXPECTED
 
 
-def factor_groups(words: ListDB, chance: Chance, false_groups: float) -> ListDB:
+def factor_groups(words: ListDB, chance: Chance, false_groups: float) -> tuple[ListDB, Vector, Vector]:
     """The groups of words at the ends of the factors.
 
     Args:
@@ -63,12 +69,15 @@ def factor_groups(words: ListDB, chance: Chance, false_groups: float) -> ListDB:
 
     Returns:
         A list a group: words ascending; the factors that explain most first.
+        association: (num_groups,) float64, mean over the pairs of words of the correlation of their residuals.
+        significance: (num_groups,) float64, the sum of these correlations in standard deviations of its value
+        by chance, where each has a variance of 1 / the number of images.
     """
     num_images = _num_used(words)
     share = words.num_entries / max(1, words.num_lists * num_images)  # of the words that an image holds
     chosen = np.flatnonzero(np.minimum(words.sizes, num_images - words.sizes) * share >= _LEAST_SHARED)
     if len(chosen) < 2:
-        return ListDB.from_lists([], words.num_lists)
+        return ListDB.from_lists([], words.num_lists), np.zeros(0), np.zeros(0)
     edge = _MARGIN * (np.sqrt(num_images) + np.sqrt(len(chosen)))
     with threadpool_limits(1):  # more threads would change the last digits
         products = _products(words, chance, chosen)
@@ -76,15 +85,25 @@ def factor_groups(words: ListDB, chance: Chance, false_groups: float) -> ListDB:
         loadings = _varimax(loadings[:, ::-1])
         length = np.sqrt(np.einsum("wf,wf->f", loadings, products @ loadings))
     z = loadings * length  # a loading by chance alone has a variance of 1 / length^2
-    limit = -ndtri(false_groups / max(1, 2 * z.size))  # for both ends
+    groups = _ends(z[:, np.argsort(-length, kind="stable")], -ndtri(false_groups / max(1, 2 * z.size)))
+    within = [products[np.ix_(group, group)] for group in groups]
+    shared = np.array([pairs.sum() - np.trace(pairs) for pairs in within]) / 2
+    num_pairs = np.array([len(group) * (len(group) - 1) / 2 for group in groups])
+    found = ListDB.from_lists([chosen[group].tolist() for group in groups], words.num_lists)
+    return found, shared / (num_pairs * num_images), shared / np.sqrt(num_pairs * num_images)
+
+
+def _ends(z: Matrix, limit: float) -> list[npt.NDArray[np.int64]]:
+    """The words of each end of the factors, columns of loadings in standard deviations, beyond a limit."""
     groups = []
-    for factor in np.argsort(-length, kind="stable"):
-        ends = [end * (end > limit) for end in (z[:, factor], -z[:, factor])]
-        typical = [np.sqrt((end @ end) / max(1, np.count_nonzero(end))) for end in ends]
-        for end, own in zip(ends, typical, strict=True):
-            if own > max(typical) / 2:
-                groups.append(chosen[end > own / 2].tolist())
-    return ListDB.from_lists(groups, words.num_lists)
+    for factor in z.T:
+        ends = [end * (end > limit) for end in (factor, -factor)]
+        power = [(end @ end) / max(1, np.count_nonzero(end)) for end in ends]  # mean square
+        for end, own in zip(ends, power, strict=True):
+            group = np.flatnonzero(end**2 > own / 4)
+            if own > max(power) / 4 and len(group) > 1:
+                groups.append(group)
+    return groups
 
 
 def _num_used(words: ListDB) -> int:

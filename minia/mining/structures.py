@@ -63,7 +63,7 @@ def mine_structures(
         similarity_threshold: the Jaccard similarity at which two words share a tuple with
             probability one half.
         min_set_size: words a co-occurring set must have.
-        memory_budget: GB (10^9 bytes) that mining may take beside three times the bags of words.
+        memory_budget: GB (10^9 bytes) that mining and the nested linkage may take beside three times the bags of words.
         weights: weight of an image: ``none``, ``ids`` (inverse document size) or ``file``.
         weights_path: the file of weights, for ``file``.
         expand_frequencies: count how often a word occurs in an image.
@@ -109,7 +109,7 @@ def mine_structures(
     inputs = {"words": read_manifest(words)["fingerprint"]}
     if weights_path is not None:
         inputs["weights"] = fingerprint_file(weights_path)
-    stage = Stage("mining", f"r{tuple_size}l{num_tuples or 'auto'}", store, parameters, inputs, version=2)
+    stage = Stage("mining", f"r{tuple_size}l{num_tuples or 'auto'}", store, parameters, inputs, version=3)
     # What follows decides nothing about the result, or is told by the fingerprints.
     means: dict[str, Any] = {
         "weights_path": weights_path,
@@ -143,6 +143,24 @@ def load_structures(mining: Path, num_words: int) -> ListDB:
         InputError: a structure holds a word outside the vocabulary.
     """
     return read_listdb(mining / STRUCTURES, num_words)
+
+
+def why_no_structures(mining: Path) -> str | None:
+    """Why a mining artifact holds no structures and what may give some, in one sentence; None where it holds some."""
+    manifest = read_manifest(mining)
+    if manifest["counts"]["num_structures"]:
+        return None
+    parameters = manifest["parameters"]
+    if "linkage" not in parameters:
+        return "No structures: the file of mining.path holds none."
+    why, remedies = "no words are together in more images than chance explains", "mining.linkage=single"
+    if not manifest["counts"]["num_cooccurring_sets"]:
+        why = "no words share enough images to make a co-occurring set"
+        remedies = "a smaller mining.tuple_size or mining.min_set_size"
+    elif parameters["linkage"] == "single":
+        why = "no group of co-occurring sets that overlap is as large as mining.min_cluster_size"
+        remedies = "a smaller mining.overlap or mining.min_cluster_size, or mining.linkage=nested"
+    return f"No structures were found: {why}. Try more images, a smaller vocabulary, or {remedies}."
 
 
 def _mine(
@@ -184,7 +202,7 @@ def _mine(
     else:
         from minia.mining.nested import link_nested
 
-        structures, table = link_nested(sets, bags, **parameters["linking"])
+        structures, table = link_nested(sets, bags, memory_budget=memory_budget, **parameters["linking"])
         with (work / STRUCTURE_TABLE).open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(table)
