@@ -43,6 +43,7 @@ def draw_images(number: int, side: int) -> list[np.ndarray]:
     return list(images.permute(0, 2, 3, 1).contiguous().numpy())
 
 
+@torch.inference_mode()
 def plain_loop(network: DELF, images: list[np.ndarray], device: str) -> list[np.ndarray]:
     """Keypoints of each image, (n, 2), of one image and one scale at a time."""
     found = []
@@ -91,7 +92,7 @@ def main() -> None:
     torch.manual_seed(0)
     network = DELF(options.backbone, 9, stride_in_1x1=False, block3_stride=True).eval().to(device)
     images = draw_images(options.images, options.side)
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    with tempfile.TemporaryDirectory() as folder:
         model = export_delf(network, Path(folder) / "delf.pt", classes=list("abcdefghi"), config={})
         exact, half = (build(model, device, precision, options.batch) for precision in ("float32", "half"))
         sides: dict[str, Callable[[list[np.ndarray]], list[np.ndarray]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 from minia.stage import InputError
 from minia.training_settings import TrainSettings
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
 _ONNX = ("onnx", "onnxscript")
@@ -25,6 +28,13 @@ def check_machine(settings: TrainSettings, device: str) -> None:
     """
     if device == "cpu" and settings.trainer.precision == "16-mixed":
         raise InputError("trainer.precision=16-mixed: needs a CUDA device; allowed on a CPU: bf16-mixed, 32-true")
+    if device == "cuda" and settings.trainer.precision == "bf16-mixed":
+        import torch  # takes seconds: only where there is a GPU to ask
+
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            logger.warning("trainer.precision=bf16-mixed: this GPU only emulates it; faster here: 16-mixed, 32-true")
+    if device == "cuda" and settings.trainer.compile and importlib.util.find_spec("triton") is None:
+        raise InputError("trainer.compile=true: needs triton on a GPU, and it is not installed; allowed here: false")
     compiler = os.environ.get("CXX") or _COMPILERS.get(sys.platform, "g++")
     if settings.trainer.compile and shutil.which(compiler) is None:
         raise InputError(f"trainer.compile=true: needs a C++ compiler, and there is no {compiler}; allowed here: false")

@@ -250,7 +250,12 @@ def test_mine_with_delf(
     assert mined(monkeypatch, tmp_path, *delf, f"features.model={tmp_path / 'broken.pt'}") == 2
     assert f"error: features.model: {tmp_path / 'broken.pt'} cannot be read as plain tensors" in capsys.readouterr().err
     assert not list(tmp_path.glob("store/*/*"))  # both were told before any work
+    loaded: list[Path] = []
+    module = sys.modules["minia.models.delf_extractor"]
+    load = module._load
+    monkeypatch.setattr(module, "_load", lambda path: (loaded.append(path), load(path))[1])
     assert mined(monkeypatch, tmp_path, *delf, f"features.model={model}", "features.pca_dim=12") == 0
     [artifact] = (tmp_path / "store" / "features").glob("delf-*")
     assert FeatureStore.load(artifact).descriptor_size == 12
     assert read_manifest(artifact)["parameters"]["precision"] in ("float32", "half")
+    assert loaded == [model]  # once, for the check and the work

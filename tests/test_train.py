@@ -22,6 +22,7 @@ import torch
 import torchvision
 from conftest import draw_blobs
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from minia.models.training import DELFTraining, attention_statistics, classification_metrics
@@ -29,6 +30,7 @@ from minia.models.weights import load_checkpoint
 from minia.settings import check
 from minia.stage import InputError
 from minia.training import build_module, load_pretrained
+from minia.training_checks import check_machine
 from minia.training_settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,9 +156,22 @@ def test_what_the_machine_lacks_is_told_first(
     assert not list(tmp_path.glob("*/"))
 
 
+def test_what_a_gpu_lacks_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = check(TrainSettings, compose("trainer.compile=true", f"store={tmp_path}"))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "triton" else find_spec(name))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    told: list[str] = []
+    monkeypatch.setattr("minia.training_checks.logger.warning", told.append)
+    with pytest.raises(InputError, match=r"trainer\.compile=true: needs triton"):
+        check_machine(settings, "cuda")
+    assert "bf16-mixed: this GPU only emulates it" in told[0]
+
+
 def test_smoke_run_on_the_simulator_leaves_everything(run: Run, tmp_path: Path) -> None:
     small = ("data.num_images=54", "trainer.max_steps=6", "trainer.steps_per_check=3", "trainer.batch_size=8")
-    assert run("experiment=smoke", "threads=1", "num_workers=1", "device=cpu", *small) == 0
+    logged = ("trainer.log_every=2", "trainer.warmup_steps=0")
+    assert run("experiment=smoke", "threads=1", "num_workers=1", "device=cpu", *small, *logged) == 0
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
         "metrics.json", "history.csv", "checkpoints", "model.pt", "config.yaml", "tensorboard", "train.log",
@@ -171,8 +186,21 @@ def test_smoke_run_on_the_simulator_leaves_everything(run: Run, tmp_path: Path) 
     assert 0 <= metrics["attention_min"] <= metrics["attention_percent_50"] <= metrics["attention_max"]
     log = (folder / "train.log").read_text()
     assert "step 6 of 6: loss" in log
+    rates = {step: 0.04 * (1 - step / 6) for step in (1, 3, 5)}  # every second step's own, counted from 0
+    assert scalars(folder / "tensorboard", "learning_rate") == pytest.approx(rates)
     network, parameters = load_checkpoint(folder / "checkpoints" / "best.ckpt")
     assert len(parameters["classes"]) == network.descriptor_classifier.out_features == 9
+
+
+def scalars(folder: Path, name: str) -> dict[int, float]:
+    """A figure that TensorBoard shows, by step."""
+    found: dict[int, float] = {}
+    for file in sorted(folder.glob("events*")):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        if name in events.Tags()["scalars"]:
+            found |= {event.step: event.value for event in events.Scalars(name)}
+    return found
 
 
 def last_checkpoint(folder: Path) -> dict[str, Any]:

@@ -205,10 +205,12 @@ def pool_by_attention(attention: Tensor, features: Tensor) -> Tensor:
         features: (batch, channels, rows, columns).
 
     Returns:
-        (batch, channels); not divided by the sum of the attention.
+        (batch, channels) float32; not divided by the sum of the attention.
     """
-    squared_norm = features.float().square().sum(dim=1, keepdim=True)
-    normalised = features * torch.rsqrt(squared_norm.clamp_min(_SMALLEST_SQUARED_NORM)).to(features.dtype)
+    # Not in float16: there the factor of a cell without features, 1e6, is infinite, and 0 times it not a number.
+    features = features.float()
+    squared_norm = features.square().sum(dim=1, keepdim=True)
+    normalised = features * torch.rsqrt(squared_norm.clamp_min(_SMALLEST_SQUARED_NORM))
     return (attention * normalised).mean((2, 3))
 
 

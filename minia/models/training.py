@@ -86,7 +86,7 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch; every ``log_every`` steps also what it consists of."""
-        logs = self.global_step % self.hparams["log_every"] == 0
+        logs = (self.global_step + 1) % self.hparams["log_every"] == 0  # as Lightning counts them
         output = self(batch["image"], with_zero_fractions=logs)
         parts = losses(output, batch["label"], LossWeights(**self.hparams["loss_weights"]))
         if logs:
