@@ -26,7 +26,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from minia.command_line import print_error, print_summary
+from minia.command_line import outside_jobs, print_error, print_summary
 from minia.settings import MineSettings, check
 
 CONFIGURATION = Path(__file__).resolve().parent / "conf"
@@ -87,10 +87,10 @@ def start(
         try:
             run(config)
         except Exception as error:
+            failures.append(error)  # a single run says it in one line, without Hydra's own beside it
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 print_error(error)
                 raise  # Hydra names the job and goes on with the others
-            failures.append(error)  # a single run says it in one line, without Hydra's own beside it
 
     try:
         sys.argv[1:] = quote_paths(sys.argv[1:])
@@ -103,7 +103,7 @@ def start(
     except (Exception, KeyboardInterrupt) as error:
         if {"debug=true", "+debug=true", "++debug=true"} & {argument.lower() for argument in sys.argv}:
             raise
-        return print_error(error)
+        return print_error(error if failures else outside_jobs(error))
     return 0
 
 

@@ -17,6 +17,7 @@ _SHARES = (
     "descriptor_accuracy", "attention_accuracy", "word_accuracy", "structure_accuracy", "base_rate",
     "mean_purity_at_30", "chance_purity_at_30",
 )  # fmt: skip
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)  # a file or folder of the user's that is not to be used so
 EXIT_UNUSABLE_INPUT = 2
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -42,18 +43,23 @@ def print_error(error: BaseException) -> int:
         if _disk_is_full(error):
             return _print_line("the disk is full; finished parts are kept, free some space and run again", EXIT_FAILURE)
         where = f": {error.filename}" if error.filename else ""
-        return _print_line(f"{error.strerror or error}{where}", EXIT_FAILURE)
+        code = EXIT_UNUSABLE_INPUT if error.errno in _NOT_ALLOWED else EXIT_FAILURE
+        return _print_line(f"{error.strerror or error}{where}", code)
     traceback.print_exception(error)
     return EXIT_FAILURE
 
 
+def outside_jobs(error: BaseException) -> BaseException:
+    """The error of a run in which no job failed: if of a file, then of the output folder, which Hydra makes."""
+    if isinstance(error, OSError) and error.filename:
+        where = f"hydra.run.dir or hydra.sweep.dir: {error.filename}"
+        return InputError(f"{where}: cannot be made a folder: {error.strerror}")
+    return error
+
+
 def print_summary(metrics: Mapping[str, Any], output: Path) -> None:
     """Print a run's counts, its seconds per stage, and where its results are."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows: list[tuple[str, str]] = []
     counts = {
         "images": "num_images",
         "failed images": "num_failed_images",
@@ -64,17 +70,19 @@ def print_summary(metrics: Mapping[str, Any], output: Path) -> None:
     }
     for name, key in counts.items():
         if key in metrics:
-            table.add_row(name, f"{metrics[key]:,}")
+            rows.append((name, f"{metrics[key]:,}"))
     for key in _SHARES:
         if key in metrics:
-            table.add_row(key, f"{metrics[key]:.3f}")
+            rows.append((key, f"{metrics[key]:.3f}"))
     for stage in STAGES:
         if f"seconds_{stage}" in metrics:
-            table.add_row(f"seconds, {stage}", f"{metrics[f'seconds_{stage}']:.1f}")
-    table.add_row("seconds, this run", f"{metrics['seconds_total']:.1f}")
-    console.print(table)
+            rows.append((f"seconds, {stage}", f"{metrics[f'seconds_{stage}']:.1f}"))
+    rows.append(("seconds, this run", f"{metrics['seconds_total']:.1f}"))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
     page = output / "report" / "index.html"
-    console.print(f"report: {page}" if page.exists() else f"results: {output}", soft_wrap=True)
+    print(f"report: {page}" if page.exists() else f"results: {output}")
 
 
 def _disk_is_full(error: OSError) -> bool:

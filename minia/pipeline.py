@@ -12,12 +12,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import os
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minia.device import choose_device, choose_precision
 from minia.settings import (
@@ -34,6 +35,11 @@ from minia.settings import (
     SURFFeatures,
 )
 from minia.stage import InputError, read_manifest, write_text_atomically
+
+if TYPE_CHECKING:
+    from minia.models.extractors import Extractor
+
+logger = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 _PUBLISHED = (  # stage and file, if it made that: what a run's folder gets
@@ -100,8 +106,18 @@ class Pipeline:
             shard_images=chosen.shard_images,
             parameters=self._extractor_parameters(chosen),
             num_workers=self.num_workers,
+            extractor=self.__dict__.pop("extractor", None),  # later stages can use the memory of a network
             **pca,
         )
+
+    @functools.cached_property
+    def extractor(self) -> Extractor:
+        """What finds the features."""
+        from minia.models.build import build_extractor
+
+        chosen = self.settings.features
+        assert not isinstance(chosen, StoredFeatures)
+        return build_extractor(chosen.kind, self._extractor_parameters(chosen))
 
     def _extractor_parameters(self, chosen: SIFTFeatures | SURFFeatures | DELFFeatures) -> dict[str, Any]:
         parameters = _arguments(chosen)
@@ -213,7 +229,11 @@ class Pipeline:
         if isinstance(self.settings.features, StoredFeatures):
             _ = self.features
         else:
-            self._check_extractor(self.settings.features)
+            extractor = self.extractor
+            if isinstance(self.settings.features, DELFFeatures):
+                from minia.mining.features import check_pca_dim
+
+                check_pca_dim(self.settings.features.pca_dim, extractor)
         if not needed <= {"images", "features"}:
             vocabulary = self.settings.vocabulary
             if isinstance(vocabulary, StoredVocabulary):
@@ -222,14 +242,6 @@ class Pipeline:
                 from minia.mining.faiss_kmeans import import_faiss
 
                 import_faiss()
-
-    def _check_extractor(self, chosen: SIFTFeatures | SURFFeatures | DELFFeatures) -> None:
-        from minia.mining.features import check_pca_dim
-        from minia.models.build import build_extractor
-
-        extractor = build_extractor(chosen.kind, self._extractor_parameters(chosen))
-        if isinstance(chosen, DELFFeatures):
-            check_pca_dim(chosen.pca_dim, extractor)
 
     @property
     def superseded(self) -> set[str]:
@@ -280,6 +292,11 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
     for stage in settings.stages:
         if stage not in pipeline.superseded:
             getattr(pipeline, stage)
+    for artifact in pipeline.made("mining"):
+        from minia.mining.structures import why_no_structures
+
+        if why := why_no_structures(artifact):
+            logger.warning(why)
     metrics = _metrics(pipeline)
     metrics["seconds_total"] = round(time.perf_counter() - started, 3)
     output.mkdir(parents=True, exist_ok=True)

@@ -71,11 +71,18 @@ def test_caches_and_workers_do_not_change_what_comes(table: tuple[pd.DataFrame, 
         cached = dataset(table, **options)
         for turn, expected in zip(turns, plain, strict=True):
             assert all(torch.equal(cached[turn][key], expected[key]) for key in expected)  # type: ignore[literal-required]
-    loader = DataLoader(
-        dataset(table, cache="memory"), sampler=turns, batch_size=5, num_workers=1, multiprocessing_context="forkserver"
-    )
-    for number, batch in enumerate(loader):
-        assert torch.equal(batch["image"], torch.stack([each["image"] for each in plain[5 * number : 5 * number + 5]]))
+        assert cached._cache is not None
+        assert not cached._cache.filled.is_shared()  # there are no workers to share it with
+        passed_on = dataset(table, **options)
+        loader = DataLoader(
+            passed_on, sampler=turns, batch_size=5, num_workers=1, multiprocessing_context="forkserver"
+        )  # fmt: skip
+        for number, batch in enumerate(loader):
+            expected_images = torch.stack([each["image"] for each in plain[5 * number : 5 * number + 5]])
+            assert torch.equal(batch["image"], expected_images)
+        assert passed_on._cache is not None
+        assert passed_on._cache.filled.all()  # by the worker, seen here
+        assert torch.equal(passed_on._cache.images, torch.stack([each["image"] for each in plain[:10]]))
     assert plain[0]["image"].shape == (3, 48, 48)
     assert torch.equal(plain[0]["image"], plain[10]["image"])
     assert not torch.equal(plain[0]["numbers"], plain[10]["numbers"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -14,13 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import write_images
 from test_features import artifact_bytes
 
 import mine
-from minia.mining.listdb import read_listdb
+from minia.command_line import print_error
+from minia.mining.listdb import ListDB, read_listdb, write_listdb
 from minia.stage import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,7 +192,43 @@ def test_listdb_file_is_mined_alone(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "whole" / "report" / "index.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["mining.linkage=nested"],
+            "no words are together in more images than chance explains. Try more images, a smaller vocabulary, or"
+            " mining.linkage=single.",
+        ),
+        (
+            ["mining.linkage=single", "mining.min_cluster_size=1000"],
+            "no group of co-occurring sets that overlap is as large as mining.min_cluster_size. Try more images, a"
+            " smaller vocabulary, or a smaller mining.overlap or mining.min_cluster_size, or mining.linkage=nested.",
+        ),
+        (
+            ["mining.tuple_size=7"],
+            "no words share enough images to make a co-occurring set. Try more images, a smaller vocabulary, or a"
+            " smaller mining.tuple_size or mining.min_set_size.",
+        ),
+    ],
+)
+def test_why_there_are_no_structures_is_told_in_one_sentence(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], sentence: str
+) -> None:
+    rows = np.random.default_rng(0).random((60, 40)) < 0.2  # chance alone
+    corpus = tmp_path / "a.corpus"
+    write_listdb(corpus, ListDB.from_lists([np.flatnonzero(row).tolist() for row in rows], 40))
+    for output in ("made", "found"):  # found in the store, it is told again
+        assert run("words=listdb", f"words.path={corpus}", "mining.num_tuples=200", *overrides, output=output) == 0
+        told = [line for line in capsys.readouterr().err.splitlines() if "No structures" in line]
+        assert len(told) == 1
+        assert told[0].endswith(f"  No structures were found: {sentence}")
+        page = (tmp_path / output / "report" / "index.html").read_text()
+        assert f"<p class='notice'>No structures were found: {sentence}</p>" in page
+
+
 HEAVY = {"cv2", "torchvision", "matplotlib", "pandas", "sklearn", "faiss", "lightning", "pytorch_lightning", "astropy"}
+HEAVY |= {"rich"}
 
 
 @pytest.mark.parametrize(
@@ -272,6 +311,24 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert results <= {"mine.log"}
     unfinished = [path for path in (tmp_path / "store").glob("*/.*.part") if path.is_dir()]
     assert unfinished == []
+
+
+def test_output_folder_that_cannot_be_made_is_named(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for sweep in ([], ["-m"]):
+        assert run(*sweep, "vocabulary.size=10", output="file/run") == 2
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == 1
+        assert told[0].startswith(f"error: hydra.run.dir or hydra.sweep.dir: {tmp_path / 'file' / 'run'}")
+        assert "cannot be made a folder" in told[0]
+
+
+def test_folder_that_may_not_be_written_is_unusable_input(capsys: pytest.CaptureFixture[str]) -> None:
+    for number, code in ((errno.EACCES, 2), (errno.EROFS, 2), (errno.EIO, 1)):
+        assert print_error(OSError(number, os.strerror(number), "/data/store")) == code
+        assert capsys.readouterr().err == f"error: {os.strerror(number)}: /data/store\n"
 
 
 def test_debug_shows_the_traceback(run: Run) -> None:

@@ -27,6 +27,7 @@ from minia.mining.feature_store import FeatureStore
 from minia.mining.features import extract_features
 from minia.mining.listdb import ListDB, write_listdb
 from minia.mining.matching import match_structures
+from minia.mining.page import Nesting, Page, ShownStructure
 from minia.mining.report import write_report
 from minia.mining.structures import import_structures
 from minia.mining.vocabulary import assign_words, build_vocabulary
@@ -91,7 +92,7 @@ def make_run(folder: Path, store: Path, labels: Path | None) -> Run:
     images = list_folder(store, folder=folder, labels=labels, label_column="label", min_side=0, max_side=0)
     features = extract_features(images, store, kind="sift", parameters=SIFT, shard_images=4, num_workers=1)
     vocabulary = build_vocabulary(
-        features, store, algorithm="nested", size=20, iterations=5, restarts=1, initialisation="random",
+        features, store, algorithm="doubling", size=20, iterations=5, restarts=1, initialisation="random",
         points_per_word=50, seed=0, device="cpu",
     )  # fmt: skip
     assignment = assign_words(features, vocabulary, store, device="cpu")
@@ -286,7 +287,7 @@ def test_zero_structures(run: Run, tmp_path: Path) -> None:
     assert {"word_accuracy", "base_rate"} <= set(metrics)
     assert not {"structure_accuracy", "mean_purity_at_30", "mean_coherence"} & set(metrics)
     assert metrics["num_structures"] == 0
-    assert "No structures were found" in page_of(report)
+    assert "<p class='notice'>No structures: the file of mining.path holds none.</p>" in page_of(report)
 
 
 def test_without_labels(run: Run, structures: ListDB, tmp_path: Path) -> None:
@@ -298,6 +299,52 @@ def test_without_labels(run: Run, structures: ListDB, tmp_path: Path) -> None:
     assert "Agreement with the labels" not in page
     assert "class='mix'" not in page
     assert "id='filter'" not in page
+
+
+def test_nested_structures_tell_their_wholes_parts_and_significance(
+    run: Run, structures: ListDB, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    write_listdb(store / "structures.txt", structures)
+    mining = import_structures(store / "structures.txt", store)
+    table = {"structure": range(4), "parent": [2, -1, -1, 2], "num_words": [4, 5, 20, 1], "num_images": [7, 1, 12, 9]}
+    table |= {"num_cooccurring_sets": [4, 3, 2, 1], "association": [0.25, 0.5, 0.125, -0.5]}
+    pd.DataFrame(table | {"significance": [1234.5, 3.0, 2.0, -1.0]}).to_csv(mining / "structures.csv", index=False)
+    page = page_of(run.report(structures, store))
+    section = {
+        int(number): re.sub(r"<[^>]*>", " ", text)
+        for number, text in re.findall(r"<section [^>]*id='structure-(\d)'(.*?)</section>", page, re.DOTALL)
+    }
+    assert re.search(r"part of\s+structure 2", section[0])
+    assert all(text in section[0] for text in ("significance 1,234.5", "association 0.25", "found in 7 images"))
+    assert re.search(r"parts:\s+structure 0\s+,\s+structure 3", section[2])
+    assert "found in 1 image " in section[1]
+    assert "part of" not in section[1] + section[2]
+    assert "parts:" not in section[0] + section[1] + section[3]
+    assert re.findall(r"data-parent='(-?\d)'", page) == [str(table["parent"][number]) for number in section]  # type: ignore[index]
+    assert all(f"<option value='{order}'>" in page for order in ("score", "images", "words", "significance", "parts"))
+    assert {"#structure-0", "#structure-2", "#structure-3"} <= set(Links(page).links)
+
+
+def test_parts_that_are_not_shown_are_no_links() -> None:
+    nesting = Nesting(parent=7, parts=range(100, 130), num_images=3, association=0.5, significance=9.0)
+    shown = ShownStructure(
+        number=3, rank=1, score=1, coherence=0, words=[(1, 1)], num_matches=3, images=[], nesting=nesting
+    )
+    metrics = {"num_images": 4, "num_structures": 131}
+    page = Page(metrics=metrics, structures=[shown], labels=[], images=[], tile_side=96, min_overlap=0.5).render()
+    assert "part of structure 7 (not shown)" in page
+    assert "structure 123 (not shown) and 6 more" in page
+    assert "#structure-" not in "".join(Links(page).links)
+    assert "id='order'" not in page
+
+
+def test_structures_that_do_not_nest_have_no_nesting(report: Path) -> None:
+    page = page_of(report)
+    assert "class='kin'" not in page
+    assert "<option value='words'>" in page
+    assert "<option value='significance'>" not in page
 
 
 def test_plain_bags_of_words(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ Pillow's) and brought to one square size, uint8. With a cache that is done once 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, TypedDict
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 import cv2
 import numpy as np
@@ -85,7 +86,7 @@ class GalaxyDataset(Dataset[Batch]):
         classes: label of each class id.
         side: side that images are brought to, pixels.
         seed: of the random numbers.
-        cache: ``memory`` keeps every decoded image in shared memory, ``disk`` in a file.
+        cache: ``memory`` keeps every decoded image in memory, which worker processes share; ``disk`` in a file.
         cache_file: that file; it is written from scratch.
         foreground: marks an image's foreground, for a fourth channel; None for three channels.
     """
@@ -106,7 +107,8 @@ class GalaxyDataset(Dataset[Batch]):
         self.root, self.side, self.seed, self.foreground = root, side, seed, foreground
         ids = {label: number for number, label in enumerate(classes)}
         self.labels = [ids[str(label)] for label in table["label"]]
-        self._cache = _make_cache(cache, (len(table), 3 if foreground is None else 4, side, side), cache_file)
+        shape = (len(table), 3 if foreground is None else 4, side, side)
+        self._cache = None if cache == "none" else _Cache(shape, cache_file if cache == "disk" else None)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -128,7 +130,7 @@ class GalaxyDataset(Dataset[Batch]):
         """
         if self._cache is None:
             return self._load(index)
-        images, filled = self._cache
+        images, filled = self._cache.images, self._cache.filled
         if not filled[index]:
             images[index] = self._load(index)
             filled[index] = True  # last: another process that sees it finds the whole image
@@ -146,24 +148,41 @@ class GalaxyDataset(Dataset[Batch]):
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def _make_cache(kind: CacheKind, shape: tuple[int, ...], file: Path | None) -> tuple[Tensor, Tensor] | None:
-    """Room for all images, and which of them are there; workers share both."""
-    if kind == "none":
-        return None
-    filled = _share(torch.zeros(shape[0], dtype=torch.bool))
-    if kind == "memory":
-        return _share(torch.empty(shape, dtype=torch.uint8)), filled
-    assert file is not None, "cache=disk needs a file"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    size = int(np.prod(shape))
-    with file.open("wb") as stream:
-        stream.truncate(size)
-    return torch.from_file(str(file), shared=True, size=size, dtype=torch.uint8).view(shape), filled
+class _Cache:
+    """Room for all images, and which of them are there.
 
+    A worker process that gets it shares both: torch moves tensors that it passes on to shared memory,
+    but cannot pass on one that is mapped from a file, which each process maps itself.
 
-def _share(tensor: Tensor) -> Tensor:
-    shared: Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]
-    return shared
+    Args:
+        shape: (num_images, channels, side, side).
+        file: keeps the images, written from scratch; None for memory.
+    """
+
+    images: Tensor
+
+    def __init__(self, shape: tuple[int, ...], file: Path | None) -> None:
+        self.shape, self.file = shape, file
+        self.filled = torch.zeros(shape[0], dtype=torch.bool)
+        if file is None:
+            self.images = torch.empty(shape, dtype=torch.uint8)
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as stream:
+            stream.truncate(math.prod(shape))
+        self._map(file)
+
+    def _map(self, file: Path) -> None:
+        size = math.prod(self.shape)
+        self.images = torch.from_file(str(file), shared=True, size=size, dtype=torch.uint8).view(self.shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "images" or self.file is None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.file is not None:
+            self._map(self.file)
 
 
 class PassSampler(Sampler[Turn]):

@@ -42,6 +42,7 @@ def extract_features(
     parameters: Mapping[str, Any],
     shard_images: int,
     num_workers: int,
+    extractor: Extractor | None = None,
     pca_dim: int | None = None,
     pca_images: int = 128,
     seed: int = 0,
@@ -55,6 +56,7 @@ def extract_features(
         parameters: the extractor's arguments; ``model``, where it has one, is the path of a file.
         shard_images: images in a shard; a killed run loses at most one shard's work.
         num_workers: processes, or threads, to use; what is extracted does not depend on it.
+        extractor: the extractor of this kind and these arguments, where there is one already.
         pca_dim: shorten descriptors to this many principal components (see :class:`PCA`); None for as they are.
         pca_images: images that the components are fitted on, at most 1,000 descriptors of each.
         seed: of the choice of these images.
@@ -77,8 +79,8 @@ def extract_features(
         return stage.run(lambda _: {})
     table = ImageTable.load(images)
     frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
-    reader = _Reader(kind, tuple(sorted(frozen.items())), table.min_side, table.max_side)
-    extractor = reader.extractor()  # an extractor that cannot run here says so before any work starts
+    extractor = extractor or build_extractor(kind, parameters)  # one that cannot run here says so before any work
+    reader = _Reader(kind, tuple(sorted(frozen.items())), table.min_side, table.max_side, extractor)
     check_pca_dim(pca_dim, extractor)
 
     def make(work: Path) -> dict[str, Any]:
@@ -124,10 +126,14 @@ class _Reader:
     parameters: tuple[tuple[str, Any], ...]
     min_side: int
     max_side: int
+    built: Extractor | None  # of the process that built it; None in another
+
+    def __reduce__(self) -> tuple[type[_Reader], tuple[Any, ...]]:
+        return _Reader, (self.kind, self.parameters, self.min_side, self.max_side, None)
 
     def extractor(self) -> Extractor:
         """The extractor, built once in each process."""
-        return _build_once(self.kind, self.parameters)
+        return self.built or _build_once(self.kind, self.parameters)
 
     def extract_in_order(self, tasks: Iterable[list[Path]], num_workers: int) -> Iterator[Features | str]:
         """What ``extract_all`` gives for all tasks together, done by several workers."""
@@ -166,7 +172,7 @@ def _extract(extractor: Extractor, images: Sequence[_Opened]) -> dict[int, Featu
 
 def _in_original_pixels(features: Features, image: _Opened) -> Features | str:
     if not all(np.isfinite(features[name]).all() for name in ARRAYS):  # type: ignore[literal-required]
-        return "its features are not finite"
+        return "its features are not finite (where a network overflows: features.precision=float32)"
     height, width = image.pixels.shape[:2]
     factor = np.array([image.original_size[0] / width, image.original_size[1] / height])
     # Pixel centres: the left edge of the resized image is at -0.5, as is the original's.

@@ -5,6 +5,7 @@ Everything that comes from the data (names, labels) is escaped here.
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from minia.mining.panels import OTHER_WORDS, PALETTE
 
 _WORDS_IN_VIEW = 24
 _MOST_WORDS = 400  # of one structure on the page
+_MOST_PARTS = 24  # of one structure, by number
 _NARROW = 0.12  # shares below it are too narrow for their label
 _LABEL_COLOURS = (
     "#8ab4ff", "#ffb86b", "#8be0a4", "#f58ab5", "#d3b1ff", "#f2dc7e", "#7fd8e0", "#e0a48c", "#b8c4d6",
@@ -65,6 +67,25 @@ class ShownImage:
 
 
 @dataclass(frozen=True)
+class Nesting:
+    """What the nested linkage tells of a structure (see ``minia.mining.nested``).
+
+    Attributes:
+        parent: the structure that it is a part of, -1 for none.
+        parts: the structures that are parts of it, ascending.
+        num_images: images that it was found in.
+        association: mean over its pairs of words.
+        significance: in standard deviations.
+    """
+
+    parent: int
+    parts: Sequence[int]
+    num_images: int
+    association: float
+    significance: float
+
+
+@dataclass(frozen=True)
 class ShownStructure:
     """One structure of the page.
 
@@ -78,6 +99,7 @@ class ShownStructure:
         images: its best images.
         labels: labels of its 30 best labelled images and how often each occurs, commonest first.
         panel: its panel, relative to the page; None without pictures.
+        nesting: None where the linkage does not nest.
     """
 
     number: int
@@ -89,6 +111,7 @@ class ShownStructure:
     images: Sequence[ShownImage]
     labels: Sequence[tuple[str, int]] = ()
     panel: str | None = None
+    nesting: Nesting | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,7 @@ class Page:
         tile_side: in pixels.
         min_overlap: the smallest overlap of a match.
         figures: (file relative to the page, caption).
+        nothing: why there are no structures, where there are none.
     """
 
     metrics: Mapping[str, float]
@@ -113,6 +137,7 @@ class Page:
     tile_side: int
     min_overlap: float
     figures: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    nothing: str | None = None
 
     @property
     def has_pictures(self) -> bool:
@@ -130,7 +155,7 @@ class Page:
             measures=self._measures(),
             figures=self._figures(),
             introduction=self._introduction(),
-            filter=self._filter(),
+            filter=self._filter() + self._order(),
             toggle=_TOGGLE if self.has_pictures else "",
             cut=self._cut(),
             structures="\n".join(self._structure(structure) for structure in self.structures),
@@ -170,17 +195,18 @@ class Page:
         return f"<details><summary>Vocabulary and words</summary><div class='figures'>{drawn}</div></details>"
 
     def _introduction(self) -> str:
-        if not self.structures:
-            return (
-                "<p class='notice'>No structures were found. Mining with a smaller tuple size, more tuples, or a "
-                "smaller minimum set or cluster size finds more.</p>"
-            )
+        if self.nothing:
+            return f"<p class='notice'>{escape(self.nothing)}</p>"
         circles = (
             " A circle marks a keypoint whose visual word belongs to the structure; inside a structure one colour "
             "is one word (12 colours, further words are grey), and at most 60 circles are drawn, the strongest. "
             "Circles that would hide the image (a network's features are large) are drawn smaller."
         )
-        return _INTRODUCTION.format(min_overlap=self.min_overlap, circles=circles if self.has_pictures else "")
+        return _INTRODUCTION.format(
+            min_overlap=self.min_overlap,
+            circles=circles if self.has_pictures else "",
+            nesting=_NESTING if self.structures and self.structures[0].nesting else "",
+        )
 
     def _filter(self) -> str:
         commonest = sorted({structure.labels[0][0] for structure in self.structures if structure.labels})
@@ -188,6 +214,15 @@ class Page:
             return ""
         options = "".join(f'<option value="{escape(label)}">{escape(label)}</option>' for label in commonest)
         return f"<label>Commonest label <select id='filter'><option value=''>any</option>{options}</select></label>"
+
+    def _order(self) -> str:
+        """The choice of the structures' order; what can be chosen depends on what is known of them."""
+        orders = {"score": "score", "images": "number of images", "words": "number of words"}
+        nested = [structure.nesting for structure in self.structures if structure.nesting]
+        orders |= {"significance": "significance"} if nested else {}
+        orders |= {"parts": "parts below their structure"} if any(each.parent >= 0 for each in nested) else {}
+        options = "".join(f"<option value='{order}'>{name}</option>" for order, name in orders.items())
+        return f"<label>Order <select id='order'>{options}</select></label>" if len(self.structures) > 1 else ""
 
     def _cut(self) -> str:
         return (
@@ -206,16 +241,44 @@ class Page:
     def _structure(self, structure: ShownStructure) -> str:
         label = f' data-label="{escape(structure.labels[0][0])}"' if structure.labels else ""
         panel = f" <a href='{structure.panel}'>panel</a>" if structure.panel else ""
+        orders: dict[str, float] = {"images": structure.num_matches, "words": len(structure.words)}
+        if structure.nesting:
+            orders |= {"significance": round(structure.nesting.significance, 3), "parent": structure.nesting.parent}
+        data = "".join(f" data-{name}='{value}'" for name, value in orders.items())
         return (
-            f"<section class='structure' id='structure-{structure.number}'{label} "
+            f"<section class='structure' id='structure-{structure.number}'{label}{data} "
             f"aria-labelledby='title-{structure.number}'>\n"
             f"<div class='heading'><h3 id='title-{structure.number}'>Structure {structure.number}</h3>"
             f"<span>rank {structure.rank}</span><span>score {structure.score:.2f}</span>"
             f"<span>coherence {structure.coherence:.2f}</span>"
             f"<span>{_plural(len(structure.words), 'word')}</span>"
             f"<span>in {_plural(structure.num_matches, 'image')}</span>{panel}</div>\n"
-            f"{self._mix(structure)}{_tiles(structure, self.tile_side)}{_words(structure)}</section>"
+            f"{self._nesting(structure.nesting)}{self._mix(structure)}"
+            f"{_tiles(structure, self.tile_side)}{_words(structure)}</section>"
         )
+
+    def _nesting(self, nesting: Nesting | None) -> str:
+        """What a structure is a part of, its parts and how sure it is."""
+        if nesting is None:
+            return ""
+        told = [f"part of {self._link(nesting.parent)}"] if nesting.parent >= 0 else []
+        if nesting.parts:
+            left = len(nesting.parts) - _MOST_PARTS
+            parts = ", ".join(self._link(part) for part in nesting.parts[:_MOST_PARTS])
+            told.append(f"parts: {parts}" + (f" and {left:,} more" if left > 0 else ""))
+        told.append(f"significance {nesting.significance:,.1f}")
+        told.append(f"association {nesting.association:.2f}")
+        told.append(f"found in {_plural(nesting.num_images, 'image')}")
+        return "<ul class='kin'>{}</ul>\n".format("".join(f"<li>{each}</li>" for each in told))
+
+    def _link(self, number: int) -> str:
+        """A structure's name, linked to where the page shows it."""
+        name = f"structure {number}"
+        return f"<a href='#structure-{number}'>{name}</a>" if number in self._shown else f"{name} (not shown)"
+
+    @functools.cached_property
+    def _shown(self) -> frozenset[int]:
+        return frozenset(structure.number for structure in self.structures)
 
     def _mix(self, structure: ShownStructure) -> str:
         """The labels of the best images as a bar, with the numbers below."""
@@ -246,10 +309,17 @@ counts as holding it from an overlap of {min_overlap:g}.{circles}</p>
 many words, mean over pairs of 20 words spread over the structure, in bits per thousand images. It is high where the
 words keep together beyond what images rich and poor in words explain, and in enough images to tell.
 <b>Coherence</b>: normalised pointwise mutual information of the same pairs, from -1 (never together) by 0 (independent)
-to 1 (only together); it does not allow for rich and poor images. Neither uses labels.</p>
+to 1 (only together); it does not allow for rich and poor images. Neither uses labels.</p>{nesting}
 <p>Among images of equal overlap those that share more words with the structure come first, then those with fewer other
 words, then at random. The bar of labels counts the 30 labelled images of highest overlap, ties broken at random.</p>
 </details>"""
+
+_NESTING = """
+<p><b>Significance</b>: how many more images hold pairs of the structure's words than chance would have, over all its
+pairs together, in standard deviations; <b>association</b>: the same of a pair, mean over pairs, from 0 (as chance has
+it) to 1 (only together). A structure may be <b>part of</b> another: its words keep together beyond what that one
+explains. It was <b>found in</b> the images that hold at least half as many of its words as an image of a typical
+occurrence of one does (and that its whole was found in).</p>"""
 
 
 def _number(name: str, value: float) -> str:

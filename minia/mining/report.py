@@ -4,7 +4,8 @@ The artifact holds ``metrics.json`` (flat), ``index.html``, which works opened f
 images (not for plain lists of words) ``images/`` (JPEG tiles, plain and with keypoints),
 ``panels/structure_0000.png`` and so on (a grid of the structure's best images) and ``figures/``.
 
-What is shown and measured is chosen while the overlaps of all images stream by; of an image that
+Of nested structures (``structures.csv``, see the mining stage) the page tells what each is a part of, and its
+significance. What is shown and measured is chosen while the overlaps of all images stream by; of an image that
 is not shown, memory holds its name and its label alone.
 """
 
@@ -31,9 +32,9 @@ from minia.mining.feature_store import FeatureStore
 from minia.mining.listdb import ListDB
 from minia.mining.matching import MATCHES, matched_keypoints
 from minia.mining.overlap import overlap_blocks
-from minia.mining.page import Page, ShownImage, ShownStructure, search_entry
+from minia.mining.page import Nesting, Page, ShownImage, ShownStructure, search_entry
 from minia.mining.ranking import Scores, score_structures
-from minia.mining.structures import load_structures
+from minia.mining.structures import STRUCTURE_TABLE, load_structures, why_no_structures
 from minia.mining.vocabulary import load_centroids
 from minia.mining.words import load_bags, load_images
 from minia.progress import progress
@@ -99,7 +100,7 @@ def write_report(
         "seed": seed,
     }
     inputs = {name: read_manifest(path)["fingerprint"] for name, path in artifacts.items()}
-    stage = Stage("report", "gallery", store, parameters, inputs, version=2)
+    stage = Stage("report", "gallery", store, parameters, inputs, version=3)
     min_overlap = float(read_manifest(matching)["parameters"]["min_overlap"])
 
     def make(work: Path) -> dict[str, Any]:
@@ -116,6 +117,7 @@ def write_report(
             tile_side=tile_side,
             min_overlap=min_overlap,
             figures=_copy_figures(work, artifacts),
+            nothing=None if run.structures.num_lists else why_no_structures(mining),
         )
         (work / PAGE).write_text(page.render(), encoding="utf-8")
         (work / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -132,6 +134,7 @@ class _Run:
         bags: list = image, item = visual word.
         names: of the images, a bag each.
         structures: list = structure, item = visual word.
+        nesting: of each structure; empty where the linkage does not nest.
         matches: the file of matches.
         features: None without images.
         centroids: of the vocabulary; None without images.
@@ -147,6 +150,7 @@ class _Run:
     bags: ListDB
     names: pd.Series[str]
     structures: ListDB
+    nesting: list[Nesting]
     matches: Path
     features: FeatureStore | None
     centroids: NDArray[np.float32] | None
@@ -168,6 +172,7 @@ class _Run:
             bags=bags,
             names=names,
             structures=structures,
+            nesting=_nesting(artifacts["mining"] / STRUCTURE_TABLE),
             matches=artifacts["matching"] / MATCHES,
             features=FeatureStore.load(artifacts["features"]) if "features" in artifacts else None,
             centroids=load_centroids(artifacts["vocabulary"]) if "vocabulary" in artifacts else None,
@@ -194,6 +199,20 @@ class _Run:
             self.bags, self.structures.select(shown), formula=self.formula, min_overlap=self.min_overlap,
             most_images=most_images, seed=[self.seed, _TIES],
         )  # fmt: skip
+
+
+def _nesting(table: Path) -> list[Nesting]:
+    """The table of the nested linkage, a row a structure; empty without one."""
+    if not table.is_file():
+        return []
+    columns = pd.read_csv(table)
+    parents = columns["parent"].tolist()
+    parts: list[list[int]] = [[] for _ in parents]
+    for structure, parent in enumerate(parents):
+        if parent >= 0:
+            parts[parent].append(structure)
+    numbers = (columns[name].tolist() for name in ("num_images", "association", "significance"))
+    return [Nesting(*row) for row in zip(parents, parts, *numbers, strict=True)]
 
 
 def _labels(names: pd.Series[str], images: Path | None) -> tuple[NDArray[np.int64], list[str]]:
@@ -274,6 +293,7 @@ class _Gallery:
             images=images,
             labels=sorted(labels, key=lambda label: (-label[1], label[0])),
             panel=panel,
+            nesting=run.nesting[structure] if run.nesting else None,
         )
 
     def _images(
