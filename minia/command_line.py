@@ -18,6 +18,7 @@ _SHARES = (
     "mean_purity_at_30", "chance_purity_at_30",
 )  # fmt: skip
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)  # a file or folder of the user's that is not to be used so
+_MOST_OF_A_REASON = 150  # characters
 EXIT_UNUSABLE_INPUT = 2
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -27,8 +28,8 @@ def print_error(error: BaseException) -> int:
     """Say on stderr, in one line, what was wrong; a defect of the program gets its traceback.
 
     Returns:
-        The exit code: 2 where the input or the configuration cannot be used, 130 where the user
-        interrupted, else 1.
+        The exit code: 2 where the input or the configuration cannot be used, or needs more memory than
+        there is, 130 where the user interrupted, else 1.
     """
     if isinstance(error, KeyboardInterrupt):
         return _print_line("interrupted; finished parts are kept, the same command goes on", EXIT_INTERRUPTED)
@@ -39,6 +40,11 @@ def print_error(error: BaseException) -> int:
     if isinstance(error, BrokenProcessPool):
         why = "a worker process was killed, perhaps for want of memory: try a smaller num_workers"
         return _print_line(f"{why}; finished parts are kept", EXIT_FAILURE)
+    if _memory_is_full(error):
+        where = "the GPU's memory" if type(error).__module__.startswith("torch") else "memory"
+        keys = "features.scales, features.batch_size, images.max_side (mine.py) or trainer.batch_size (train.py)"
+        why = " ".join(str(error).split())[:_MOST_OF_A_REASON]
+        return _print_line(f"out of {where}: make {keys} smaller; debug=true says where ({why})", EXIT_UNUSABLE_INPUT)
     if isinstance(error, OSError):
         if _disk_is_full(error):
             return _print_line("the disk is full; finished parts are kept, free some space and run again", EXIT_FAILURE)
@@ -89,6 +95,14 @@ def _disk_is_full(error: OSError) -> bool:
     """Whether that is what the error says; NumPy and shutil say it in words of their own."""
     text = str(error)
     return error.errno == errno.ENOSPC or f"[Errno {errno.ENOSPC}]" in text or "requested and" in text
+
+
+def _memory_is_full(error: BaseException) -> bool:
+    """Whether that is what the error says; torch's is known by its name, for it takes seconds to import."""
+    text = str(error)
+    on_gpu = any(each.__name__ == "OutOfMemoryError" for each in type(error).__mro__)
+    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in text
+    return isinstance(error, MemoryError) or on_gpu or on_cpu
 
 
 def _print_line(message: str, code: int) -> int:

@@ -99,7 +99,7 @@ class Pipeline:
         pca: dict[str, Any] = {}
         if isinstance(chosen, DELFFeatures):
             pca = {"pca_dim": chosen.pca_dim, "pca_images": chosen.pca_images, "seed": self.settings.seed}
-        return extract_features(
+        artifact = extract_features(
             self.images,
             self.store,
             kind=chosen.kind,
@@ -109,6 +109,8 @@ class Pipeline:
             extractor=self.__dict__.pop("extractor", None),  # later stages can use the memory of a network
             **pca,
         )
+        _warn_of_images_without_keypoints(artifact, chosen.background_mask)
+        return artifact
 
     @functools.cached_property
     def extractor(self) -> Extractor:
@@ -304,6 +306,20 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
     write_text_atomically(output / "config.yaml", resolved_config)
     write_text_atomically(output / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def _warn_of_images_without_keypoints(features: Path, background_mask: bool) -> None:
+    """Say what may be amiss where half of the images or more gave nothing."""
+    counts = read_manifest(features)["counts"]
+    empty, total = counts["num_images_without_keypoints"], counts["num_images"]
+    if 2 * empty < total:
+        return
+    masked = "features.background_mask=true drops all that is not brighter than 11 of 255 grey levels (allowed: false)"
+    logger.warning(
+        "features: %d of %d images have no keypoints: their grey range may be too narrow or too dark (16-bit images are"
+        " read as their values / 257: stretch them to the whole range)%s",
+        empty, total, f", or {masked}" if background_mask else "",
+    )  # fmt: skip
 
 
 def _metrics(pipeline: Pipeline) -> dict[str, Any]:

@@ -169,14 +169,14 @@ class Stage:
 
     def _make(self, make: Callable[[Path], Mapping[str, Any]]) -> None:
         work = self.path.with_name(f".{self.path.name}.part")
-        if work.exists() and not (self.resumable and _read(work / _STARTED_WITH) == _versions()):
+        if work.exists() and (why := self._why_discard(work)):
+            logger.info("%s: discarding what an earlier run left unfinished in %s: %s", self.name, work, why)
             shutil.rmtree(work)
         work.mkdir(exist_ok=True)
         (work / _STARTED_WITH).write_text(json.dumps(_versions()), encoding="utf-8")
         started = time.perf_counter()
         try:
             counts = make(work)
-            (work / _STARTED_WITH).unlink()
             self._write_manifest(work, counts, time.perf_counter() - started)
         except InputError:
             shutil.rmtree(work, ignore_errors=True)  # the same input will fail again
@@ -188,7 +188,18 @@ class Stage:
         if self.path.exists():  # something took its manifest away: it is no artifact any more
             shutil.rmtree(self.path)
         work.replace(self.path)
+        (self.path / _STARTED_WITH).unlink()  # not before: without it the next run would discard what is finished
         logger.info("%s: made %s in %.1f s", self.name, self.path, time.perf_counter() - started)
+
+    def _why_discard(self, work: Path) -> str:
+        """Why an unfinished artifact cannot be continued; empty where it can."""
+        if not self.resumable:
+            return "this stage cannot continue"
+        before, now = _read(work / _STARTED_WITH), _versions()
+        if not isinstance(before, dict):
+            return "it does not say what versions made it"
+        other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        return ", ".join(f"{name} was {before.get(name, 'absent')}, is {now.get(name, 'absent')}" for name in other)
 
     def _write_manifest(self, work: Path, counts: Mapping[str, Any], seconds: float) -> None:
         manifest = {

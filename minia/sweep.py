@@ -41,8 +41,9 @@ def _job_order(job: Path) -> tuple[int, str]:
 
 def _table(jobs: list[Path]) -> tuple[pd.DataFrame, list[str]]:
     """A row a job: its name, the settings in which the jobs differ, its metrics; and these settings' keys."""
-    settings = pd.DataFrame([_flat(yaml.safe_load((job / "config.yaml").read_text(encoding="utf-8"))) for job in jobs])
-    swept = [str(key) for key in settings if settings[key].astype(str).nunique() > 1]
+    given = [_flat(yaml.safe_load((job / "config.yaml").read_text(encoding="utf-8"))) for job in jobs]
+    settings = pd.DataFrame(given, dtype=object)  # whole numbers stay whole beside null
+    swept = [str(key) for key in settings if settings[key].map(str).nunique() > 1]
     names = pd.DataFrame({"job": [job.name for job in jobs]})
     metrics = pd.DataFrame([json.loads((job / "metrics.json").read_text(encoding="utf-8")) for job in jobs])
     # What making a job's artifacts took, reused or not: the first job's own time holds what all share.
@@ -59,13 +60,23 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _in_order(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """By a column's numbers; where not all are numbers (auto, null, lists), as text in the order of the jobs."""
+    values = table[column].tolist()
+    if all(type(value) in (int, float) for value in values):
+        return table.assign(**{column: pd.to_numeric(table[column])}).sort_values(column)
+    texts = ["null" if value is None else str(value) for value in values]
+    place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return table.assign(**{column: texts}).sort_values(column, key=lambda each: each.map(place), kind="stable")
+
+
 def _plot(path: Path, table: pd.DataFrame, swept: list[str]) -> None:
     """Structures, purity and seconds against the vocabulary size, or the first setting that was swept."""
     from matplotlib.figure import Figure
 
     columns = [column for column in _PLOTTED if column in table]
     across = "vocabulary.size" if "vocabulary.size" in swept or not swept else swept[0]
-    table = table.assign(**{across: table.get(across, table.get("vocabulary_size"))}).sort_values(across)
+    table = _in_order(table.assign(**{across: table.get(across, table.get("vocabulary_size"))}), across)
     figure = Figure(figsize=(4 * len(columns), 3.4), layout="constrained")
     for plot, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
         plot.plot(table[across], table[column], "o-", color="#2e86ab")

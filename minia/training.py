@@ -19,10 +19,12 @@ from minia.device import choose_device
 from minia.stage import InputError, read_manifest, write_text_atomically
 from minia.training_checks import (
     CHECKPOINTS,
+    check_cache,
     check_machine,
     find_checkpoint,
     read_checkpoint,
     refuse_another_training,
+    refuse_one_of_several,
     refuse_overwriting,
 )
 from minia.training_settings import (
@@ -76,6 +78,7 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
         InputError: what was given cannot be used.
     """
     started = time.perf_counter()
+    refuse_one_of_several()
     device = choose_device(settings.device)
     check_machine(settings, device)
     refuse_overwriting(settings, output)
@@ -86,6 +89,8 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
     from minia.data.galaxy_table import GalaxyTable
 
     table = GalaxyTable.load(artifact)
+    rows_of = table.table["split"].value_counts()
+    check_cache(settings, rows_of["train"], rows_of["validation"], output)
     if settings.threads:
         import torch
 
@@ -250,6 +255,7 @@ def build_trainer(settings: TrainSettings, device: str, output: Path, resumed: P
     import pytorch_lightning as lightning
     from pytorch_lightning.callbacks import Callback, EarlyStopping
     from pytorch_lightning.loggers import TensorBoardLogger
+    from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 
     from minia.training_callbacks import Checkpoints, ProgressLines, TensorBoardPictures
 
@@ -276,6 +282,7 @@ def build_trainer(settings: TrainSettings, device: str, output: Path, resumed: P
         use_distributed_sampler=False,
         enable_checkpointing=False,
         logger=TensorBoardLogger(str(output), name="", version="tensorboard"),
+        plugins=[LightningEnvironment()],  # not a batch system's, whose number of tasks it would insist on
         callbacks=callbacks,
         default_root_dir=str(output),
         enable_progress_bar=False,
@@ -294,6 +301,8 @@ def _fit(
         refuse_another_training(checkpoint, before, dict(module.hparams))
     elif settings.trainer.find_learning_rate:
         module.hparams["learning_rate"] = _find_learning_rate(trainer, module, data)
+    # Read before: training replaces the checkpoint that it goes on from.
+    first = 0 if checkpoint is None else int(read_checkpoint(checkpoint)["global_step"])
     started = time.perf_counter()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -301,7 +310,6 @@ def _fit(
         logger.info("resume=%s goes on from the last check", trainer.default_root_dir)
         raise KeyboardInterrupt from None
     seconds = time.perf_counter() - started
-    first = 0 if checkpoint is None else int(read_checkpoint(checkpoint)["global_step"])
     done = trainer.global_step - first
     return {
         "num_steps": trainer.global_step,

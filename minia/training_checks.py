@@ -16,6 +16,8 @@ from minia.training_settings import TrainSettings
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
+_MEMORY_FILE = Path("/proc/meminfo")
+_SHARED_MEMORY = Path("/dev/shm")
 _ONNX = ("onnx", "onnxscript")
 _COMPILERS = {"darwin": "clang++", "win32": "cl"}  # what torch.compile calls where CXX names none; elsewhere g++
 
@@ -41,6 +43,60 @@ def check_machine(settings: TrainSettings, device: str) -> None:
     missing = [package for package in _ONNX if importlib.util.find_spec(package) is None]
     if "onnx" in settings.export and missing:
         raise InputError(f"export=onnx: needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+
+
+def check_cache(settings: TrainSettings, num_training: int, num_validation: int, output: Path) -> None:
+    """Check that there is room for the decoded images that ``data.cache`` keeps.
+
+    Where it gives out only later, the system ends the run without a word.
+
+    Raises:
+        InputError: there is not.
+    """
+    kind = settings.data.cache
+    if kind == "none":
+        return
+    channels = 4 if settings.augmentation.filter_probability > 0 else 3  # the mask of what trains
+    needed = settings.data.side**2 * (channels * num_training + 3 * num_validation)
+    places = {}
+    if kind == "disk":
+        there = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+        places[f"on the disk of {output}"] = shutil.disk_usage(there).free
+    elif (free := _free_memory()) is not None:
+        places["of memory"] = free
+    if kind == "memory" and settings.data.loader_workers and _SHARED_MEMORY.is_dir():
+        places[f"in {_SHARED_MEMORY}, which data.loader_workers share,"] = shutil.disk_usage(_SHARED_MEMORY).free
+    for place, free in places.items():
+        if needed > free:
+            others = "none" if kind == "disk" else "disk, none"
+            raise InputError(
+                f"data.cache={kind}: {num_training + num_validation} images of data.side={settings.data.side} take"
+                f" {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB {place} are free; allowed here: data.cache={others}"
+            )
+
+
+def _free_memory() -> int | None:
+    """Bytes of memory that may be used, as Linux counts them; None where it cannot be told."""
+    try:
+        lines = _MEMORY_FILE.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def refuse_one_of_several() -> None:
+    """Check that this process is not one of several that were started for one training.
+
+    Raises:
+        InputError: it is, and not the first of them.
+    """
+    for rank, tasks in (("SLURM_PROCID", "SLURM_NTASKS"), ("RANK", "WORLD_SIZE")):
+        number, count = os.environ.get(rank, ""), os.environ.get(tasks, "")
+        if number.isdigit() and count.isdigit() and 0 < int(number) < int(count):
+            raise InputError(
+                f"{rank}={number}: one of {count} tasks, but training uses one device in one process;"
+                f" allowed: one task ({tasks}=1)"
+            )
 
 
 def refuse_overwriting(settings: TrainSettings, output: Path) -> None:

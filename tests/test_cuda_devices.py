@@ -22,7 +22,10 @@ ORIGINAL = Augmentation(
     64, crop_area=0.1, crop_aspect=1.33, move_probability=0.3, filter_probability=0.3, supersample=2
 )
 
-pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this torch was built without CUDA")
+pytestmark = pytest.mark.skipif(
+    not torch.backends.cuda.is_built(),
+    reason="this torch has no CUDA build (it is for the CPU alone), so its tensors cannot say device=cuda",
+)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import draw_blobs
 from test_delf import small_network
+from torch import Tensor
 
 from minia.models.background import foreground_mask
 from minia.models.delf_extractor import DELFExtractor
@@ -116,6 +117,44 @@ def test_half_precision_is_near(models: dict[str, Path]) -> None:
             for row, (place, size) in enumerate(zip(exact["keypoints"].tolist(), exact["sizes"], strict=True))
         ]
         assert min(cosines) > 0.99
+
+
+class Overflowing(torch.nn.Module):
+    """An attention that gives no numbers in the first rows of the second image's map."""
+
+    def __init__(self, attention: torch.nn.Module, rows: int) -> None:
+        super().__init__()
+        self.attention, self.rows = attention, rows
+
+    def forward(self, layer3: Tensor) -> Tensor:
+        scores: Tensor = self.attention(layer3)
+        scores[1:2, :, : self.rows] = float("nan")
+        return scores
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_features": 0},
+        {"num_features": 1},
+        {"nms_iou": 0.5},
+        {"score_threshold": 0.01},
+        {"score_percentile": 50.0},
+        {"background_mask": True},
+    ],
+    ids=str,
+)
+def test_an_overflow_of_the_network_shows_in_its_image_alone(models: dict[str, Path], changes: dict[str, Any]) -> None:
+    subject = extractor(models, scales=[1.0, 1.4142], **changes)
+    images = [np.full((96, 96, 3), 50, np.uint8) | draw_blobs(seed) for seed in range(3)]
+    plain = subject.extract_batch(images)
+    network: Any = subject._network
+    network.attention = Overflowing(network.attention, rows=1)
+    found = subject.extract_batch(images)
+    assert [bool(np.isfinite(features["scores"]).all()) for features in found] == [True, False, True]
+    for number in (0, 2):
+        assert_close(found[number], plain[number])
 
 
 def test_models_that_cannot_be_used(models: dict[str, Path], tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_delf import make_transparent, small_network
+from test_delf_extractor import Overflowing
 from torch import Tensor
 
 from minia.models.delf import DELF
-from minia.models.export import SCALES, export_delf, is_torchscript, load_exported
+from minia.models.export import SCALES, ExportedDELF, export_delf, is_torchscript, load_exported
 from minia.models.multiscale import LocalFeatures, Selection, keep_apart, overlaps, resized_side
 from minia.stage import InputError
 
@@ -94,6 +95,22 @@ def test_selection_holds(local: LocalFeatures) -> None:
     torch.testing.assert_close((found.boxes[..., :2] + found.boxes[..., 2:]) / 2, found.keypoints)
     every = select(local, images(2, 80, 70), [0.5, 1.0, 2.0])
     assert torch.equal(found.scores, every.scores[:, :15])  # without NMS: the best ones
+
+
+@pytest.mark.parametrize("limit", [0, 12])
+def test_an_overflow_costs_an_exported_network_its_cells_alone(network: DELF, limit: int) -> None:
+    subject = ExportedDELF(network, "{}").eval()
+    batch = images(2, 128, 96)
+    with torch.inference_mode():
+        plain = subject.extract_batch(batch, [1.0], 0, 0.0, 1.0)
+        subject.local.attention = Overflowing(subject.local.attention, rows=1)
+        found = subject.extract_batch(batch, [1.0], limit, 0.0, 1.0)
+    assert [len(features["scores"]) for features in plain] == [12, 12]  # 4 rows and 3 columns
+    assert [len(features["scores"]) for features in found] == [12, 9]
+    for features in found:
+        assert all(value.isfinite().all() for value in features.values())
+    assert torch.equal(found[0]["scores"], plain[0]["scores"])
+    assert set(found[1]["scores"].tolist()) < set(plain[1]["scores"].tolist())
 
 
 def test_boxes_by_hand(local: LocalFeatures) -> None:

@@ -148,6 +148,23 @@ def test_no_galaxy_is_on_both_sides(tmp_path: Path) -> None:
     }
 
 
+def test_images_without_a_galaxy_are_of_one_each(tmp_path: Path) -> None:
+    names = [f"{number:02d}.png" for number in range(60)]
+    write_galaxies(tmp_path, names)
+    galaxies = [f"g{number // 4}" if number < 20 else "" for number in range(60)]
+    labels = ["ab"[number // 4 % 2] for number in range(60)]
+    pd.DataFrame({"id": names, "label": labels, "galaxy": galaxies}).to_csv(tmp_path / "t.csv", index=False)
+    columns = {"path_column": None, "split_column": None, "galaxy_column": "galaxy"}
+    table = GalaxyTable.load(
+        csv_table(tmp_path, ALL, path=tmp_path / "t.csv", folder=None, id_column="id", label_column="label", **columns)
+    )
+    # Of 5 galaxies with four images each and 40 with one, a fifth validates.
+    chosen = table.table["split"] == "validation"
+    groups = pd.Series(galaxies).where(pd.Series(galaxies) != "", pd.Series(names))
+    assert groups[chosen.to_numpy()].nunique() == sum(int(0.2 * number) for number in (3 + 20, 2 + 20))
+    assert table.table.groupby(groups)["split"].nunique().max() == 1
+
+
 def test_a_given_split_is_kept_and_a_wrong_one_named(tmp_path: Path) -> None:
     write_galaxies(tmp_path, [f"{number}.png" for number in range(8)])
     table = pd.DataFrame({"name": range(8), "kind": list("aabbaabb"), "part": ["train", "val"] * 4})
@@ -168,7 +185,11 @@ def test_one_folder_a_class(tmp_path: Path) -> None:
     write_galaxies(tmp_path / "in", [f"{kind}/deep/{number}.png" for kind in "ab" for number in range(5)])
     table = GalaxyTable.load(folder_table(tmp_path / "store", ALL, folder=tmp_path / "in"))
     assert table.counts() == {kind: {"train": 4, "validation": 1} for kind in "ab"}
-    shutil.rmtree(tmp_path / "in" / "b")
+    (tmp_path / "in" / "b").rename(tmp_path / "elsewhere")
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "elsewhere")
+    linked = GalaxyTable.load(folder_table(tmp_path / "store", ALL, folder=tmp_path / "in"))
+    pd.testing.assert_frame_equal(linked.table, table.table)
+    (tmp_path / "in" / "b").unlink()
     with pytest.raises(InputError, match="1 classes are left, at least 2"):
         folder_table(tmp_path / "store", ALL, folder=tmp_path / "in")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -103,6 +104,18 @@ def test_the_machines_trouble_is_not_a_broken_image(
         read_image(image_folder / "image000.png")
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_file_that_may_not_be_read_is_one_image_less(
+    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("PIL.Image.open", refuse)
+    with pytest.raises(UnreadableImageError, match=os.strerror(number)):
+        read_image(image_folder / "image000.png")
+
+
 def test_damaged_orientation_does_not_cost_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cv2.imwrite(str(tmp_path / "image.jpg"), draw_blobs(0))
 
@@ -151,11 +164,26 @@ def test_names_that_are_not_text_are_skipped_and_named(tmp_path: Path) -> None:
     assert len(ImageTable.load(artifact).table) == 2
 
 
-def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "images", 2)
-    (folder / "sub" / "round").symlink_to(folder)
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    folder, elsewhere = write_images(tmp_path / "images", 2), write_images(tmp_path / "elsewhere", 2)
+    (elsewhere / "back").symlink_to(folder)
+    for name, target in {"sub/round": folder, "a": folder / "sub", "self": folder / "self"}.items():
+        (folder / name).symlink_to(target)
+    for name in ("y", "x", "z"):
+        (folder / name).symlink_to(elsewhere)
     (folder / "linked.png").symlink_to(folder / "image000.png")
-    assert list(folder_table(tmp_path, folder).table["image"]) == ["image000.png", "linked.png", "sub/image001.png"]
+    (folder / "broken.png").symlink_to(folder / "none.png")
+    artifact = list_folder(tmp_path, folder=folder, labels=None, label_column="label", **LIMITS)
+    assert list(ImageTable.load(artifact).table["image"]) == [
+        "image000.png", "linked.png", "sub/image001.png", "x/image000.png", "x/sub/image001.png",
+    ]  # fmt: skip
+    assert read_manifest(artifact)["counts"]["skipped_images"] == ["broken.png: no such file"]
+
+
+def test_a_store_that_a_link_leads_to_is_not_searched(tmp_path: Path) -> None:
+    folder, store = write_images(tmp_path / "images", 2), write_images(tmp_path / "store", 2)
+    (folder / "link").symlink_to(store)
+    assert len(folder_table(store, folder).table) == 2
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
@@ -190,6 +218,21 @@ def test_bad_catalogue_is_an_error(tmp_path: Path, image_folder: Path, text: str
         list_catalogue(tmp_path, path=path, folder=image_folder, **COLUMNS, **LIMITS)
 
 
+def test_moved_files_of_a_catalogue_are_read_where_they_are(tmp_path: Path) -> None:
+    folder, path = write_images(tmp_path / "images", 2), tmp_path / "catalogue.csv"
+
+    def pixels(name: str, column: str = "label") -> str:
+        path.write_text(f"id,path,{column}\na,{name},x\n")
+        columns = COLUMNS | {"label_column": None}
+        counts = read_manifest(list_catalogue(tmp_path, path=path, folder=folder, **columns, **LIMITS))["counts"]
+        return str(counts["pixels"])
+
+    before = pixels("image000.png")
+    assert pixels("image000.png", "other") == before
+    (folder / "image000.png").rename(folder / "moved.png")
+    assert pixels("moved.png") != before
+
+
 def test_missing_file_of_a_catalogue_is_skipped_and_counted(tmp_path: Path, image_folder: Path) -> None:
     path = tmp_path / "catalogue.csv"
     path.write_text("id,path,kind\n1,image000.png,x\n2,missing.png,x\n")
@@ -212,6 +255,20 @@ def test_sixteen_bit_images_keep_their_grey_levels(tmp_path: Path) -> None:
     grey = draw_blobs(0)[:, :, 0]
     cv2.imwrite(str(tmp_path / "image.png"), grey.astype(np.uint16) * 257)
     assert np.array_equal(read_image(tmp_path / "image.png")[:, :, 1], grey)
+
+
+def test_pixels_without_a_value_do_not_move_the_others(tmp_path: Path) -> None:
+    grey = draw_blobs(0)[:, :, 0]
+    grey = ((grey - grey.min()) * (255 / np.ptp(grey))).astype(np.uint8)
+    for level in (5000, -5000):
+        values = grey.astype(np.float32) + level
+        values[0, :3] = np.nan, np.inf, -np.inf
+        cv2.imwrite(str(tmp_path / "image.tif"), values)
+        expected = grey.copy()
+        expected[0, :3] = 0
+        assert np.array_equal(read_image(tmp_path / "image.tif")[:, :, 1], expected)
+    cv2.imwrite(str(tmp_path / "image.tif"), np.full((9, 9), np.nan, np.float32))
+    assert not read_image(tmp_path / "image.tif").any()
 
 
 @pytest.mark.parametrize("cut", [0, 20, 0.5, 0.97])

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import hydra
 import numpy as np
 import pandas as pd
@@ -132,6 +133,26 @@ def test_order_of_a_catalogue_does_not_matter(run: Run, tmp_path: Path, image_fo
         assert run("images=catalogue", f"images.path={path}", *SMALL, output=f"run{number}") == 0
         results.append((tmp_path / f"run{number}" / "structures.txt").read_bytes())
     assert results[0] == results[1]
+
+
+def test_images_too_dark_for_keypoints_are_told(
+    run: Run, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        name = f"image{2 * number:03d}.png"
+        grey = cv2.imread(str(image_folder / name), cv2.IMREAD_GRAYSCALE).astype(np.uint16)
+        (tmp_path / "dark").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "dark" / name), grey * 10)  # at most 2,550 counts of 65,535
+    for background_mask in ("true", "false"):
+        given = ("images=folder", f"images.dir={tmp_path / 'dark'}", "stages=[features]", "num_workers=1")
+        assert run(*given, f"features.background_mask={background_mask}") == 0
+        log = (tmp_path / "run" / "mine.log").read_text()
+    [masked, plain] = [line for line in log.splitlines() if "have no keypoints" in line]
+    assert "features: 4 of 4 images have no keypoints: their grey range" in masked
+    assert "features.background_mask=true" in masked
+    assert "features.background_mask" not in plain
+    assert run("images=folder", f"images.dir={image_folder}", "stages=[features]", "num_workers=1", output="fine") == 0
+    assert "have no keypoints" not in (tmp_path / "fine" / "mine.log").read_text()
 
 
 def test_sweep_extracts_once_and_is_summarised(run: Run, tmp_path: Path, image_folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -198,6 +200,53 @@ def test_numpy_and_torch_make_the_same_keys(monkeypatch):
     for kind in element_kinds(bags):
         keys = RandomKeys(kind or Elements(bags.num_lists), 12345, torch.device("cpu"))
         assert torch.equal(keys._by_numpy(np.arange(7)), keys._by_torch(np.arange(7)))
+
+
+def test_a_corpus_that_does_not_fit_the_device_is_mined_on_cpu(monkeypatch, caplog):
+    bags, _ = planted_corpus(3)
+    settings = {"tuple_size": 3, "num_tuples": 50, "min_set_size": 3}
+    sets = mine_cooccurring_sets(bags, **settings)
+    monkeypatch.setattr(minhash, "free_memory", lambda device: (1 << 30) + 100_000)
+    with caplog.at_level(logging.INFO):
+        assert mine_cooccurring_sets(bags, device="cuda", **settings) == sets
+    assert [message for message in caplog.messages if "mining: on CPU, which gives the same bits" in message]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_tables_at_a_time_fit_the_memory_that_is_free_on_the_device(monkeypatch, weighted):
+    bags = similar_words(1, num_images=50_000)
+    lists, elements = bags.transpose(), element_kinds(bags)[int(weighted)]
+    lists = lists.select(lists.sizes > 0)
+
+    def most_tables(free: int) -> tuple[str, int]:
+        monkeypatch.setattr(minhash, "free_memory", lambda device: free)  # meta: a device whose tensors hold nothing
+        tables = TupleTables(lists, elements, tuple_size=2, seed=0, device="meta")
+        return tables.device.type, max(end - begin for begin, end in tables.blocks(600))
+
+    fixed, of_function = minima.GatherMinima.num_bytes(lists)
+    assert fixed >= 8 * lists.num_entries
+    a_table = 4 * bags.num_lists + of_function + 64 * lists.num_lists
+    fixed += 4 * bags.num_lists if weighted else 0
+    assert most_tables(200 << 30) == ("meta", 256)
+    assert most_tables((1 << 30) + fixed + 40 * a_table) == ("meta", 40)
+    assert most_tables((1 << 30) + fixed + a_table) == ("meta", 1)
+    assert most_tables((1 << 30) + fixed + a_table - 1) == ("cpu", 32)
+
+
+def test_the_gather_kernel_gives_keys_back_as_they_were():
+    lists = similar_words(1, num_images=3000).transpose()
+    keys = torch.rand(lists.num_items, 5)
+    before = keys.clone()
+    expected = minima.ProductMinima(lists)(keys)
+    assert torch.equal(minima.GatherMinima(lists, torch.device("cpu"))(keys), expected)
+    assert torch.equal(keys, before)
+
+
+def test_free_memory_counts_what_torch_holds_unused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
+    assert minima.free_memory(torch.device("cuda")) == 130
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -290,6 +290,27 @@ def test_zero_structures(run: Run, tmp_path: Path) -> None:
     assert "<p class='notice'>No structures: the file of mining.path holds none.</p>" in page_of(report)
 
 
+def test_labels_of_other_images_are_told(run: Run, structures: ListDB, tmp_path: Path, caplog: Any) -> None:
+    (tmp_path / "other").mkdir()
+    Image.fromarray(np.zeros((60, 60, 3), np.uint8)).save(tmp_path / "other" / "stranger.png")
+    (tmp_path / "labels.csv").write_text("image,label\nstranger.png,ring\n")
+    images = list_folder(
+        tmp_path,
+        folder=tmp_path / "other",
+        labels=tmp_path / "labels.csv",
+        label_column="label",
+        min_side=0,
+        max_side=0,
+    )
+    report = run.report(structures, tmp_path, images=images)
+    assert "word_accuracy" not in json.loads((report / "metrics.json").read_text())
+    (warning,) = [message for message in caplog.messages if "labels" in message]
+    assert f"first {sorted([NASTY, 'image 1.png'])[0]}," in warning and warning.endswith("first stranger.png")
+    caplog.clear()
+    run.report(structures, tmp_path, max_structures=4)  # the labels of its own images
+    assert not [message for message in caplog.messages if "labels" in message]
+
+
 def test_without_labels(run: Run, structures: ListDB, tmp_path: Path) -> None:
     unlabelled = make_run(run.folder, tmp_path / "store", None)
     report = unlabelled.report(structures, tmp_path / "store")

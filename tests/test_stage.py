@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from minia.stage import InputError, Stage, fingerprint, read_manifest
+from minia.stage import InputError, Stage, _versions, fingerprint, read_manifest
 
 
 def make_number(work: Path) -> dict[str, int]:
@@ -20,17 +22,21 @@ def test_artifact_is_made_once_and_its_manifest_says_how(tmp_path: Path) -> None
 
     def make(work: Path) -> dict[str, int]:
         calls.append(work)
+        time.sleep(0.05)
         return make_number(work)
 
     stage = Stage("count", "seven", tmp_path, {"size": 7}, {"images": "abc"})
-    first, second = stage.run(make), stage.run(make)
+    started = time.perf_counter()
+    first = stage.run(make)
+    elapsed = time.perf_counter() - started
+    second = stage.run(make)
     assert first == second == stage.path
     assert len(calls) == 1
     manifest = read_manifest(first)
     assert manifest["parameters"] == {"size": 7}
     assert manifest["inputs"] == {"images": "abc"}
     assert manifest["counts"] == {"numbers": 1}
-    assert manifest["seconds"] >= 0
+    assert 0.05 <= manifest["seconds"] <= round(elapsed, 3)
     assert "python" in manifest["versions"]
 
 
@@ -78,7 +84,31 @@ def test_resumable_stage_finds_the_finished_parts_of_a_killed_run(tmp_path: Path
     assert read_manifest(stage.run(finish))["counts"] == {"found": 4}
 
 
-def test_parts_made_with_other_versions_are_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_parts_survive_a_failure_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage("count", "seven", tmp_path, {}, resumable=True)
+    made = []
+
+    def make(work: Path) -> dict[str, int]:
+        if not (work / "part").exists():
+            made.append(work)
+            (work / "part").write_text("done")
+        return {}
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for owner, name in ((Stage, "_write_manifest"), (Path, "replace")):
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+            patched.setattr(owner, name, fail)
+            stage.run(make)
+    artifact = stage.run(make)
+    assert len(made) == 1
+    assert sorted(path.name for path in artifact.iterdir()) == ["manifest.json", "part"]
+
+
+def test_parts_made_with_other_versions_are_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     stage = Stage("count", "seven", tmp_path, {}, resumable=True)
 
     def fail(work: Path) -> dict[str, int]:
@@ -87,10 +117,15 @@ def test_parts_made_with_other_versions_are_not_resumed(tmp_path: Path, monkeypa
 
     with pytest.raises(KeyboardInterrupt):
         stage.run(fail)
-    monkeypatch.setattr("minia.stage._versions", lambda: {"numpy": "another"})
-    artifact = stage.run(lambda work: {"found": (work / "part").exists()})
+    now = _versions() | {"numpy": "another"}
+    monkeypatch.setattr("minia.stage._versions", lambda: now)
+    with caplog.at_level(logging.INFO):
+        artifact = stage.run(lambda work: {"found": (work / "part").exists()})
     assert read_manifest(artifact)["counts"] == {"found": False}
     assert [path.name for path in artifact.iterdir()] == ["manifest.json"]
+    discarded = [message for message in caplog.messages if "discarding" in message]
+    assert len(discarded) == 1
+    assert discarded[0].endswith(f": numpy was {np.__version__}, is another")
 
 
 def test_a_new_version_of_a_stage_makes_another_artifact(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from minia.models.training import DELFTraining, attention_statistics, classification_metrics
+from minia.models.training import DELFTraining, _Values, attention_statistics, classification_metrics
 from minia.models.weights import load_checkpoint
 from minia.settings import check
 from minia.stage import InputError
@@ -168,6 +168,22 @@ def test_what_a_gpu_lacks_is_told_first(tmp_path: Path, monkeypatch: pytest.Monk
     assert "bf16-mixed: this GPU only emulates it" in told[0]
 
 
+def test_a_batch_system_with_several_tasks(
+    run: Run, tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (*TINY, f"data.dir={blobs}", "export=[]", "trainer.max_steps=2")
+    for rank, tasks in (("SLURM_PROCID", "SLURM_NTASKS"), ("RANK", "WORLD_SIZE")):
+        with monkeypatch.context() as patch:
+            patch.setenv(rank, "1")
+            patch.setenv(tasks, "2")
+            assert run(*given) == 2
+        assert f"error: {rank}=1: one of 2 tasks, but training uses one device" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/"))
+    for name, value in {"JOB_ID": "1", "JOB_NAME": "train", "NTASKS": "2", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert run(*given) == 0
+
+
 def test_smoke_run_on_the_simulator_leaves_everything(run: Run, tmp_path: Path) -> None:
     small = ("data.num_images=54", "trainer.max_steps=6", "trainer.steps_per_check=3", "trainer.batch_size=8")
     logged = ("trainer.log_every=2", "trainer.warmup_steps=0")
@@ -239,6 +255,9 @@ def test_a_killed_and_resumed_run_reaches_the_same_weights(
     assert run(*tiny, f"resume={tmp_path / 'killed'}", "trainer.learning_rate=0.01", output="other") == 2
     assert run(*tiny, f"resume={tmp_path / 'killed'}", "augmentation.scale=1.3", output="other") == 2
     assert run(*tiny, output="killed") == 2  # would replace its checkpoints
+    assert run(*tiny, f"resume={tmp_path / 'killed'}", output="killed") == 0
+    metrics = json.loads((tmp_path / "killed" / "metrics.json").read_text())
+    assert metrics["images_per_second"] * metrics["seconds_training"] == pytest.approx(4 * 4, rel=0.01)  # 4 of 6 steps
 
 
 def test_a_process_that_was_killed_goes_on_bit_for_bit(run: Run, tmp_path: Path, blobs: Path) -> None:
@@ -332,6 +351,21 @@ def test_attention_statistics_are_numpys() -> None:
     expected = {"min": values.min(), "max": values.max(), "mean": values.mean()}
     expected |= {f"percent_{share}": np.percentile(values, share) for share in (25, 50, 75)}
     assert {name.split("/")[1]: float(value) for name, value in statistics.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_statistics_of_a_long_validation_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minia.models.training._MOST_KEPT_VALUES", 1000)
+    values = torch.from_numpy(np.random.default_rng(0).gamma(2.0, size=30_001).astype(np.float32))
+    found = _Values()
+    for part in values.split(777):
+        found.add(part)
+        assert len(found.kept) <= 1000
+    assert torch.equal(found.kept, values[:: found.step])  # spread over the whole, however it is cut
+    statistics = {name.split("/")[1]: float(value) for name, value in found.statistics().items()}
+    exact = {"min": values.min().item(), "max": values.max().item(), "mean": values.double().mean().item()}
+    assert {name: statistics[name] for name in exact} == pytest.approx(exact, rel=1e-6)
+    for share in (25, 50, 75):
+        assert statistics[f"percent_{share}"] == pytest.approx(float(values.quantile(share / 100)), rel=0.1)
 
 
 def test_a_wrong_split_of_crop_and_view_is_refused() -> None:

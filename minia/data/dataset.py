@@ -107,6 +107,7 @@ class GalaxyDataset(Dataset[Batch]):
         self.root, self.side, self.seed, self.foreground = root, side, seed, foreground
         ids = {label: number for number, label in enumerate(classes)}
         self.labels = [ids[str(label)] for label in table["label"]]
+        assert cache != "disk" or cache_file is not None, "cache=disk needs a file"
         shape = (len(table), 3 if foreground is None else 4, side, side)
         self._cache = None if cache == "none" else _Cache(shape, cache_file if cache == "disk" else None)
 

@@ -31,10 +31,13 @@ _FINE, _MISSING, _NO_FILE, _EMPTY = range(4)
 def find_images(folder: Path, passed_over: Path, run_files: Collection[str]) -> tuple[pa.ChunkedArray, list[str]]:
     """The image files in a folder and below; what starts with a dot is not looked at.
 
+    Links to folders are followed; each folder is looked into once, under its own name where it lies below
+    and else under the first of those that links give it.
+
     Args:
         folder: where to look.
         passed_over: a folder that is not looked into.
-        run_files: nor is a folder that holds all files of these names.
+        run_files: nor is a folder that holds all files of these names, if there are any.
 
     Returns:
         names: strings, sorted: paths relative to the folder, with forward slashes.
@@ -56,24 +59,38 @@ def find_images(folder: Path, passed_over: Path, run_files: Collection[str]) -> 
 
 
 def _names_below(folder: Path, passed_over: Path, run_files: Collection[str]) -> Iterator[str]:
-    ahead = [""]
-    while ahead:
+    ahead, links = [""], list[str]()
+    seen = {_identity(passed_over)} if passed_over.is_dir() else set()
+    while ahead or links:
+        if not ahead:  # links wait for the folders themselves, whatever order the file system names them in
+            links.sort(reverse=True)
+            ahead.append(links.pop())
         prefix = ahead.pop()
         parent = folder / prefix
-        if parent == passed_over or all((parent / name).is_file() for name in run_files):
+        if run_files and all((parent / name).is_file() for name in run_files):
             continue
         try:
+            identity = _identity(parent)
+            if identity in seen:
+                continue  # else links could lead round in circles
+            seen.add(identity)
             with os.scandir(parent) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
-                        if not entry.is_symlink():  # which may lead round in circles
-                            ahead.append(f"{prefix}{entry.name}/")
+                    linked = entry.is_symlink()
+                    if Path(entry).is_dir() if linked else entry.is_dir():  # an entry's own fails on a link to itself
+                        (links if linked else ahead).append(f"{prefix}{entry.name}/")
                     elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                         yield prefix + entry.name
         except OSError as error:
             logger.warning("images: passing over %s: %s", parent, error.strerror)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What a folder is told by, whatever name leads to it."""
+    state = folder.stat()
+    return state.st_dev, state.st_ino
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class Candidates:
 
     Attributes:
         table: columns id, path, label, and where the source has them galaxy (images of one galaxy
-            share it), split and vote fractions.
+            share it; missing where there is no other), split and vote fractions.
         root: where relative paths start.
         classes: names in the order of their ids.
         in_store: the root is an artifact of the same store, which may be moved as a whole.
@@ -199,7 +199,8 @@ def _cap(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
 
 def _split(table: pd.DataFrame, selection: Selection) -> list[str]:
     """The split of each row: a share of each class's galaxies, at least one, validates."""
-    galaxy = table["galaxy"] if "galaxy" in table else table["id"]
+    # An image without a galaxy's name is one of its own.
+    galaxy = table["galaxy"].where(table["galaxy"].notna(), table["id"]) if "galaxy" in table else table["id"]
     first = table.assign(galaxy=galaxy).drop_duplicates("galaxy")  # a galaxy's class is that of its first image
     first = first.assign(rank=_rank(first["galaxy"].astype(str), selection.seed, "split")).sort_values("rank")
     validation: set[Any] = set()

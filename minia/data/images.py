@@ -40,12 +40,15 @@ logger = logging.getLogger(__name__)
 _MAX_NAMES_IN_MANIFEST = 100
 _LARGEST_SIDE = 8192  # of enlarged images, pixels
 _LABEL_COLUMN = "label"
+_READING = 2  # raise it when read_image gives other pixels for the same file
 _RUN_FILES = ("config.yaml", "metrics.json")  # a folder with both is a run's
-_ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # None: raised by a decoder
+_OF_THE_FILE = (  # error numbers; None: raised by a decoder
+    None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM
+)  # fmt: skip
 
 
 class UnreadableImageError(Exception):
-    """An image file is missing, empty, truncated or not an image."""
+    """An image file is missing, empty, truncated, not an image, or may not be read."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Read an image file as RGB.
 
     Orientation tags are applied; 16-bit and floating-point greys are scaled to 0..255 (16-bit by
-    257, others from their own minimum and maximum).
+    257, others from the minimum and maximum of their finite pixels; the other pixels become 0).
 
     Returns:
         (height, width, 3) uint8, RGB.
 
     Raises:
-        UnreadableImageError: the file is missing, empty, truncated or not an image.
+        UnreadableImageError: the file is missing, empty, truncated, not an image, or may not be read.
         OSError: the file may be whole, but the machine cannot read it now.
     """
     try:
@@ -103,7 +106,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
                 return np.repeat(_grey_to_bytes(np.asarray(image))[:, :, None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # decoders raise many kinds for damaged files
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _ABSENT):
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _OF_THE_FILE):
             raise  # the machine's trouble, not the file's: it must not be recorded as a broken image
         reason = "empty file" if path.is_file() and path.stat().st_size == 0 else str(error) or type(error).__name__
         raise UnreadableImageError(" ".join(reason.replace(str(path), "file").split())) from None
@@ -119,10 +122,14 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _grey_to_bytes(grey: NDArray[Any]) -> NDArray[np.uint8]:
     """A grey image of more than 8 bits, (height, width), as uint8."""
-    values = np.nan_to_num(grey.astype(np.float64), posinf=0.0, neginf=0.0)
+    values = grey.astype(np.float64)
     if grey.dtype.kind == "u" and grey.dtype.itemsize == 2:  # of either byte order
         return np.asarray(np.rint(values / 257), dtype=np.uint8)
-    low, high = values.min(), values.max()
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(grey.shape, np.uint8)
+    low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
+    values = np.where(finite, values, low)
     return np.asarray(np.rint((values - low) * (255 / max(high - low, 1e-12))), dtype=np.uint8)
 
 
@@ -338,12 +345,14 @@ def _table_stage(
     if len(problems) == len(table):
         raise InputError(f"none of the {len(skipped)} images can be read, first {skipped[0][0]}: {skipped[0][1]}")
     content = states.fingerprint(pa.chunked_array([pa.array(table["image"])]))
+    if not table["path"].equals(table["image"]):  # else a file that has moved would be looked for where it was
+        content = fingerprint([content, states.fingerprint(pa.chunked_array([pa.array(table["path"])]))])
     if len(skipped) > len(problems):
         content = fingerprint([content, skipped])
     stage = Stage("images", label, store, parameters, {"files": content})
     kept = table[states.problems == 0] if problems else table
     limits = (parameters["min_side"], parameters["max_side"])
-    pixels = fingerprint([content, str(root), *limits])
+    pixels = fingerprint([content, str(root), *limits, _READING])
 
     def make(work: Path) -> dict[str, Any]:
         return _write_table(work, kept, str(root), *limits, skipped=skipped) | {"pixels": pixels}

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 
-from minia.data.files import IMAGE_SUFFIXES
+from minia.data.files import IMAGE_SUFFIXES, find_images
 from minia.data.galaxy_table import (
     Candidates,
     Selection,
@@ -261,8 +261,8 @@ def csv_table(
         path_column: the image's file; None where the name is the file, with its extension or without.
         label_column: the class; rows without one are left out.
         split_column: ``train`` or ``validation``; None to split here.
-        galaxy_column: images with the same value stay on one side of the split; None where every
-            image is of another galaxy.
+        galaxy_column: images with the same value stay on one side of the split, those without one on
+            either; None where every image is of another galaxy.
 
     Raises:
         InputError: the file lacks a column, or too little is left.
@@ -288,8 +288,8 @@ def csv_table(
     candidates.table, candidates.classes = table, sorted(set(table["label"]))
     files = drop_missing(candidates)
     parameters = selection.parameters | {"root": str(root), "columns": columns}
-    return make_table(Stage("table", "csv", store, parameters, {"table": fingerprint_file(path), "files": files}),
-                      candidates, selection)  # fmt: skip
+    inputs = {"table": fingerprint_file(path), "files": files}
+    return make_table(Stage("table", "csv", store, parameters, inputs, version=2), candidates, selection)
 
 
 def folder_table(store: Path, selection: Selection, *, folder: Path) -> Path:
@@ -301,17 +301,13 @@ def folder_table(store: Path, selection: Selection, *, folder: Path) -> Path:
     root = folder.absolute()
     if not root.is_dir():
         raise InputError(f"data.dir={folder}: there is no such folder")
-    rows = []
-    for parent, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in files:
-            path = (Path(parent) / name).relative_to(root)
-            if len(path.parts) > 1 and name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                rows.append((path.as_posix(), path.as_posix(), path.parts[0]))
+    found, undecodable = find_images(root, store.absolute(), ())
+    rows = [(path, path, path.split("/")[0]) for path in found.to_pylist() if "/" in path]
     if not rows:
         raise InputError(f"data.dir={folder}: holds no folder of images; expected one folder a class")
     table = pd.DataFrame(rows, columns=["id", "path", "label"], dtype=object)
     candidates = Candidates(table.sort_values("id", ignore_index=True), root, sorted(set(table["label"])))
+    candidates.skipped = [(name, "its name is not valid UTF-8") for name in undecodable if "/" in name]
     files_digest = drop_missing(candidates)
     stage = Stage("table", "folder", store, selection.parameters | {"root": str(root)}, {"files": files_digest})
     return make_table(stage, candidates, selection)

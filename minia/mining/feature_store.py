@@ -40,12 +40,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minia.stage import InputError, read_manifest
+from minia.progress import progress
+from minia.stage import InputError, fingerprint, read_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ARRAYS = ("keypoints", "sizes", "scores", "descriptors")
+_COLUMNS = {  # of images.parquet, with the kinds of their numpy types
+    "image": "OTU", "path": "OTU", "width": "iu", "height": "iu", "shard": "iu", "first_keypoint": "iu",
+    "num_keypoints": "iu",
+}  # fmt: skip
+_NUMBERS_AT_A_TIME = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -72,17 +78,24 @@ class FeatureStore:
         """Read the artifact of the features stage.
 
         Raises:
-            InputError: it is not one.
+            InputError: it is not one, or lacks a file or a column.
         """
         import pandas as pd  # takes a second; a job that mines a file of words does without
 
         manifest = read_manifest(artifact)
         if manifest.get("stage") != "features":
             raise InputError(f"{artifact} is an artifact of the stage {manifest.get('stage')}, not of features")
-        images = pd.read_parquet(artifact / "images.parquet")
+        try:
+            images = pd.read_parquet(artifact / "images.parquet")
+            root = artifact / json.loads((artifact / "source.json").read_text(encoding="utf-8"))["root"]
+            num_shards = int(manifest["counts"]["num_shards"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            why = str(error).split("\n")[0]
+            raise InputError(f"{artifact}: the features' table, root or num_shards cannot be read: {why}") from None
+        if missing := [name for name in _COLUMNS if name not in images]:
+            raise InputError(f"{artifact / 'images.parquet'}: lacks the column {', '.join(missing)}")
         offsets = np.concatenate([[0], np.cumsum(images["num_keypoints"].to_numpy(np.int64))])
-        root = artifact / json.loads((artifact / "source.json").read_text(encoding="utf-8"))["root"]
-        return cls(artifact, root, images, offsets, int(manifest["counts"]["num_shards"]))
+        return cls(artifact, root, images, offsets, num_shards)
 
     @property
     def descriptor_size(self) -> int:
@@ -98,26 +111,55 @@ class FeatureStore:
         """Check features made elsewhere: that the table and every shard fit together.
 
         Raises:
-            InputError: they do not, or hold numbers that are not finite.
+            InputError: they do not, an image's name is repeated, or an array holds numbers that are not finite.
         """
-        shards, counts = self.images["shard"].to_numpy(), self.images["num_keypoints"].to_numpy()
+        self._check_table()
+        for shard in range(self.num_shards):
+            for name in ARRAYS:
+                try:
+                    self.shard(shard, name)
+                except (OSError, ValueError, EOFError):
+                    file = shard_path(self.artifact, shard) / f"{name}.npy"
+                    raise InputError(f"{file}: not a .npy file of numbers") from None
+        with progress("checking features", self.num_shards, "shard") as advance:
+            for shard in range(self.num_shards):
+                self._check_shard(shard)
+                advance(1)
+
+    def _check_table(self) -> None:
+        table = self.artifact / "images.parquet"
+        for name, kinds in _COLUMNS.items():
+            if self.images[name].dtype.kind not in kinds:
+                wanted = "whole numbers" if "i" in kinds else "strings"
+                raise InputError(f"{table}: expected {wanted} in the column {name}, found {self.images[name].dtype}")
+        repeated = self.images["image"][self.images["image"].duplicated()]
+        if len(repeated):
+            raise InputError(f"{table}: names must differ; {len(repeated)} repeat another, first {repeated.iloc[0]}")
+        if (self.images["num_keypoints"] < 0).any():
+            raise InputError(f"{table}: num_keypoints must be 0 or more")
+        shards = self.images["shard"].to_numpy()
         if np.any(np.diff(shards) < 0):
             raise InputError(f"{self.artifact}: the rows of images.parquet are not in the order of their shards")
-        size = self.descriptor_size
-        for shard in range(self.num_shards):
-            rows = self.images_of_shard(shard)
-            own = counts[rows.start : rows.stop]
-            first = self.images["first_keypoint"].to_numpy()[rows.start : rows.stop]
-            if not np.array_equal(first, np.cumsum(own) - own):
-                raise InputError(f"{shard_path(self.artifact, shard)}: first_keypoint does not add up num_keypoints")
-            shapes = {"keypoints": (own.sum(), 2), "sizes": (own.sum(),), "scores": (own.sum(),)}
-            for name, shape in (shapes | {"descriptors": (own.sum(), size)}).items():
-                array = self.shard(shard, name)
-                if array.shape != shape or array.dtype.kind not in "fu":
-                    raise InputError(
-                        f"{shard_path(self.artifact, shard)}/{name}.npy: expected numbers of shape {shape}, "
-                        f"found {array.dtype} of shape {array.shape}"
-                    )
+        if len(shards) and not 0 <= shards[0] <= shards[-1] < self.num_shards:
+            raise InputError(f"{table}: shard must be 0 to {self.num_shards - 1}, counts.num_shards of the manifest")
+
+    def _check_shard(self, shard: int) -> None:
+        rows, size = self.images_of_shard(shard), self.descriptor_size
+        own = self.images["num_keypoints"].to_numpy(np.int64)[rows.start : rows.stop]
+        first = self.images["first_keypoint"].to_numpy()[rows.start : rows.stop]
+        if not np.array_equal(first, np.cumsum(own) - own):
+            raise InputError(f"{shard_path(self.artifact, shard)}: first_keypoint does not add up num_keypoints")
+        total = int(own.sum())
+        shapes = {"keypoints": (total, 2), "sizes": (total,), "scores": (total,), "descriptors": (total, size)}
+        for name, shape in shapes.items():
+            array = self.shard(shard, name)
+            file = shard_path(self.artifact, shard) / f"{name}.npy"
+            if array.shape != shape or array.dtype.kind not in "fu":
+                raise InputError(
+                    f"{file}: expected numbers of shape {shape}, found {array.dtype} of shape {array.shape}"
+                )
+            if (row := _first_not_finite(array)) is not None:
+                raise InputError(f"{file}: row {row} is not finite; allowed: finite numbers")
 
     @property
     def num_keypoints(self) -> int:
@@ -147,3 +189,43 @@ class FeatureStore:
 def shard_path(artifact: Path, shard: int) -> Path:
     """The folder of a shard."""
     return artifact / f"shard-{shard:05d}"
+
+
+def features_fingerprint(features: Path, store: Path) -> str:
+    """What tells features from others: decides which artifacts made of them can be reused.
+
+    Of an artifact that this store made it is the manifest's, which its settings and inputs decide. The manifest of
+    features made elsewhere says what its author wrote there, whatever the files hold: the names, sizes and times of
+    change of the files stand for their content, as those of images do.
+
+    Args:
+        features: artifact of the features stage, or what was made elsewhere in its place.
+        store: folder of artifacts.
+
+    Raises:
+        InputError: there is no artifact, or one of its files is missing.
+    """
+    manifest = read_manifest(features)
+    own, place = str(manifest["fingerprint"]), features.resolve()
+    if place.parent == (store / "features").resolve() and place.name.endswith(f"-{own[:12]}"):
+        return own
+    shards = [shard_path(features, shard) for shard in range(int(manifest["counts"]["num_shards"]))]
+    files = [features / "images.parquet", features / "source.json"]
+    files += [shard / f"{name}.npy" for shard in shards for name in ARRAYS]
+    try:
+        states = [(file.relative_to(features).as_posix(), file.stat()) for file in files]
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}; features need this file") from None
+    return fingerprint([own, [[name, state.st_size, state.st_mtime_ns] for name, state in states]])
+
+
+def _first_not_finite(array: NDArray[Any]) -> int | None:
+    """The first row that holds a number that is not finite, in blocks: the array may be larger than memory."""
+    if array.dtype.kind == "u":
+        return None
+    step = max(1, _NUMBERS_AT_A_TIME // max(1, array[:1].size))
+    for begin in range(0, len(array), step):
+        finite = np.isfinite(array[begin : begin + step]).reshape(len(array[begin : begin + step]), -1).all(axis=1)
+        if not finite.all():
+            return begin + int(finite.argmin())
+    return None

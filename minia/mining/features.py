@@ -74,7 +74,8 @@ def extract_features(
     inputs = {"images": read_manifest(images)["counts"]["pixels"]}  # labels change nothing here
     if "model" in settings:  # what is in the file counts, not where it lies
         inputs["model"] = fingerprint_file(Path(settings.pop("model")))
-    stage = Stage("features", kind, store, settings, inputs, resumable=True)
+    version = 1 if pca_dim is None else 2  # 2: shortened image by image, which rounds otherwise
+    stage = Stage("features", kind, store, settings, inputs, resumable=True, version=version)
     if stage.done:
         return stage.run(lambda _: {})
     table = ImageTable.load(images)
@@ -249,9 +250,17 @@ def _write_shards(
         for shard, rows in rows_of.items():
             found = []
             for _ in rows:
-                found.append(next(results))
+                features = next(results)
+                found.append(features if isinstance(features, str) else _as_stored(features, reader.extractor(), pca))
                 advance(1)
             _write_shard(work, shard, rows, found, reader.extractor(), pca)
+
+
+def _as_stored(features: Features, extractor: Extractor, pca: PCA | None) -> Features:
+    """Features with the descriptors in their stored length and type: those of a whole shard wait in memory."""
+    descriptors = features["descriptors"] if pca is None else pca.apply(features["descriptors"])
+    features["descriptors"] = descriptors.astype(extractor.descriptor_dtype)
+    return features
 
 
 def _write_shard(
@@ -261,16 +270,15 @@ def _write_shard(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     good = [features for features in found if not isinstance(features, str)]
+    size = extractor.descriptor_size if pca is None else len(pca.axes)
     empty = {
         "keypoints": np.empty((0, 2), np.float32),
         "sizes": np.empty(0, np.float32),
         "scores": np.empty(0, np.float32),
-        "descriptors": np.empty((0, extractor.descriptor_size), np.float32),
+        "descriptors": np.empty((0, size), extractor.descriptor_dtype),
     }
     for name in ARRAYS:
         array = np.concatenate([empty[name], *(features[name] for features in good)])  # type: ignore[literal-required]
-        if name == "descriptors":
-            array = (array if pca is None else pca.apply(array)).astype(extractor.descriptor_dtype)
         np.save(temporary / f"{name}.npy", array)
     images = pd.DataFrame(
         {

@@ -13,6 +13,7 @@ clustering co-occurring visual words" (2011); Fuentes-Pineda, Meza-Ruiz, arXiv:1
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,11 @@ import torch
 
 from minia.mining.elements import Elements, RandomKeys, frequency_levels, mix_64
 from minia.mining.listdb import ListDB, offsets_of, ones, read_weights
-from minia.mining.minima import choose_kernel
+from minia.mining.minima import GatherMinima, choose_kernel, free_memory
 from minia.progress import progress
 from minia.stage import InputError
+
+logger = logging.getLogger(__name__)
 
 TABLES_AT_A_TIME = 32  # 32 columns a product measured fastest on CPU; 64 miss the cache
 _TABLES_AT_A_TIME_CUDA = 256
@@ -34,6 +37,7 @@ _CODES_AT_A_TIME = 1 << 15  # mixed at a time: in the cache, and too few for tor
 _MIX_64 = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed 64-bit number
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-20, 1e20  # beyond, keys might not fit float32
 MEMORY_BUDGET = 1 << 30
+_TEMPORARIES_CUDA = 1 << 30  # of the keys that are made at a time there: float64, several times
 
 
 def image_weights(bags: ListDB, scheme: str, path: Path | None = None) -> npt.NDArray[np.float64] | None:
@@ -96,6 +100,7 @@ def mine_cooccurring_sets(
         device: ``cpu`` or a CUDA device, in torch's words.
         memory_budget: bytes. The bags, what is made of them and what is mined with them take together
             at most three times the bags' memory, and this much more; the sets themselves are not counted.
+            A CUDA device's own memory counts by itself: see :class:`TupleTables`.
 
     Returns:
         A list a co-occurring set: words ascending, frequency 1; duplicates are kept; largest sets first,
@@ -199,11 +204,13 @@ class TupleTables:
         tuple_size: min-hashes in a tuple.
         seed: chooses the random numbers.
         purpose: another number gives independent tables of the same seed.
-        device: where the min-hashes are taken.
+        device: where the min-hashes are taken; where lists and a table do not fit the free memory of a
+            CUDA device, on CPU, which the log tells.
         kernel: ``product`` (a sparse product with the minimum in place of the sum) or ``mixed`` (it, and
             for long lists a search among the smallest keys), both on CPU only, or ``gather``;
             None: the fastest one of the device. All give the same bits.
-        memory: bytes that keys, minima and codes may take together, as far as one table does with it.
+        memory: bytes that keys, minima and codes may take together, as far as one table does with it; on a
+            CUDA device half of what is free there.
     """
 
     def __init__(
@@ -220,22 +227,24 @@ class TupleTables:
     ) -> None:
         self.num_lists = lists.num_lists
         self.tuple_size = tuple_size
-        self.device = torch.device(device)
         elements = elements if elements is not None else Elements(lists.num_items)
+        self.device, self._affordable = torch.device(device), 0
+        if self.device.type != "cpu":
+            self._affordable = _affordable_on_device(lists, elements, tuple_size, self.device)
+        if not self._affordable:
+            self.device = torch.device("cpu")
+            # A table takes a key an element, some of them again in sorting; and a list two codes and three minima.
+            a_table = 8 * elements.count + (24 + 4 * tuple_size) * lists.num_lists
+            self._affordable = max(1, memory // max(1, a_table))
         self.keys = RandomKeys(elements, mix_64(seed ^ mix_64(purpose + 1)), self.device)
         self._minima = choose_kernel(lists, elements, self.device, kernel)
-        # A table takes a key an element, some of them again in sorting; and a list two codes and three minima.
-        a_table = 8 * elements.count + (24 + 4 * tuple_size) * lists.num_lists
-        self._affordable = memory // max(1, a_table)
 
     def blocks(self, num_tables: int) -> Iterator[tuple[int, int]]:
         """Tables 0 .. num_tables - 1 as ranges small enough to be hashed at once."""
         return self._blocks(0, num_tables if self.num_lists else 0)
 
     def _blocks(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
-        most = _TABLES_AT_A_TIME_CUDA
-        if self.device.type == "cpu":
-            most = max(1, min(TABLES_AT_A_TIME, self._affordable))
+        most = min(TABLES_AT_A_TIME if self.device.type == "cpu" else _TABLES_AT_A_TIME_CUDA, self._affordable)
         for first in range(begin, end, most):
             yield first, min(first + most, end)
 
@@ -271,6 +280,22 @@ class TupleTables:
             mixed |= numbers[part]
             codes[:, part] = mixed.t()
         return _sorted_rows(codes)
+
+
+def _affordable_on_device(lists: ListDB, elements: Elements, tuple_size: int, device: torch.device) -> int:
+    """How many tables a CUDA device has room for at once, beside the lists; 0 where these or one table do not fit."""
+    for_lists, for_function = GatherMinima.num_bytes(lists)
+    for_lists += sum(array.nbytes for array in (elements.rates, elements.groups) if array is not None)
+    # A key an element; of a list the minima, the codes, and beside these six more such numbers in sorting.
+    a_table = 4 * elements.count + for_function + (56 + 4 * tuple_size) * lists.num_lists
+    free = free_memory(device)
+    affordable = (min(free // 2, free - _TEMPORARIES_CUDA) - for_lists) // max(1, a_table)
+    if affordable < 1:
+        logger.info(
+            "mining: on CPU, which gives the same bits: lists and a table take %.2f GB of the device's memory, too much"
+            " beside temporaries in the %.2f GB that are free there", (for_lists + a_table) / 1e9, free / 1e9,
+        )  # fmt: skip
+    return max(0, affordable)
 
 
 def _parts(count: int, width: int, device: torch.device) -> Iterator[slice]:

@@ -24,6 +24,12 @@ _PIECE = 1024  # the gather kernel splits longer lists, so that a stop word does
 Kernel = Callable[[torch.Tensor], torch.Tensor]  # (num_elements, columns) keys to (num_lists, columns) smallest ones
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that tensors can still take on a CUDA device, with those that torch holds unused."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
 def choose_kernel(lists: ListDB, elements: Elements, device: torch.device, name: str | None) -> Kernel:
     """The kernel of that name, ``product`` or ``mixed`` (CPU only) or ``gather``; None: the device's fastest."""
     if name == "gather" or (name is None and device.type != "cpu"):
@@ -123,7 +129,10 @@ def _matrix(lists: ListDB, values: torch.Tensor) -> torch.Tensor:
 
 
 class GatherMinima:
-    """Minima by gathering the keys of each list, in two steps: inside pieces of lists, then over pieces."""
+    """Minima by gathering the keys of each list, in two steps: inside pieces of lists, then over pieces.
+
+    Keys change their signs while they are read, and are given back as they were.
+    """
 
     def __init__(self, lists: ListDB, device: torch.device) -> None:
         pieces = -(-lists.sizes // _PIECE)
@@ -138,5 +147,16 @@ class GatherMinima:
     def __call__(self, keys: torch.Tensor) -> torch.Tensor:
         """(num_elements, columns) float32 keys to (num_lists, columns) smallest ones."""
         bag = torch.nn.functional.embedding_bag  # knows only the maximum; a change of sign is exact
-        by_piece = bag(self._items, -keys, self._piece_starts, mode="max")
-        return -bag(self._pieces, by_piece, self._list_starts, mode="max")
+        by_piece = bag(self._items, keys.neg_(), self._piece_starts, mode="max")
+        keys.neg_()
+        return bag(self._pieces, by_piece, self._list_starts, mode="max").neg_()
+
+    @staticmethod
+    def num_bytes(lists: ListDB) -> tuple[int, int]:
+        """What it takes on the device for the lists, and for a hash function beside its keys and minima.
+
+        An entry's element and, inside ``embedding_bag``, its bag are int64; so is the place of the maximum
+        that this keeps of each piece and of each list.
+        """
+        pieces = int((-(-lists.sizes // _PIECE)).sum())
+        return 16 * lists.num_entries + 24 * pieces + 8 * lists.num_lists, 12 * pieces + 8 * lists.num_lists

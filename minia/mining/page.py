@@ -252,7 +252,7 @@ class Page:
             f"<span>rank {structure.rank}</span><span>score {structure.score:.2f}</span>"
             f"<span>coherence {structure.coherence:.2f}</span>"
             f"<span>{_plural(len(structure.words), 'word')}</span>"
-            f"<span>in {_plural(structure.num_matches, 'image')}</span>{panel}</div>\n"
+            f"<span>matched in {_plural(structure.num_matches, 'image')}</span>{panel}</div>\n"
             f"{self._nesting(structure.nesting)}{self._mix(structure)}"
             f"{_tiles(structure, self.tile_side)}{_words(structure)}</section>"
         )

@@ -12,6 +12,7 @@ is not shown, memory holds its name and its label alone.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from minia.data.images import UnreadableImageError, load_labels, read_image
 from minia.mining import panels
 from minia.mining.best_images import GalleryImages, choose_gallery_images
 from minia.mining.evaluation import best_labelled_images, count_labels, encode_labels, label_metrics
-from minia.mining.feature_store import FeatureStore
+from minia.mining.feature_store import FeatureStore, features_fingerprint
 from minia.mining.listdb import ListDB
 from minia.mining.matching import MATCHES, matched_keypoints
 from minia.mining.overlap import overlap_blocks
@@ -39,6 +40,8 @@ from minia.mining.vocabulary import load_centroids
 from minia.mining.words import load_bags, load_images
 from minia.progress import progress
 from minia.stage import Stage, read_manifest
+
+logger = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 PAGE = "index.html"
@@ -100,6 +103,8 @@ def write_report(
         "seed": seed,
     }
     inputs = {name: read_manifest(path)["fingerprint"] for name, path in artifacts.items()}
+    if features is not None:
+        inputs["features"] = features_fingerprint(features, store)
     stage = Stage("report", "gallery", store, parameters, inputs, version=3)
     min_overlap = float(read_manifest(matching)["parameters"]["min_overlap"])
 
@@ -223,7 +228,13 @@ def _labels(names: pd.Series[str], images: Path | None) -> tuple[NDArray[np.int6
     codes, labels = encode_labels(table["label"])
     place = pc.index_in(pa.array(names, pa.large_string()), pa.array(table["image"], pa.large_string()))
     row = place.fill_null(-1).to_numpy(zero_copy_only=False)
-    return np.where(row >= 0, codes[row], -1), labels
+    if labels and len(names) and row.max() < 0:
+        logger.warning(
+            "report: the labels are of other images: none of those in the bags of words, first %s, is among those"
+            " listed with labels, first %s", names.iat[0], table["image"].iat[0],
+        )  # fmt: skip
+    found = np.where(row >= 0, codes[row], -1)
+    return found, labels[: found.max(initial=-1) + 1]  # as far as an image has one: what counts them knows no others
 
 
 def _count(artifacts: Mapping[str, Path]) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 The artifact holds ``cooccurring_sets.txt``, the co-occurring sets of words, and ``structures.txt``, the
 structures, both in the Sampled-MinHashing text format: a line a structure, its most frequent word
-first; a word's frequency is the number of co-occurring sets of the structure that hold it. With the nested
-linkage also ``structures.csv``: what each structure is a part of, its support and its significance (see
+first. A word's frequency is the number of co-occurring sets that hold it and another word of the structure, at
+least 1; with ``single`` linkage, of the structure's co-occurring sets that hold it. With the nested linkage also
+``structures.csv``: what each structure is a part of, its support and its significance (see
 :func:`minia.mining.nested.link_nested`).
 """
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from minia.device import choose_device
 from minia.mining import faiss_kmeans
-from minia.mining.feature_store import FeatureStore
+from minia.mining.feature_store import FeatureStore, features_fingerprint
 from minia.progress import progress
 from minia.stage import InputError, Stage, fingerprint_file, read_manifest
 from minia.workers import map_in_order
@@ -72,7 +72,7 @@ def build_vocabulary(
         "points_per_word": points_per_word,
         "seed": seed,
     }
-    inputs = {"features": read_manifest(features)["fingerprint"]}
+    inputs = {"features": features_fingerprint(features, store)}
     on_gpu = faiss_kmeans.uses_gpu(device) if algorithm == "lloyd" else choose_device(device) == "cuda"
     stage = Stage("vocabulary", f"kmeans{size}", store, parameters | {"gpu": on_gpu}, inputs, version=3)
 
@@ -163,7 +163,7 @@ def assign_words(features: Path, vocabulary: Path, store: Path, *, device: str) 
         InputError: the descriptors and the centroids differ in length, or a descriptor is not finite.
     """
     inputs = {
-        "features": read_manifest(features)["fingerprint"],
+        "features": features_fingerprint(features, store),
         "vocabulary": read_manifest(vocabulary)["fingerprint"],
     }
     device = choose_device(device)

@@ -72,9 +72,7 @@ class Pairs:
         return Pairs(self.left[kept], self.right[kept], self.shared[kept])
 
 
-def _places(
-    words: npt.NDArray[np.int32], num_words: int
-) -> Callable[[npt.NDArray[np.int32]], npt.NDArray[np.int32]]:
+def _places(words: npt.NDArray[np.int32], num_words: int) -> Callable[[npt.NDArray[np.int32]], npt.NDArray[np.int32]]:
     """The place of words among the given ones, ascending, -1 for others: without a table of all words for a few."""
     if len(words) * _LARGE_PART > num_words:
         table = np.full(num_words, -1, dtype=np.int32)

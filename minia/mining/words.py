@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import DTypeLike, NDArray
 
-from minia.mining.feature_store import FeatureStore
+from minia.mining.feature_store import FeatureStore, features_fingerprint
 from minia.mining.listdb import ListDB, listdb_pieces, offsets_of, write_listdb
 from minia.mining.listdb_text import ParsedLists
 from minia.mining.vocabulary import load_assignment, load_centroids
@@ -51,7 +51,7 @@ def count_words(
         The words artifact.
     """
     inputs = {
-        "features": read_manifest(features)["fingerprint"],
+        "features": features_fingerprint(features, store),
         "assignment": read_manifest(assignment)["fingerprint"],
     }
     stage = Stage(

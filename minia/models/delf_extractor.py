@@ -104,7 +104,8 @@ class DELFExtractor(Extractor):
         for start in range(0, len(images), most):
             part = slice(start, start + most)
             tables += [*self._run(np.stack(images[part]), None if masks is None else np.stack(masks[part]))]
-        return [_features(rows[rows[:, 3] >= 0], width, height) for rows in tables]
+        # Not ">= 0": where the network overflowed scores are NaN, which must not go missing without a word.
+        return [_features(rows[~(rows[:, 3] < 0)], width, height) for rows in tables]
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:

@@ -81,7 +81,10 @@ class ExportedDELF(nn.Module):
         score_threshold: float,
         nms_iou: float,
     ) -> list[dict[str, Tensor]]:
-        """The same for images (batch, 3, height, width) or (batch, height, width, 3): one dict an image."""
+        """The same for images (batch, 3, height, width) or (batch, height, width, 3): one dict an image.
+
+        Rows with numbers that are not finite, of a network that overflows in half precision, are left out.
+        """
         if images.dim() != 4 or images.dtype != torch.uint8 or (images.shape[1] != 3 and images.shape[3] != 3):
             raise ValueError("expected uint8 images with 3 channels, first or last")
         if images.shape[1] != 3:
@@ -89,14 +92,15 @@ class ExportedDELF(nn.Module):
         chosen = self.local(images, None, scales, max_features, score_threshold, 0.0, nms_iou)
         results: list[dict[str, Tensor]] = []
         for row in range(images.shape[0]):
-            count = int((chosen.scores[row] >= 0.0).sum())
+            scores, descriptors = chosen.scores[row], chosen.descriptors[row]
+            good = (scores >= 0.0) & torch.isfinite(scores) & torch.isfinite(descriptors).all(dim=1)
             results.append(
                 {
-                    "boxes": chosen.boxes[row, :count],
-                    "keypoints": chosen.keypoints[row, :count],
-                    "descriptors": chosen.descriptors[row, :count],
-                    "scales": chosen.scales[row, :count],
-                    "scores": chosen.scores[row, :count],
+                    "boxes": chosen.boxes[row][good],
+                    "keypoints": chosen.keypoints[row][good],
+                    "descriptors": descriptors[good],
+                    "scales": chosen.scales[row][good],
+                    "scores": scores[good],
                 }
             )
         return results

@@ -28,7 +28,8 @@ class Selection(NamedTuple):
     descriptors: (batch, num_rows, descriptor_size) float32, of unit L2 norm.
     scales: (batch, num_rows) float32, original pixels to a pixel of the image the feature was found
         in: 1 / scale. Times ``receptive_field`` it is the side of the box.
-    scores: (batch, num_rows) float32, attention, at least 0.
+    scores: (batch, num_rows) float32, attention, at least 0. Where the network overflowed, in half
+        precision, it is NaN or infinite: such rows come first, whatever the thresholds.
     """
 
     boxes: Tensor
@@ -153,7 +154,7 @@ def _resize(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def _drop(scores: Tensor, places: Tensor, masks: Tensor | None, threshold: float, percentile: float) -> Tensor:
-    """Scores (batch, num_places), those that are not wanted set to -1."""
+    """Scores (batch, num_places), those that are not wanted set to -1; what is not a number stays, to be noticed."""
     if masks is not None:
         column = places[:, 0].round().clamp(0, masks.shape[2] - 1).long()
         row = places[:, 1].round().clamp(0, masks.shape[1] - 1).long()
@@ -161,20 +162,20 @@ def _drop(scores: Tensor, places: Tensor, masks: Tensor | None, threshold: float
     if percentile > 0.0:
         own = torch.where(scores < 0.0, float("nan"), scores)
         limit = torch.nanquantile(own, percentile / 100.0, dim=1, keepdim=True)
-        scores = torch.where(scores >= limit, scores, -1.0)  # nothing is at least NaN, the limit of no score
+        scores = torch.where(scores < limit, -1.0, scores)  # nothing is below NaN, the limit of no score
     if threshold > 0.0:
-        scores = torch.where(scores >= threshold, scores, -1.0)
+        scores = torch.where(scores < threshold, -1.0, scores)
     return scores
 
 
 def _choose(scores: Tensor, boxes: Tensor, max_features: int, nms_iou: float) -> tuple[Tensor, Tensor]:
     """The best scores of each image and their places, both (batch, num_rows), by falling score."""
-    # Stable, so that equal scores stay in the order of scale, row and column on every device.
+    # Stable, so that equal scores stay in the order of scale, row and column on every device. NaN counts as highest.
     scores, order = torch.sort(scores, dim=1, descending=True, stable=True)
     if nms_iou < 1.0:
         kept = torch.zeros_like(scores, dtype=torch.bool)
         for image in range(scores.shape[0]):
-            wanted = order[image, scores[image] >= 0.0]
+            wanted = order[image, ~(scores[image] < 0.0)]
             kept[image, keep_apart(boxes[wanted], nms_iou, max_features)] = True
         scores, again = torch.sort(torch.where(kept, scores, -1.0), dim=1, descending=True, stable=True)
         order = order.gather(1, again)

@@ -18,6 +18,7 @@ from minia.models.backbone import BLOCK_NAMES
 from minia.models.delf import DELF, DELFOutput, LossWeights, losses
 
 BRANCHES = ("descriptor", "attention")
+_MOST_KEPT_VALUES = 1_000_000
 
 
 class DELFTraining(pytorch_lightning.LightningModule):
@@ -161,14 +162,40 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
 def attention_statistics(attention: Tensor) -> dict[str, Tensor]:
     """Least, greatest, mean and quartiles of attention of any shape, by the names of their plots."""
-    values = attention.detach().float().flatten()
-    quartiles = torch.quantile(values[:: max(1, len(values) // 1_000_000)], values.new_tensor([0.25, 0.5, 0.75]))
-    return {
-        "attention/min": values.min(),
-        "attention/max": values.max(),
-        "attention/mean": values.mean(),
-        **{f"attention/percent_{name}": value for name, value in zip((25, 50, 75), quartiles, strict=True)},
-    }
+    values = _Values()
+    values.add(attention)
+    return values.statistics()
+
+
+class _Values:
+    """Statistics of any number of values in bounded memory: the quartiles are those of every second, fourth ..."""
+
+    def __init__(self) -> None:
+        self.count, self.step = 0, 1
+        self.kept = torch.empty(0)  # every step-th value so far
+        self.low, self.high = torch.tensor(math.inf), torch.tensor(-math.inf)
+        self.total = torch.tensor(0.0, dtype=torch.float64)
+
+    def add(self, values: Tensor) -> None:
+        """Count values of any shape; what is kept of them stays on their device."""
+        values = values.detach().float().flatten()
+        self.low = torch.minimum(self.low.to(values.device), values.min())
+        self.high = torch.maximum(self.high.to(values.device), values.max())
+        self.total = self.total.to(values.device) + values.sum().double()
+        self.kept = torch.cat([self.kept.to(values.device), values[-self.count % self.step :: self.step]])
+        self.count += len(values)
+        while len(self.kept) > _MOST_KEPT_VALUES:
+            self.kept, self.step = self.kept[::2].clone(), 2 * self.step
+
+    def statistics(self) -> dict[str, Tensor]:
+        """See :func:`attention_statistics`."""
+        quartiles = torch.quantile(self.kept, self.kept.new_tensor([0.25, 0.5, 0.75]))
+        return {
+            "attention/min": self.low,
+            "attention/max": self.high,
+            "attention/mean": (self.total / self.count).float(),
+            **{f"attention/percent_{name}": value for name, value in zip((25, 50, 75), quartiles, strict=True)},
+        }
 
 
 class _Validation:
@@ -178,7 +205,7 @@ class _Validation:
         self.num_classes, self.num_images = num_classes, 0
         self.confusion = {branch: torch.zeros(num_classes, num_classes, dtype=torch.int64) for branch in BRANCHES}
         self.losses: dict[str, Tensor] = {}
-        self.attention: list[Tensor] = []
+        self.attention = _Values()
         self.zeros = torch.empty(0)
 
     def add(self, output: DELFOutput, labels: Tensor, parts: Mapping[str, Tensor]) -> None:
@@ -190,7 +217,7 @@ class _Validation:
             self.confusion[branch] = self.confusion[branch].to(labels.device) + counts
         for name, value in parts.items():
             self.losses[name] = self.losses.get(name, torch.zeros_like(value)) + value.detach() * len(labels)
-        self.attention.append(output.attention.detach().flatten().float())
+        self.attention.add(output.attention)
         if len(output.zero_fractions):
             self.zeros = output.zero_fractions
 
@@ -207,8 +234,7 @@ class _Validation:
                 for name, recall in zip(classes, scores["recall"], strict=True)
                 if not math.isnan(recall)
             }
-        statistics = attention_statistics(torch.cat(self.attention))
-        values |= {name.replace("/", "_"): float(value) for name, value in statistics.items()}
+        values |= {name.replace("/", "_"): float(value) for name, value in self.attention.statistics().items()}
         zeros = dict(zip(BLOCK_NAMES, self.zeros.tolist(), strict=False))
         return values | {f"zeros_{name}": float(value) for name, value in zeros.items()}
 

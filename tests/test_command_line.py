@@ -1,0 +1,76 @@
+"""What the programs print of errors, and the summary of a sweep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from minia.command_line import print_error
+from minia.sweep import summarise_sweep
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (MemoryError(), "memory"),
+        (np._core._exceptions._ArrayMemoryError((9, 9), np.dtype(float)), "memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "memory"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB"), "the GPU's memory"),
+    ],
+)
+def test_too_little_memory_is_one_line_with_the_keys_that_help(
+    capsys: pytest.CaptureFixture[str], error: Exception, where: str
+) -> None:
+    assert print_error(error) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: out of {where}: ")
+    for key in ("features.scales", "features.batch_size", "images.max_side", "trainer.batch_size"):
+        assert key in line
+
+
+def test_another_runtime_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_error(RuntimeError("memory")) == 1
+    assert "RuntimeError: memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "shown", "seconds"),
+    [
+        ("mining.tuple_size", ["auto", 10, 2], ["auto", "10", "2"], [0, 1, 2]),
+        ("features.scales", [[1.0], [0.5, 1.0]], ["[1.0]", "[0.5, 1.0]"], [0, 1]),
+        ("mining.num_tuples", [None, 100], ["null", "100"], [0, 1]),
+        ("features.root_sift", [True, False], ["True", "False"], [0, 1]),
+        ("vocabulary.size", [40, 9, 20], [9, 20, 40], [1, 2, 0]),
+        ("words.outlier_sigma", [3, 2.5], [2.5, 3.0], [1, 0]),
+    ],
+)
+def test_a_sweep_over_values_of_any_kind_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, values: list[Any], shown: list[Any], seconds: list[int]
+) -> None:
+    drawn: list[pd.DataFrame] = []
+    plot = matplotlib.axes.Axes.plot
+
+    def note(self: Any, x: pd.Series[Any], y: pd.Series[Any], *arguments: Any, **options: Any) -> Any:
+        drawn.append(pd.DataFrame({"x": x, "y": y}))
+        return plot(self, x, y, *arguments, **options)
+
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", note)
+    group, name = key.split(".")
+    for number, value in enumerate(values):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "config.yaml").write_text(yaml.safe_dump({group: {name: value}}))
+        metrics = {"num_structures": 3, "seconds_mining": number, "seconds_total": 9}
+        (tmp_path / str(number) / "metrics.json").write_text(json.dumps(metrics))
+    summarise_sweep(tmp_path)
+    assert drawn[-1]["x"].tolist() == shown
+    assert drawn[-1]["y"].tolist() == seconds
+    assert len(pd.read_csv(tmp_path / "summary.csv")) == len(values)
+    assert (tmp_path / "summary.png").stat().st_size > 5000

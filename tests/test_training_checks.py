@@ -1,0 +1,48 @@
+"""What training asks of the machine before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from test_train import compose
+
+from minia.settings import check
+from minia.stage import InputError
+from minia.training_checks import check_cache
+from minia.training_settings import TrainSettings
+
+
+@pytest.mark.parametrize(
+    ("changes", "free", "shared", "disk", "told"),
+    [
+        ([], 10**6, 10**6, 0, None),
+        ([], 1, 10**6, 0, "take 0.0 GB, and 0.0 GB of memory are free; allowed here: data.cache=disk, none"),
+        ([], None, 10**6, 0, None),
+        ([], 10**6, 1, 0, "in TMP, which data.loader_workers share, are free; allowed here: data.cache=disk, none"),
+        (["data.loader_workers=0"], 10**6, 1, 0, None),
+        (["data.cache=disk"], 1, 1, 10**9, None),
+        (["data.cache=disk"], 10**6, 1, 1, "on the disk of TMP are free; allowed here: data.cache=none"),
+        (["data.cache=none"], 1, 1, 1, None),
+    ],
+)
+def test_a_cache_that_does_not_fit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: list[str], free: int | None, shared: int, disk: int,
+    told: str | None,
+) -> None:  # fmt: skip
+    """Free are so many kB of memory, and bytes in the shared memory or on the disk."""
+    memory = tmp_path / "meminfo"
+    if free is not None:
+        memory.write_text(f"MemTotal: 99 kB\nMemAvailable:   {free} kB\n")
+    monkeypatch.setattr("minia.training_checks._MEMORY_FILE", memory)
+    monkeypatch.setattr("minia.training_checks._SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=shared * 1024 + disk))
+    cached = ("data.cache=memory", "data.loader_workers=2", "data.side=100")
+    settings = check(TrainSettings, compose("experiment=smoke", *cached, *changes))
+    if told is None:
+        check_cache(settings, 20, 5, tmp_path)
+        return
+    with pytest.raises(InputError, match=r"data\.cache=\w+: 25 images of data.side=100") as error:
+        check_cache(settings, 20, 5, tmp_path)
+    assert str(error.value).endswith(told.replace("TMP", str(tmp_path)))
