@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ import torch
 from minia.mining.listdb import ListDB, blocks_of, offsets_of, ones
 from minia.mining.listdb_text import LARGEST_ITEM
 from minia.stage import InputError
+from minia.workers import map_in_order
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -189,11 +189,8 @@ class RandomKeys:
 
 def in_threads(function: Callable[[Task], Result], tasks: list[Task]) -> list[Result]:
     """The function's results for the tasks, in as many threads as torch may use."""
-    num_threads = min(torch.get_num_threads(), len(tasks))
-    if num_threads <= 1:
-        return [function(task) for task in tasks]
-    with ThreadPoolExecutor(num_threads) as pool:
-        return list(pool.map(function, tasks))
+    num_threads = max(1, min(torch.get_num_threads(), len(tasks)))
+    return list(map_in_order(function, tasks, num_threads, in_threads=True))
 
 
 def mix_64(value: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from minia.mining.listdb import ListDB
+from minia.mining.listdb import ListDB, blocks_of, offsets_of
 
 _IMAGES_PER_BLOCK = 1 << 14
 _WORDS_PER_BLOCK = 1 << 22  # words of images at hand at a time, of one image at least
@@ -110,21 +110,12 @@ def _blocks(bags: ListDB, structures: ListDB, images: NDArray[np.int64] | None) 
     while begin < num_images:
         end = min(begin + _IMAGES_PER_BLOCK, num_images)
         sizes = _sizes(bags, begin, end, images)
-        end = begin + _fitting(sizes, 0, _WORDS_PER_BLOCK)
+        end = begin + next(blocks_of(offsets_of(sizes), _WORDS_PER_BLOCK))[1]
         chunk = _bags(bags, begin, end, images)
-        before = np.concatenate([[0], np.cumsum(holding[chunk.items])])
-        pairs = np.minimum(np.diff(before[chunk.offsets]), structures.num_lists)  # at most
-        first = 0
-        while first < chunk.num_lists:
-            last = _fitting(pairs, first, _PAIRS_PER_BLOCK)
+        pairs = np.minimum(np.diff(offsets_of(holding[chunk.items])[chunk.offsets]), structures.num_lists)  # at most
+        for first, last in blocks_of(offsets_of(pairs), _PAIRS_PER_BLOCK):
             yield begin + first, _bags(chunk, first, last, None)
-            first = last
         begin = end
-
-
-def _fitting(counts: NDArray[np.int64], first: int, most: int) -> int:
-    """The end of the longest run of counts from ``first`` on whose sum is at most ``most``; one count at least."""
-    return first + max(1, int(np.searchsorted(np.cumsum(counts[first:]), most, side="right")))
 
 
 def _sizes(bags: ListDB, first: int, last: int, images: NDArray[np.int64] | None) -> NDArray[np.int64]:
