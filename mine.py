@@ -1,139 +1,15 @@
-"""Discover the structures that recur across an image collection.
+"""Discover the structures that recur across an image collection: the command ``minia mine``, from a checkout.
 
     python mine.py                                      the simulated survey
     python mine.py images=folder images.dir=PATH        your own images
     python mine.py -m vocabulary.size=250,500,1000      a sweep
 
-All keys are in conf/. This file reads the configuration and calls ``minia.pipeline.mine``.
+All keys are in conf/.
 """
 
-from __future__ import annotations
-
-import contextlib
-import functools
-import itertools
-import os
-import re
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
 
-import hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-
-from minia.command_line import outside_jobs, print_error, print_summary
-from minia.settings import MineSettings, check
-
-CONFIGURATION = Path(__file__).resolve().parent / "conf"
-PATH_KEYS = re.compile(r"(^store|[._](dir|path|labels|root|model))$")
-Settings = TypeVar("Settings")
-
-
-def settings_of(config: DictConfig, settings_type: type[Settings]) -> Settings:
-    """The checked settings of a composed configuration."""
-    return check(settings_type, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-
-
-def quote_paths(arguments: list[str]) -> list[str]:
-    """Quote the values of paths, which may hold what Hydra's grammar reserves: ``~ = ' ,`` or any letter."""
-    sweep = {"-m", "--multirun"} & set(arguments)
-    quoted = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        plain = re.fullmatch(r"[\w./:+-]*", value, re.ASCII) or value[:1] in "'\"[$" or value == "???"
-        if equals and PATH_KEYS.search(key) and not plain and not (sweep and "," in value):
-            argument = "{}='{}'".format(key, value.replace("'", "\\'"))
-        if argument != "experiment=null":  # the default, but no value that Hydra takes
-            quoted.append(argument)
-    return quoted
-
-
-def check_all(name: str, settings_type: type[Settings], overrides: list[str], folder: Path) -> None:
-    """Check the settings of every job of a run or sweep before any work starts."""
-    choices = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-        if override.is_sweep_override() and override.is_discrete_sweep()
-        else [override.input_line]
-        for override in OverridesParser.create().parse_overrides(overrides)
-        if not override.key_or_group.startswith("hydra")
-    ]
-    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-        for job in itertools.product(*choices):
-            settings_of(hydra.compose(name, list(job)), settings_type)
-
-
-def places(store: Path | None) -> tuple[Path, Path, Path | None]:
-    """The store of artifacts, this job's output folder, and the sweep's folder if it is one of a sweep."""
-    job = HydraConfig.get()
-    output = Path(job.runtime.output_dir)
-    sweep = Path(job.sweep.dir).absolute() if job.mode == RunMode.MULTIRUN else None
-    return (store or (sweep or output).parent / "store").absolute(), output, sweep
-
-
-def start(
-    name: str, settings_type: type[Settings], run: Callable[[DictConfig], None], folder: Path = CONFIGURATION
-) -> int:
-    """Run the command line of a configuration in a folder; returns the exit code, 2 where the input cannot be used."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and print_error words them
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads must not hold cores that others could use
-    failures: list[BaseException] = []
-
-    def job(config: DictConfig) -> None:
-        try:
-            run(config)
-        except Exception as error:
-            failures.append(error)  # a single run says it in one line, without Hydra's own beside it
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                print_error(error)
-                raise  # Hydra names the job and goes on with the others
-
-    try:
-        sys.argv[1:] = quote_paths(sys.argv[1:])
-        arguments = get_args_parser().parse_args()
-        if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
-            check_all(name, settings_type, arguments.overrides, folder)
-        hydra.main(version_base="1.3", config_path=str(folder), config_name=name)(job)()
-        if failures:
-            raise failures[0]
-    except (Exception, KeyboardInterrupt) as error:
-        if {"debug=true", "+debug=true", "++debug=true"} & {argument.lower() for argument in sys.argv}:
-            raise
-        return print_error(error if failures else outside_jobs(error))
-    return 0
-
-
-def run_job(config: DictConfig, store: Path | None, work: Callable[[Path, Path, str], dict[str, Any]]) -> None:
-    """Do one job's work, given its store, output folder and resolved configuration, and print its metrics."""
-    store, output, sweep = places(store)
-    try:
-        metrics = work(store, output, OmegaConf.to_yaml(config, resolve=True))
-    finally:
-        with contextlib.suppress(OSError):
-            output.rmdir()  # made by Hydra: if nothing came of the run, leave no trace
-    if sweep:
-        from minia.sweep import summarise_sweep  # brings pandas, which not every job needs
-
-        summarise_sweep(sweep)
-    print_summary(metrics, output)
-
-
-def run(config: DictConfig) -> None:
-    """One job of the mining pipeline."""
-    from minia.pipeline import mine  # errors in the settings come first
-
-    settings = settings_of(config, MineSettings)
-    run_job(config, settings.store, functools.partial(mine, settings))
-
-
-def main() -> int:
-    """Run the command line."""
-    return start("mine", MineSettings, run)
-
+from minia.command_line.commands import mine
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(mine())

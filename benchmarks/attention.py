@@ -19,16 +19,16 @@ import torch
 import yaml
 from torch.nn import functional as F  # noqa: N812
 
-from minia.data.augmentation import Augmentation, show
-from minia.data.dataset import GalaxyDataset
-from minia.data.galaxy_table import GalaxyTable
-from minia.data.galaxy_zoo import CLASSES
-from minia.data.simulator import draw_parameters, galaxy_mask
-from minia.models.weights import load_checkpoint
+from minia.data.labelled.augmentation import Augmentation, show
+from minia.data.labelled.dataset import GalaxyDataset
+from minia.data.labelled.galaxy_zoo import CLASSES
+from minia.data.labelled.table import GalaxyTable
+from minia.data.simulation.render import draw_parameters, galaxy_mask
+from minia.models.delf.weights import load_checkpoint
 
 
 def drawn_mask(seed: int, index: int, side: int) -> np.ndarray:
-    """The mask of galaxy ``index`` of a survey, as ``minia.data.survey`` draws it: (side, side) bool."""
+    """The mask of galaxy ``index`` of a survey, as ``minia.data.simulation.survey`` draws it: (side, side) bool."""
     shape = np.random.default_rng(np.random.SeedSequence([seed, index]).spawn(3)[0])
     return galaxy_mask(draw_parameters(CLASSES[index % len(CLASSES)], shape), side)
 

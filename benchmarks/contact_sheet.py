@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from minia.data.galaxy_zoo import CLASSES
-from minia.data.simulator import draw_parameters, render_galaxy
+from minia.data.labelled.galaxy_zoo import CLASSES
+from minia.data.simulation.render import draw_parameters, render_galaxy
 
 
 def contact_sheet(columns: int, tile: int, seed: int) -> np.ndarray:

@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from minia.device import choose_device, choose_precision
-from minia.models.delf import DELF
-from minia.models.delf_extractor import DELFExtractor
-from minia.models.export import MAX_FEATURES, SCALES, export_delf
-from minia.models.multiscale import resized_side
+from minia.core.device import choose_device, choose_precision
+from minia.models.delf.export import MAX_FEATURES, SCALES, export_delf
+from minia.models.delf.local_features import resized_side
+from minia.models.delf.network import DELF
+from minia.models.extractors.delf import DELFExtractor
 
 
 def draw_images(number: int, side: int) -> list[np.ndarray]:

@@ -28,12 +28,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from minia.mining.evaluation import best_labelled_images, chance_purity, encode_labels, fill_at_random, purities
-from minia.mining.linkage import cluster_sets
-from minia.mining.listdb import ListDB, offsets_of, read_listdb
-from minia.mining.minhash import mine_cooccurring_sets
-from minia.mining.nested import link_nested
-from minia.mining.tuples import choose_tuples
+from minia.mining.lists.listdb import ListDB, offsets_of, read_listdb
+from minia.mining.report.label_metrics import (
+    best_labelled_images,
+    chance_purity,
+    encode_labels,
+    fill_at_random,
+    purities,
+)
+from minia.mining.structures.linkage.nested import link_nested
+from minia.mining.structures.linkage.single import cluster_sets
+from minia.mining.structures.minhash.choose_tuples import choose_tuples
+from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
 
 FIRST_WORDS, FIRST_STRUCTURES = 10, 25
 LDA_TOPICS = 50

@@ -51,10 +51,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: idle thread
 import numpy as np
 import torch
 
-from minia.mining.linkage import cluster_sets
-from minia.mining.listdb import ListDB, read_listdb, write_listdb
-from minia.mining.minhash import mine_cooccurring_sets
-from minia.mining.nested import link_nested
+from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb
+from minia.mining.structures.linkage.nested import link_nested
+from minia.mining.structures.linkage.single import cluster_sets
+from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
 
 CORPORA = {
     "gz_sift_v1000": "smh", "gz_sift_v5000": "smh", "planted_small": "smh", "planted_flat": "smh",

@@ -40,11 +40,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from minia.mining.linkage import cluster_sets
-from minia.mining.listdb import ListDB, listdb_pieces, offsets_of, read_listdb, write_listdb
-from minia.mining.minhash import mine_cooccurring_sets
-from minia.mining.nested import link_nested
-from minia.mining.words import import_listdb, load_bags
+from minia.mining.lists.listdb import ListDB, listdb_pieces, offsets_of, read_listdb, write_listdb
+from minia.mining.structures.linkage.nested import link_nested
+from minia.mining.structures.linkage.single import cluster_sets
+from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
+from minia.mining.words.stage import import_listdb, load_bags
 
 IMAGES_AT_A_TIME = 20_000
 

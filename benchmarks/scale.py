@@ -24,9 +24,9 @@ import numpy as np
 import pandas as pd
 
 from minia.data.images import list_folder
-from minia.mining.listdb import ListDB, write_listdb
-from minia.mining.matching import images_of_structure, match_structures, structures_of_image
-from minia.mining.report import write_report
+from minia.mining.lists.listdb import ListDB, write_listdb
+from minia.mining.matching.stage import images_of_structure, match_structures, structures_of_image
+from minia.mining.report.stage import write_report
 
 VOCABULARY = 1000
 SHARD_IMAGES = 4096

@@ -17,9 +17,9 @@ import numpy as np
 from astropy.modeling.models import Sersic2D
 from astropy.visualization import make_lupton_rgb
 
-from minia.data.galaxy_zoo import CLASSES
-from minia.data.simulator import CUTOUT_SIZE, draw_parameters, render_galaxy
-from minia.data.survey import write_survey
+from minia.data.labelled.galaxy_zoo import CLASSES
+from minia.data.simulation.render import CUTOUT_SIZE, draw_parameters, render_galaxy
+from minia.data.simulation.survey import write_survey
 
 
 def survey_rate(num_images: int, num_workers: int, image_size: int) -> float:

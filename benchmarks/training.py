@@ -34,9 +34,9 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from minia.data.augmentation import Augmentation, augment, draw_numbers
-from minia.data.simulator import draw_parameters, render_galaxy
-from minia.models.training import DELFTraining
+from minia.data.labelled.augmentation import Augmentation, augment, draw_numbers
+from minia.data.simulation.render import draw_parameters, render_galaxy
+from minia.training.module import DELFTraining
 
 SYMMETRY: dict[str, Any] = {
     "view": 0.5, "rotate": True, "flip": True, "scale": 1.15, "shift": 0.05, "brightness": 0.1, "colour": 0.05
@@ -102,7 +102,7 @@ def augmentations(arguments: argparse.Namespace, synchronise: Callable[[], None]
 
 def loader(arguments: argparse.Namespace) -> float:
     """Seconds a batch of the cached loader, without its augmentation."""
-    from minia.data.dataset import GalaxyDataset
+    from minia.data.labelled.dataset import GalaxyDataset
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -154,7 +154,7 @@ def steps(arguments: argparse.Namespace, synchronise: Callable[[], None], waited
         return step
 
     def delf_loss() -> torch.Tensor:
-        from minia.models.delf import losses
+        from minia.models.delf.network import losses
 
         return losses(module(images), labels)["total"]
 

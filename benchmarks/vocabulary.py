@@ -36,8 +36,9 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from minia.mining import faiss_kmeans, kmeans, vocabulary
-from minia.mining.feature_store import FeatureStore
+from minia.mining.features.store import FeatureStore
+from minia.mining.vocabulary import faiss_kmeans, kmeans
+from minia.mining.vocabulary import stage as vocabulary
 
 Method = Callable[[NDArray[np.float32], int, int], NDArray[np.float32]]
 

@@ -32,11 +32,11 @@ import pytorch_lightning
 import torch
 from pytorch_lightning.profilers import SimpleProfiler
 
-from minia.data.augmentation import Augmentation
-from minia.data.datamodule import GalaxyData
-from minia.data.galaxy_table import GalaxyTable
-from minia.data.simulator import draw_parameters, render_galaxy
-from minia.models.training import DELFTraining
+from minia.data.labelled.augmentation import Augmentation
+from minia.data.labelled.datamodule import GalaxyData
+from minia.data.labelled.table import GalaxyTable
+from minia.data.simulation.render import draw_parameters, render_galaxy
+from minia.training.module import DELFTraining
 
 PARTS = {
     "wait": "[_TrainingEpochLoop].train_dataloader_next",

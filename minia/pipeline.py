@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minia.device import choose_device, choose_precision
-from minia.settings import (
+from minia.command_line.mine_settings import (
     STAGES,
     DELFFeatures,
     FolderImages,
@@ -34,10 +33,11 @@ from minia.settings import (
     StoredVocabulary,
     SURFFeatures,
 )
-from minia.stage import InputError, read_manifest, write_text_atomically
+from minia.core.artifact import InputError, read_manifest, write_text_atomically
+from minia.core.device import choose_device, choose_precision
 
 if TYPE_CHECKING:
-    from minia.models.extractors import Extractor
+    from minia.models.extractors.base import Extractor
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +89,8 @@ class Pipeline:
     @functools.cached_property
     def features(self) -> Path:
         """The keypoints and descriptors of every image."""
-        from minia.mining.feature_store import FeatureStore
-        from minia.mining.features import extract_features
+        from minia.mining.features.stage import extract_features
+        from minia.mining.features.store import FeatureStore
 
         chosen = self.settings.features
         if isinstance(chosen, StoredFeatures):
@@ -115,7 +115,7 @@ class Pipeline:
     @functools.cached_property
     def extractor(self) -> Extractor:
         """What finds the features."""
-        from minia.models.build import build_extractor
+        from minia.models.extractors.build import build_extractor
 
         chosen = self.settings.features
         assert not isinstance(chosen, StoredFeatures)
@@ -135,7 +135,7 @@ class Pipeline:
     @functools.cached_property
     def vocabulary(self) -> Path:
         """The visual words' centroids."""
-        from minia.mining.vocabulary import build_vocabulary, import_vocabulary
+        from minia.mining.vocabulary.stage import build_vocabulary, import_vocabulary
 
         chosen = self.settings.vocabulary
         if isinstance(chosen, StoredVocabulary):
@@ -147,7 +147,7 @@ class Pipeline:
     @functools.cached_property
     def assignment(self) -> Path:
         """The visual word of every keypoint."""
-        from minia.mining.vocabulary import assign_words
+        from minia.mining.vocabulary.stage import assign_words
 
         vocabulary = self.vocabulary
         return assign_words(self.features, vocabulary, self.store, device=self.settings.device)
@@ -155,7 +155,7 @@ class Pipeline:
     @functools.cached_property
     def words(self) -> Path:
         """The bag of words of every image."""
-        from minia.mining.words import count_words, import_listdb
+        from minia.mining.words.stage import count_words, import_listdb
 
         chosen = self.settings.words
         if isinstance(chosen, ListDBWords):
@@ -166,7 +166,7 @@ class Pipeline:
     @functools.cached_property
     def mining(self) -> Path:
         """The structures."""
-        from minia.mining.structures import import_structures, mine_structures
+        from minia.mining.structures.stage import import_structures, mine_structures
 
         chosen = self.settings.mining
         if isinstance(chosen, ListDBMining):
@@ -179,7 +179,7 @@ class Pipeline:
     @functools.cached_property
     def matching(self) -> Path:
         """The images that hold each structure."""
-        from minia.mining.matching import match_structures
+        from minia.mining.matching.stage import match_structures
 
         words = self.words
         return match_structures(
@@ -194,7 +194,7 @@ class Pipeline:
     @functools.cached_property
     def report(self) -> Path:
         """The metrics and the page to browse."""
-        from minia.mining.report import write_report
+        from minia.mining.report.stage import write_report
 
         matching = self.matching
         return write_report(
@@ -233,7 +233,7 @@ class Pipeline:
         else:
             extractor = self.extractor
             if isinstance(self.settings.features, DELFFeatures):
-                from minia.mining.features import check_pca_dim
+                from minia.mining.features.stage import check_pca_dim
 
                 check_pca_dim(self.settings.features.pca_dim, extractor)
         if not needed <= {"images", "features"}:
@@ -241,7 +241,7 @@ class Pipeline:
             if isinstance(vocabulary, StoredVocabulary):
                 _ = self.vocabulary
             elif vocabulary.algorithm == "lloyd" or vocabulary.initialisation != "random":
-                from minia.mining.faiss_kmeans import import_faiss
+                from minia.mining.vocabulary.faiss_kmeans import import_faiss
 
                 import_faiss()
 
@@ -295,7 +295,7 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
         if stage not in pipeline.superseded:
             getattr(pipeline, stage)
     for artifact in pipeline.made("mining"):
-        from minia.mining.structures import why_no_structures
+        from minia.mining.structures.stage import why_no_structures
 
         if why := why_no_structures(artifact):
             logger.warning(why)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minia.mining.listdb import ListDB, offsets_of, read_listdb
+from minia.mining.lists.listdb import ListDB, offsets_of, read_listdb
 
 
 @dataclass(frozen=True)

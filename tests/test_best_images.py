@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minia.mining.best_images import BestImages, choose_gallery_images
-from minia.mining.listdb import ListDB
-from minia.mining.overlap import overlap_matrix
+from minia.mining.lists.listdb import ListDB
+from minia.mining.matching.best_images import BestImages, choose_gallery_images
+from minia.mining.matching.overlap import overlap_matrix
 
 GALLERY = {"min_overlap": 0.5, "most_images": 12, "seed": [0]}
 
@@ -27,7 +27,7 @@ def collection(num_images: int = 200) -> tuple[ListDB, ListDB]:
 def test_gallery_goes_by_overlap_then_shared_words_then_fewer_words(
     monkeypatch: pytest.MonkeyPatch, formula: str, images_per_block: int
 ) -> None:
-    monkeypatch.setattr("minia.mining.overlap._IMAGES_PER_BLOCK", images_per_block)
+    monkeypatch.setattr("minia.mining.matching.overlap._IMAGES_PER_BLOCK", images_per_block)
     bags, structures = collection()
     overlaps = overlap_matrix(bags, structures, formula).toarray()
     chosen = choose_gallery_images(bags, structures, formula=formula, **GALLERY)
@@ -49,7 +49,7 @@ def test_gallery_does_not_depend_on_blocks_but_on_the_seed(monkeypatch: pytest.M
     bags, structures = collection()
     whole = choose_gallery_images(bags, structures, formula="distinct", **GALLERY)
     other = choose_gallery_images(bags, structures, formula="distinct", **(GALLERY | {"seed": [1]}))
-    monkeypatch.setattr("minia.mining.overlap._PAIRS_PER_BLOCK", 20)
+    monkeypatch.setattr("minia.mining.matching.overlap._PAIRS_PER_BLOCK", 20)
     cut = choose_gallery_images(bags, structures, formula="distinct", **GALLERY)
     assert np.array_equal(whole.images, cut.images)
     assert not np.array_equal(whole.images, other.images)

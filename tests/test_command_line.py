@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from minia.command_line import print_error
-from minia.sweep import summarise_sweep
+from minia.command_line.messages import print_error
+from minia.command_line.sweep import summarise_sweep
 
 
 @pytest.mark.parametrize(

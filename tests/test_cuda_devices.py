@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from minia.data.augmentation import NUM_DRAWS, Augmentation, augment, show
-from minia.models.delf import losses
-from minia.models.multiscale import LocalFeatures, prepare
-from minia.models.training import attention_statistics
+from minia.data.labelled.augmentation import NUM_DRAWS, Augmentation, augment, show
+from minia.models.delf.local_features import LocalFeatures, prepare
+from minia.models.delf.network import losses
+from minia.training.module import attention_statistics
 
 SYMMETRY = Augmentation(64, view=0.5, rotate=True, flip=True, scale=1.15, shift=0.05, brightness=0.1, colour=0.05)
 ORIGINAL = Augmentation(

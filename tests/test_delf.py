@@ -13,10 +13,10 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from minia.models.backbone import BACKBONES, Backbone
-from minia.models.delf import DELF, DELFOutput, LossWeights, losses, pool_by_attention
-from minia.models.weights import load_backbone_weights, load_checkpoint
-from minia.stage import InputError
+from minia.core.artifact import InputError
+from minia.models.delf.backbone import BACKBONES, Backbone
+from minia.models.delf.network import DELF, DELFOutput, LossWeights, losses, pool_by_attention
+from minia.models.delf.weights import load_backbone_weights, load_checkpoint
 
 WINDOWS = {  # side and padding of the receptive field: the published ones, and those of the smaller networks
     ("resnet18", False): (211, 105),

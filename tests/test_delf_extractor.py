@@ -12,11 +12,11 @@ from conftest import draw_blobs
 from test_delf import small_network
 from torch import Tensor
 
-from minia.models.background import foreground_mask
-from minia.models.delf_extractor import DELFExtractor
-from minia.models.export import export_delf
-from minia.models.extractors import Features
-from minia.stage import InputError
+from minia.core.artifact import InputError
+from minia.models.delf.export import export_delf
+from minia.models.extractors.background import foreground_mask
+from minia.models.extractors.base import Features
+from minia.models.extractors.delf import DELFExtractor
 
 DELF: dict[str, Any] = {
     "scales": [0.5, 1.4142],

@@ -17,15 +17,15 @@ from test_delf import small_network
 from test_delf_extractor import DELF
 from test_features import artifact_bytes, folder_images
 
-import mine
-import minia.mining.features
-from minia.device import choose_precision
-from minia.mining.feature_store import FeatureStore
-from minia.mining.features import extract_features
-from minia.mining.pca import PCA
-from minia.models.delf_extractor import DELFExtractor
-from minia.models.export import export_delf
-from minia.stage import InputError, read_manifest
+import minia.mining.features.stage
+from minia.command_line.commands import mine
+from minia.core.artifact import InputError, read_manifest
+from minia.core.device import choose_precision
+from minia.mining.features.pca import PCA
+from minia.mining.features.stage import extract_features
+from minia.mining.features.store import FeatureStore
+from minia.models.delf.export import export_delf
+from minia.models.extractors.delf import DELFExtractor
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_large_images_are_not_stacked_beyond_memory(model: Path, monkeypatch: py
     passes: list[int] = []
     run = subject._run
     monkeypatch.setattr(subject, "_run", lambda images, masks: (passes.append(len(images)), run(images, masks))[1])
-    monkeypatch.setitem(sys.modules["minia.models.delf_extractor"]._PIXELS_AT_ONCE, "cpu", int(2.5 * 64 * 64 * 2))
+    monkeypatch.setitem(sys.modules["minia.models.extractors.delf"]._PIXELS_AT_ONCE, "cpu", int(2.5 * 64 * 64 * 2))
     found = subject.extract_batch([draw_blobs(seed, 64, 64) for seed in range(5)])
     assert passes == [2, 2, 1]  # at the scale 1.4142 an image has twice its pixels
     assert len(found) == 5
@@ -237,7 +237,7 @@ def test_auto_is_half_precision_where_the_device_computes_in_it(monkeypatch: pyt
 def mined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *overrides: str) -> int:
     small = ("vocabulary.size=20", "stages=[words]", "num_workers=1", "device=cpu")
     monkeypatch.setattr(sys, "argv", ["mine.py", *overrides, *small, f"hydra.run.dir={tmp_path / 'run'}"])
-    return mine.main()
+    return mine()
 
 
 def test_mine_with_delf(
@@ -251,7 +251,7 @@ def test_mine_with_delf(
     assert f"error: features.model: {tmp_path / 'broken.pt'} cannot be read as plain tensors" in capsys.readouterr().err
     assert not list(tmp_path.glob("store/*/*"))  # both were told before any work
     loaded: list[Path] = []
-    module = sys.modules["minia.models.delf_extractor"]
+    module = sys.modules["minia.models.extractors.delf"]
     load = module._load
     monkeypatch.setattr(module, "_load", lambda path: (loaded.append(path), load(path))[1])
     assert mined(monkeypatch, tmp_path, *delf, f"features.model={model}", "features.pca_dim=12") == 0

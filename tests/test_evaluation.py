@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minia.mining.evaluation import (
+from minia.mining.lists.listdb import ListDB
+from minia.mining.matching.overlap import overlap_matrix
+from minia.mining.report.label_metrics import (
     BEST_IMAGES,
     best_labelled_images,
     chance_purity,
@@ -15,9 +17,7 @@ from minia.mining.evaluation import (
     label_metrics,
     purities,
 )
-from minia.mining.listdb import ListDB
-from minia.mining.overlap import overlap_matrix
-from minia.mining.ranking import score_structures
+from minia.mining.report.ranking import score_structures
 
 CLASSES = ("disc", "ring", "smooth")
 WORDS_PER_CLASS = 6
@@ -79,7 +79,7 @@ def test_ties_are_broken_at_random_not_by_file_order() -> None:
 
 def test_best_images_have_the_highest_overlaps(monkeypatch: pytest.MonkeyPatch) -> None:
     bags, structures, labels = collection(150, noise=20)
-    monkeypatch.setattr("minia.mining.overlap._IMAGES_PER_BLOCK", 37)
+    monkeypatch.setattr("minia.mining.matching.overlap._IMAGES_PER_BLOCK", 37)
     labels[::3] = None
     codes, _ = encode_labels(labels)
     extended = ListDB.from_lists([*map(list, structures), [20, 25, 30, 35]], NUM_WORDS)
@@ -209,8 +209,8 @@ def test_words_that_avoid_each_other_score_below_zero() -> None:
 def test_scores_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     bags, structures, _ = collection(130)
     whole = score_structures(bags, structures)
-    monkeypatch.setattr("minia.mining.ranking._CELLS_PER_BLOCK", 300)
-    monkeypatch.setattr("minia.mining.ranking._STRUCTURES_PER_BLOCK", 2)
+    monkeypatch.setattr("minia.mining.report.ranking._CELLS_PER_BLOCK", 300)
+    monkeypatch.setattr("minia.mining.report.ranking._STRUCTURES_PER_BLOCK", 2)
     cut = score_structures(bags, structures)
     assert np.allclose(whole.score, cut.score)
     assert np.allclose(whole.coherence, cut.coherence)

@@ -17,10 +17,10 @@ from test_delf import make_transparent, small_network
 from test_delf_extractor import Overflowing
 from torch import Tensor
 
-from minia.models.delf import DELF
-from minia.models.export import SCALES, ExportedDELF, export_delf, is_torchscript, load_exported
-from minia.models.multiscale import LocalFeatures, Selection, keep_apart, overlaps, resized_side
-from minia.stage import InputError
+from minia.core.artifact import InputError
+from minia.models.delf.export import SCALES, ExportedDELF, export_delf, is_torchscript, load_exported
+from minia.models.delf.local_features import LocalFeatures, Selection, keep_apart, overlaps, resized_side
+from minia.models.delf.network import DELF
 
 CLASSES = ["a", "b", "c"]
 TOLERANCE = 1e-4

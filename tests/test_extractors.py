@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from conftest import SIFT, draw_blobs
 
-from minia.models.background import foreground_mask
-from minia.models.build import build_extractor
-from minia.models.extractors import SIFTExtractor
-from minia.stage import InputError
+from minia.core.artifact import InputError
+from minia.models.extractors.background import foreground_mask
+from minia.models.extractors.base import SIFTExtractor
+from minia.models.extractors.build import build_extractor
 
 
 def test_feature_dict_has_the_promised_shapes_and_types() -> None:

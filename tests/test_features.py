@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 from conftest import SIFT, draw_blobs, write_images
 
-import minia.mining.features
+import minia.mining.features.stage
+from minia.core.artifact import InputError, read_manifest
 from minia.data.images import list_folder
-from minia.mining import feature_store
-from minia.mining.feature_store import FeatureStore, features_fingerprint
-from minia.mining.features import extract_features
-from minia.mining.vocabulary import assign_words, build_vocabulary
-from minia.mining.words import count_words
-from minia.models.extractors import Extractor, Features
-from minia.stage import InputError, read_manifest
+from minia.mining.features import store as feature_store
+from minia.mining.features.stage import extract_features
+from minia.mining.features.store import FeatureStore, features_fingerprint
+from minia.mining.vocabulary.stage import assign_words, build_vocabulary
+from minia.mining.words.stage import count_words
+from minia.models.extractors.base import Extractor, Features
 
 
 def folder_images(store: Path, folder: Path, min_side: int = 0) -> Path:

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from conftest import draw_blobs
 
-from minia.data.galaxy_table import GalaxyTable, Selection
-from minia.data.galaxy_zoo import CATALOGUE_COLUMNS, CLASSES, DEBIASED_COLUMNS
+from minia.core.artifact import InputError, read_manifest
 from minia.data.images import simulate_images
-from minia.data.table_sources import (
+from minia.data.labelled.galaxy_zoo import CATALOGUE_COLUMNS, CLASSES, DEBIASED_COLUMNS
+from minia.data.labelled.sources import (
     csv_table,
     folder_table,
     gz2_table,
@@ -24,7 +24,7 @@ from minia.data.table_sources import (
     read_votes,
     simulated_table,
 )
-from minia.stage import InputError, read_manifest
+from minia.data.labelled.table import GalaxyTable, Selection
 
 KNOWN = dict(zip(CLASSES, (144, 267, 51, 484, 111, 107, 2051, 2285, 271), strict=True))
 RULES: dict[str, Any] = {"gate": 0.70, "threshold": 0.75, "min_votes": 0, "ambiguous": "drop"}

@@ -12,6 +12,7 @@ import pytest
 from conftest import draw_blobs, write_images
 from PIL import Image
 
+from minia.core.artifact import InputError, fingerprint, read_manifest
 from minia.data.files import FileStates, find_images
 from minia.data.images import (
     ImageTable,
@@ -21,7 +22,6 @@ from minia.data.images import (
     list_folder,
     read_image,
 )
-from minia.stage import InputError, fingerprint, read_manifest
 
 LIMITS = {"min_side": 0, "max_side": 0}
 COLUMNS = {"id_column": "id", "path_column": "path", "label_column": "kind"}

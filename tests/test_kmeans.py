@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from minia.mining import faiss_kmeans, kmeans
-from minia.mining.feature_store import FeatureStore
-from minia.mining.vocabulary import sample_descriptors
-from minia.stage import InputError
+from minia.core.artifact import InputError
+from minia.mining.features.store import FeatureStore
+from minia.mining.vocabulary import faiss_kmeans, kmeans
+from minia.mining.vocabulary.stage import sample_descriptors
 
 SETTINGS: dict[str, Any] = {"iterations": 10, "restarts": 1, "initialisation": "random", "seed": 0, "device": "cpu"}
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from planted import planted_corpus, read_corpus, read_truth, score
 
-from minia.mining import linkage
-from minia.mining.linkage import _PURPOSE, cluster_sets, unique_sets
-from minia.mining.listdb import ListDB, offsets_of
-from minia.mining.minhash import TupleTables, mine_cooccurring_sets
-from minia.stage import InputError
+from minia.core.artifact import InputError
+from minia.mining.lists.listdb import ListDB, offsets_of
+from minia.mining.structures.linkage import single as linkage
+from minia.mining.structures.linkage.single import _PURPOSE, cluster_sets, unique_sets
+from minia.mining.structures.minhash.cooccurring_sets import TupleTables, mine_cooccurring_sets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

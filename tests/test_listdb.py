@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import planted_corpus, read_corpus
 
-from minia.mining import listdb, listdb_text
-from minia.mining.listdb import ListDB, offsets_of, read_listdb, read_weights, write_listdb, write_weights
-from minia.stage import InputError
+from minia.core.artifact import InputError
+from minia.mining.lists import listdb
+from minia.mining.lists import text as listdb_text
+from minia.mining.lists.listdb import ListDB, offsets_of, read_listdb, read_weights, write_listdb, write_weights
 
 ENTRIES = st.lists(
     st.dictionaries(

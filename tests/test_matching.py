@@ -13,20 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_words import Made
 
-from minia.mining.feature_store import FeatureStore
-from minia.mining.listdb import ListDB, write_listdb
-from minia.mining.matching import (
+from minia.core.artifact import read_manifest
+from minia.mining.features.store import FeatureStore
+from minia.mining.lists.listdb import ListDB, write_listdb
+from minia.mining.matching.overlap import overlap_blocks, overlap_matrix
+from minia.mining.matching.stage import (
     MATCHES,
     images_of_structure,
     match_structures,
     matched_keypoints,
     structures_of_image,
 )
-from minia.mining.overlap import overlap_blocks, overlap_matrix
-from minia.mining.structures import import_structures
-from minia.mining.vocabulary import load_assignment
-from minia.mining.words import import_listdb, load_bags, load_images
-from minia.stage import read_manifest
+from minia.mining.structures.stage import import_structures
+from minia.mining.vocabulary.stage import load_assignment
+from minia.mining.words.stage import import_listdb, load_bags, load_images
 
 LISTS = st.lists(st.dictionaries(st.integers(0, 7), st.integers(1, 9), max_size=8), min_size=1, max_size=6)
 
@@ -58,7 +58,7 @@ def test_overlap_is_what_its_definition_says(bags: list[dict[int, int]], structu
 @pytest.mark.parametrize("limit", ["_IMAGES_PER_BLOCK", "_WORDS_PER_BLOCK", "_PAIRS_PER_BLOCK"])
 @pytest.mark.parametrize("formula", ["distinct", "multiset"])
 def test_blocks_are_the_whole_matrix(monkeypatch: pytest.MonkeyPatch, limit: str, formula: str) -> None:
-    monkeypatch.setattr(f"minia.mining.overlap.{limit}", 5)
+    monkeypatch.setattr(f"minia.mining.matching.overlap.{limit}", 5)
     generator = np.random.default_rng(0)
     lists = [dict.fromkeys(generator.integers(0, 8, 4).tolist(), 2) for _ in range(10)]
     bags = listdb([*lists, {}, {}, dict.fromkeys(range(8), 1), {}])
@@ -92,9 +92,9 @@ def match(made: Made, folder: Path) -> Path:
 
 
 def make_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minia.mining.overlap._PAIRS_PER_BLOCK", 4)
-    monkeypatch.setattr("minia.mining.matching._KEYPOINTS_PER_TILE", 60)
-    monkeypatch.setattr("minia.mining.matching._MATCHES_PER_ROW_GROUP", 3)
+    monkeypatch.setattr("minia.mining.matching.overlap._PAIRS_PER_BLOCK", 4)
+    monkeypatch.setattr("minia.mining.matching.stage._KEYPOINTS_PER_TILE", 60)
+    monkeypatch.setattr("minia.mining.matching.stage._MATCHES_PER_ROW_GROUP", 3)
 
 
 @pytest.mark.parametrize("small_tiles", [False, True])
@@ -188,10 +188,10 @@ def write_artifacts(folder: Path, num_images: int) -> dict[str, Path]:
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minia.mining.overlap._IMAGES_PER_BLOCK", 100)
-    monkeypatch.setattr("minia.mining.matching._MATCHES_PER_TILE", 1000)
-    monkeypatch.setattr("minia.mining.matching._KEYPOINTS_PER_TILE", 10_000)
-    monkeypatch.setattr("minia.mining.matching._MATCHES_PER_ROW_GROUP", 500)
+    monkeypatch.setattr("minia.mining.matching.overlap._IMAGES_PER_BLOCK", 100)
+    monkeypatch.setattr("minia.mining.matching.stage._MATCHES_PER_TILE", 1000)
+    monkeypatch.setattr("minia.mining.matching.stage._KEYPOINTS_PER_TILE", 10_000)
+    monkeypatch.setattr("minia.mining.matching.stage._MATCHES_PER_ROW_GROUP", 500)
     peaks, rows = [], []
     for num_images in (1000, 1000, 8000):  # the first time brings what is imported late
         folder = tmp_path / str(len(peaks))

@@ -22,10 +22,11 @@ import pytest
 from conftest import write_images
 from test_features import artifact_bytes
 
-import mine
-from minia.command_line import print_error
-from minia.mining.listdb import ListDB, read_listdb, write_listdb
-from minia.stage import read_manifest
+from minia.command_line.commands import mine
+from minia.command_line.messages import print_error
+from minia.command_line.program import CONFIGURATION
+from minia.core.artifact import read_manifest
+from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb
 
 ROOT = Path(__file__).resolve().parents[1]
 # So few images hold no structure beyond chance: the original's linkage finds some.
@@ -58,7 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     def run(*overrides: str, output: str = "run") -> int:
         folders = [f"hydra.run.dir={tmp_path / output}", f"hydra.sweep.dir={tmp_path / output}"]
         monkeypatch.setattr(sys, "argv", ["mine.py", *overrides, *folders])
-        return mine.main()
+        return mine()
 
     return run
 
@@ -186,7 +187,7 @@ def test_results_inside_the_image_folder_are_not_images(run: Run, tmp_path: Path
 
 def test_experiments_may_set_any_key(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configuration = tmp_path / "conf"
-    shutil.copytree(mine.CONFIGURATION, configuration)
+    shutil.copytree(CONFIGURATION, configuration)
     (configuration / "experiment" / "own.yaml").write_text("# @package _global_\nseed: 7\n")
     with hydra.initialize_config_dir(str(configuration), version_base="1.3"):
         assert hydra.compose("mine", ["experiment=own"]).seed == 7
@@ -266,7 +267,7 @@ def test_a_job_imports_only_what_it_needs(tmp_path: Path, arguments: list[str], 
     argv = ["mine.py", *arguments, *([] if "--help" in arguments else places)]
     code = (
         f"import sys; sys.argv = {argv!r}; sys.path.insert(0, {str(ROOT)!r})\n"
-        "try:\n    import mine; mine.main()\n"
+        "try:\n    from minia.command_line.commands import mine; mine()\n"
         f"finally:\n    print('imported:', *sorted({unneeded!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

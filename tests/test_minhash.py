@@ -9,19 +9,22 @@ import pytest
 import torch
 from planted import bags_from_pairs, planted_corpus, read_corpus
 
-from minia.mining import elements as elements_module
-from minia.mining import heavy_minima, listdb, minhash, minima
-from minia.mining.elements import Elements, RandomKeys
-from minia.mining.heavy_minima import HeavyMinima
-from minia.mining.linkage import cluster_sets
-from minia.mining.listdb import ListDB, read_listdb, read_weights
-from minia.mining.minhash import (
+from minia.core.artifact import InputError
+from minia.mining.lists import listdb
+from minia.mining.lists.listdb import ListDB, read_listdb, read_weights
+from minia.mining.structures.linkage.single import cluster_sets
+from minia.mining.structures.minhash import cooccurring_sets as minhash
+from minia.mining.structures.minhash import long_lists as heavy_minima
+from minia.mining.structures.minhash import minima
+from minia.mining.structures.minhash import random_keys as elements_module
+from minia.mining.structures.minhash.choose_tuples import num_tuples_for_threshold
+from minia.mining.structures.minhash.cooccurring_sets import (
     TupleTables,
     image_weights,
     mine_cooccurring_sets,
 )
-from minia.mining.tuples import num_tuples_for_threshold
-from minia.stage import InputError
+from minia.mining.structures.minhash.long_lists import HeavyMinima
+from minia.mining.structures.minhash.random_keys import Elements, RandomKeys
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minia.mining.listdb import ListDB, offsets_of, write_listdb
-from minia.mining.nested import link_nested
-from minia.stage import InputError
+from minia.core.artifact import InputError
+from minia.mining.lists.listdb import ListDB, offsets_of, write_listdb
+from minia.mining.structures.linkage.nested import link_nested
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 
@@ -22,10 +22,10 @@ import sys
 from pathlib import Path
 import numpy as np
 import torch
-from minia.mining.listdb import ListDB, read_listdb
-from minia.mining.minhash import mine_cooccurring_sets
-from minia.mining.nested import link_nested
-from minia.mining.words import import_listdb, load_bags
+from minia.mining.lists.listdb import ListDB, read_listdb
+from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
+from minia.mining.structures.linkage.nested import link_nested
+from minia.mining.words.stage import import_listdb, load_bags
 
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()

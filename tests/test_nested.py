@@ -9,15 +9,15 @@ from scipy.special import ndtr
 from scipy.stats import binom
 from threadpoolctl import threadpool_limits
 
-from minia.mining import word_pairs
-from minia.mining.chance import deviations, fit_chance, probability_of_at_least
-from minia.mining.growth import distinct_groups, grow_groups
-from minia.mining.listdb import ListDB
-from minia.mining.minhash import mine_cooccurring_sets
-from minia.mining.nested import _Node, _Search, link_nested
-from minia.mining.tuples import choose_tuples
-from minia.mining.word_pairs import candidate_pairs, count_shared, proposed_pairs
-from minia.stage import InputError
+from minia.core.artifact import InputError
+from minia.mining.lists.listdb import ListDB
+from minia.mining.structures.linkage import word_pairs
+from minia.mining.structures.linkage.chance import deviations, fit_chance, probability_of_at_least
+from minia.mining.structures.linkage.growth import distinct_groups, grow_groups
+from minia.mining.structures.linkage.nested import _Node, _Search, link_nested
+from minia.mining.structures.linkage.word_pairs import candidate_pairs, count_shared, proposed_pairs
+from minia.mining.structures.minhash.choose_tuples import choose_tuples
+from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -205,7 +205,7 @@ def test_form_of_the_structures():
 
 def test_words_of_which_no_pairs_are_proposed_are_no_structure(monkeypatch):
     """Eight words go together, but the sets pair only the first four with the others: growth swings between these."""
-    monkeypatch.setattr("minia.mining.word_pairs._MOST_PAIRS", 100)
+    monkeypatch.setattr("minia.mining.structures.linkage.word_pairs._MOST_PAIRS", 100)
     random = np.random.default_rng(1)
     held = random.random((400, 60)) < 0.1
     held[:, :8] |= (random.random((400, 1)) < 0.1) & (random.random((400, 8)) < 0.9)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from planted import bags_from_pairs, planted_corpus
 
-from minia.mining import prune
-from minia.mining.listdb import ListDB, offsets_of
-from minia.mining.minhash import mine_cooccurring_sets
-from minia.mining.prune import prune_sets
-from minia.stage import InputError
+from minia.core.artifact import InputError
+from minia.mining.lists.listdb import ListDB, offsets_of
+from minia.mining.structures.minhash import prune
+from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
+from minia.mining.structures.minhash.prune import prune_sets
 
 LOOSE = {"overlap": 0.01, "cooccurrence": 0.0, "min_images": 0, "min_set_size": 1}
 BAGS = ListDB.from_lists([[0, 1, 2, 3], [0, 1, 2], [0, 1, 3], [1, 2], [4, 5], [], [0, 1, 2, 4]], num_items=8)

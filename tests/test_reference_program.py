@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from planted import planted_corpus, score
 
-import mine
-from minia.mining.listdb import ListDB, read_listdb, write_listdb, write_weights
-from minia.mining.minhash import image_weights
+from minia.command_line.commands import mine
+from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb, write_weights
+from minia.mining.structures.minhash.cooccurring_sets import image_weights
 
 LIKE_THE_REFERENCE = ("stages=[mining]", "mining.linkage=single", "mining.tuple_size=3", "mining.num_tuples=255")
 
@@ -29,7 +29,7 @@ class Program:
         arguments = ["words=listdb", f"words.path={self.folder / 'a.corpus'}", *LIKE_THE_REFERENCE, *overrides]
         places = [f"hydra.run.dir={self.folder / 'run'}", f"store={self.folder / 'store'}", "device=cpu"]
         self.monkeypatch.setattr(sys, "argv", ["mine.py", *arguments, *places])
-        return mine.main()
+        return mine()
 
     def mined(self) -> list[Path]:
         return sorted((self.folder / "store" / "mining").glob("*/cooccurring_sets.txt"))

@@ -21,18 +21,18 @@ from conftest import SIFT
 from PIL import Image
 from test_matching import write_artifacts
 
+from minia.core.artifact import read_manifest
 from minia.data.images import list_folder
-from minia.mining import panels
-from minia.mining.feature_store import FeatureStore
-from minia.mining.features import extract_features
-from minia.mining.listdb import ListDB, write_listdb
-from minia.mining.matching import match_structures
-from minia.mining.page import Nesting, Page, ShownStructure
-from minia.mining.report import write_report
-from minia.mining.structures import import_structures
-from minia.mining.vocabulary import assign_words, build_vocabulary
-from minia.mining.words import count_words, import_listdb, load_bags
-from minia.stage import read_manifest
+from minia.mining.features.stage import extract_features
+from minia.mining.features.store import FeatureStore
+from minia.mining.lists.listdb import ListDB, write_listdb
+from minia.mining.matching.stage import match_structures
+from minia.mining.report import panels
+from minia.mining.report.page import Nesting, Page, ShownStructure
+from minia.mining.report.stage import write_report
+from minia.mining.structures.stage import import_structures
+from minia.mining.vocabulary.stage import assign_words, build_vocabulary
+from minia.mining.words.stage import count_words, import_listdb, load_bags
 
 SETTINGS = {
     "formula": "distinct",
@@ -256,7 +256,7 @@ def test_search_data_holds_the_overlaps(report: Path) -> None:
 def test_cut_search_keeps_the_shown_images_and_says_so(
     run: Run, structures: ListDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minia.mining.report._MOST_SEARCHABLE_IMAGES", 4)
+    monkeypatch.setattr("minia.mining.report.stage._MOST_SEARCHABLE_IMAGES", 4)
     page = page_of(run.report(structures.select([0]), tmp_path / "store", images_per_structure=2))
     data = data_of(page)
     assert data["cut"] is True
@@ -384,11 +384,11 @@ def test_plain_bags_of_words(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minia.mining.overlap._IMAGES_PER_BLOCK", 100)
-    monkeypatch.setattr("minia.mining.best_images._PAIRS_AT_A_TIME", 500)
-    monkeypatch.setattr("minia.mining.evaluation._MOST_IMAGES", 300)
-    monkeypatch.setattr("minia.mining.ranking._MOST_IMAGES", 300)
-    monkeypatch.setattr("minia.mining.report._MOST_SEARCHABLE_IMAGES", 100)
+    monkeypatch.setattr("minia.mining.matching.overlap._IMAGES_PER_BLOCK", 100)
+    monkeypatch.setattr("minia.mining.matching.best_images._PAIRS_AT_A_TIME", 500)
+    monkeypatch.setattr("minia.mining.report.label_metrics._MOST_IMAGES", 300)
+    monkeypatch.setattr("minia.mining.report.ranking._MOST_IMAGES", 300)
+    monkeypatch.setattr("minia.mining.report.stage._MOST_SEARCHABLE_IMAGES", 100)
     peaks = []
     for num_images in (1000, 1000, 8000):  # the first time brings what is imported late
         folder = tmp_path / str(len(peaks))

@@ -7,8 +7,8 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from minia.settings import MineSettings, check
-from minia.stage import InputError
+from minia.command_line.mine_settings import MineSettings, check
+from minia.core.artifact import InputError
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ("images", "features", "vocabulary", "words", "mining", "matching", "report", "experiment")

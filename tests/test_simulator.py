@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minia.data.galaxy_zoo import (
+from minia.core.artifact import InputError
+from minia.data.labelled.galaxy_zoo import (
     ASKING_ORDER,
     CATALOGUE_COLUMNS,
     CATALOGUE_FILE,
@@ -23,11 +24,10 @@ from minia.data.galaxy_zoo import (
     QUESTIONS,
     assign_classes,
 )
-from minia.data.simulator import draw_parameters, galaxy_mask, render_galaxy
-from minia.data.sky import moffat, sersic
-from minia.data.survey import TRUTH_FILE, write_survey
-from minia.data.votes import draw_votes
-from minia.stage import InputError
+from minia.data.simulation.render import draw_parameters, galaxy_mask, render_galaxy
+from minia.data.simulation.simulated_votes import draw_votes
+from minia.data.simulation.sky import moffat, sersic
+from minia.data.simulation.survey import TRUTH_FILE, write_survey
 
 PITCH_ANGLES = {"tight": (6.0, 13.0), "medium": (14.0, 25.0), "loose": (27.0, 41.0)}
 

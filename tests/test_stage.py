@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minia.stage import InputError, Stage, _versions, fingerprint, read_manifest
+from minia.core.artifact import InputError, Stage, _versions, fingerprint, read_manifest
 
 
 def make_number(work: Path) -> dict[str, int]:
@@ -118,7 +118,7 @@ def test_parts_made_with_other_versions_are_not_resumed(
     with pytest.raises(KeyboardInterrupt):
         stage.run(fail)
     now = _versions() | {"numpy": "another"}
-    monkeypatch.setattr("minia.stage._versions", lambda: now)
+    monkeypatch.setattr("minia.core.artifact._versions", lambda: now)
     with caplog.at_level(logging.INFO):
         artifact = stage.run(lambda work: {"found": (work / "part").exists()})
     assert read_manifest(artifact)["counts"] == {"found": False}

@@ -24,14 +24,14 @@ from conftest import draw_blobs
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train
-from minia.models.training import DELFTraining, _Values, attention_statistics, classification_metrics
-from minia.models.weights import load_checkpoint
-from minia.settings import check
-from minia.stage import InputError
-from minia.training import build_module, load_pretrained
-from minia.training_checks import check_machine
-from minia.training_settings import TrainSettings
+from minia.command_line.commands import train
+from minia.command_line.mine_settings import check
+from minia.command_line.train_settings import TrainSettings
+from minia.core.artifact import InputError
+from minia.models.delf.weights import load_checkpoint
+from minia.training.checks import check_machine
+from minia.training.module import DELFTraining, _Values, attention_statistics, classification_metrics
+from minia.training.run import build_module, load_pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = ROOT / "conf" / "train"
@@ -52,7 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     def run(*overrides: str, output: str = "run") -> int:
         folders = [f"hydra.run.dir={tmp_path / output}", f"hydra.sweep.dir={tmp_path / output}"]
         monkeypatch.setattr(sys, "argv", ["train.py", *overrides, *folders])
-        return train.main()
+        return train()
 
     return run
 
@@ -162,7 +162,7 @@ def test_what_a_gpu_lacks_is_told_first(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "triton" else find_spec(name))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
     told: list[str] = []
-    monkeypatch.setattr("minia.training_checks.logger.warning", told.append)
+    monkeypatch.setattr("minia.training.checks.logger.warning", told.append)
     with pytest.raises(InputError, match=r"trainer\.compile=true: needs triton"):
         check_machine(settings, "cuda")
     assert "bf16-mixed: this GPU only emulates it" in told[0]
@@ -282,7 +282,7 @@ def test_a_process_that_was_killed_goes_on_bit_for_bit(run: Run, tmp_path: Path,
 def test_a_learning_rate_is_found_without_a_bar_in_the_log(
     run: Run, tmp_path: Path, blobs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minia.training._STEPS_TO_FIND_RATE", 30)
+    monkeypatch.setattr("minia.training.run._STEPS_TO_FIND_RATE", 30)
     find = ("trainer.find_learning_rate=true", "trainer.steps_per_check=6", "trainer.learning_rate=0.5")
     assert run(*TINY, f"data.dir={blobs}", "export=[]", *find) == 0
     assert "Finding best" not in capsys.readouterr().err
@@ -354,7 +354,7 @@ def test_attention_statistics_are_numpys() -> None:
 
 
 def test_statistics_of_a_long_validation_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minia.models.training._MOST_KEPT_VALUES", 1000)
+    monkeypatch.setattr("minia.training.module._MOST_KEPT_VALUES", 1000)
     values = torch.from_numpy(np.random.default_rng(0).gamma(2.0, size=30_001).astype(np.float32))
     found = _Values()
     for part in values.split(777):

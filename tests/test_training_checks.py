@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from test_train import compose
 
-from minia.settings import check
-from minia.stage import InputError
-from minia.training_checks import check_cache
-from minia.training_settings import TrainSettings
+from minia.command_line.mine_settings import check
+from minia.command_line.train_settings import TrainSettings
+from minia.core.artifact import InputError
+from minia.training.checks import check_cache
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_a_cache_that_does_not_fit_is_refused(
     memory = tmp_path / "meminfo"
     if free is not None:
         memory.write_text(f"MemTotal: 99 kB\nMemAvailable:   {free} kB\n")
-    monkeypatch.setattr("minia.training_checks._MEMORY_FILE", memory)
-    monkeypatch.setattr("minia.training_checks._SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("minia.training.checks._MEMORY_FILE", memory)
+    monkeypatch.setattr("minia.training.checks._SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=shared * 1024 + disk))
     cached = ("data.cache=memory", "data.loader_workers=2", "data.side=100")
     settings = check(TrainSettings, compose("experiment=smoke", *cached, *changes))

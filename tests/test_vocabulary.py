@@ -10,8 +10,9 @@ import pytest
 from conftest import SIFT
 from test_features import extract, folder_images
 
-from minia.mining.feature_store import FeatureStore
-from minia.mining.vocabulary import (
+from minia.core.artifact import InputError, read_manifest
+from minia.mining.features.store import FeatureStore
+from minia.mining.vocabulary.stage import (
     assign_words,
     build_vocabulary,
     import_vocabulary,
@@ -19,7 +20,6 @@ from minia.mining.vocabulary import (
     load_centroids,
     sample_descriptors,
 )
-from minia.stage import InputError, read_manifest
 
 KMEANS: dict[str, Any] = {
     "algorithm": "doubling",

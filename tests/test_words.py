@@ -11,12 +11,12 @@ from planted import planted_corpus
 from test_features import extract, folder_images
 from test_vocabulary import KMEANS
 
-from minia.mining import listdb_text
-from minia.mining.feature_store import FeatureStore
-from minia.mining.listdb import ListDB, read_listdb, write_listdb
-from minia.mining.vocabulary import assign_words, build_vocabulary, load_assignment
-from minia.mining.words import count_words, import_listdb, load_bags, load_images
-from minia.stage import InputError, read_manifest
+from minia.core.artifact import InputError, read_manifest
+from minia.mining.features.store import FeatureStore
+from minia.mining.lists import text as listdb_text
+from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb
+from minia.mining.vocabulary.stage import assign_words, build_vocabulary, load_assignment
+from minia.mining.words.stage import count_words, import_listdb, load_bags, load_images
 
 
 class Made:

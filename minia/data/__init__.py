@@ -1,1 +1,1 @@
-"""Where images come from: folders, catalogues and the simulated survey."""
+"""Images: listed, read, simulated, labelled."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from minia.progress import progress
+from minia.core.progress import progress
 
 logger = logging.getLogger(__name__)
 

@@ -32,8 +32,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from minia.core.artifact import InputError, Stage, fingerprint, fingerprint_file
 from minia.data.files import IMAGE_SUFFIXES, FileStates, find_images
-from minia.stage import InputError, Stage, fingerprint, fingerprint_file
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ def simulate_images(
     stage = Stage("images", "simulated", store, parameters, resumable=True)
 
     def make(work: Path) -> dict[str, Any]:
-        from minia.data.survey import write_survey  # brings astropy, which real images do not need
+        from minia.data.simulation.survey import write_survey  # brings astropy, which real images do not need
 
         counts = write_survey(
             work, num_images=num_images, image_size=image_size, seed=seed, num_workers=num_workers

@@ -1,1 +1,1 @@
-"""From keypoints to structures: features, vocabulary, words, mining, matching, report."""
+"""From images to structures, one folder a stage."""

@@ -1,1 +1,1 @@
-"""What turns an image into keypoints and descriptors."""
+"""Networks and extractors: pixels in, local features out."""

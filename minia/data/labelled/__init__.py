@@ -1,0 +1,1 @@
+"""Labelled galaxies for training: catalogues, tables, the torch Dataset."""

@@ -1,0 +1,1 @@
+"""The simulated galaxy survey, with the truth of what was drawn."""

@@ -1,0 +1,1 @@
+"""The features stage: keypoints and descriptors of every image, in shards."""

@@ -1,0 +1,1 @@
+"""Lists of items: bags of words, co-occurring sets and structures, in memory and as text."""

@@ -1,0 +1,1 @@
+"""The matching stage: which images hold which structures, and by which keypoints."""

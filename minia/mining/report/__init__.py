@@ -1,0 +1,1 @@
+"""The report stage: metrics, panels and the page."""

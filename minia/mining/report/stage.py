@@ -1,0 +1,398 @@
+"""The report stage: the metrics of a run and a page to browse its structures.
+
+The artifact holds ``metrics.json`` (flat), ``index.html``, which works opened from disk, and for
+images (not for plain lists of words) ``images/`` (JPEG tiles, plain and with keypoints),
+``panels/structure_0000.png`` and so on (a grid of the structure's best images) and ``figures/``.
+
+Of nested structures (``structures.csv``, see the mining stage) the page tells what each is a part of, and its
+significance. What is shown and measured is chosen while the overlaps of all images stream by; of an image that
+is not shown, memory holds its name and its label alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from minia.core.artifact import Stage, read_manifest
+from minia.core.progress import progress
+from minia.data.images import UnreadableImageError, load_labels, read_image
+from minia.mining.features.store import FeatureStore, features_fingerprint
+from minia.mining.lists.listdb import ListDB
+from minia.mining.matching.best_images import GalleryImages, choose_gallery_images
+from minia.mining.matching.overlap import overlap_blocks
+from minia.mining.matching.stage import MATCHES, matched_keypoints
+from minia.mining.report import panels
+from minia.mining.report.label_metrics import best_labelled_images, count_labels, encode_labels, label_metrics
+from minia.mining.report.page import Nesting, Page, ShownImage, ShownStructure, search_entry
+from minia.mining.report.ranking import Scores, score_structures
+from minia.mining.structures.stage import STRUCTURE_TABLE, load_structures, why_no_structures
+from minia.mining.vocabulary.stage import load_centroids
+from minia.mining.words.stage import load_bags, load_images
+
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.json"
+PAGE = "index.html"
+_MOST_SEARCHABLE_IMAGES = 5000  # with 50 structures each they take some 2 MB of the page
+_PANEL_COLUMNS = 4
+_TIES = 3  # keeps these random numbers independent of the evaluation's
+_FIGURES = (
+    ("vocabulary", "pca.png", "Descriptors and visual words in two principal components"),
+    ("words", "collection_frequency.png", "How often each visual word occurs in the collection"),
+)
+
+
+def write_report(
+    words: Path,
+    mining: Path,
+    matching: Path,
+    store: Path,
+    *,
+    formula: str,
+    max_structures: int,
+    images_per_structure: int,
+    tile_side: int,
+    num_shuffles: int,
+    seed: int,
+    images: Path | None = None,
+    features: Path | None = None,
+    vocabulary: Path | None = None,
+) -> Path:
+    """Measure a run and write a page to browse its structures.
+
+    Args:
+        words: artifact of the words stage.
+        mining: artifact of the mining stage.
+        matching: artifact of the matching stage.
+        store: folder of artifacts.
+        formula: of the overlap, that of the matching (see ``overlap_matrix``).
+        max_structures: structures to show, those of the highest score.
+        images_per_structure: images to show of each.
+        tile_side: side of a shown image in pixels.
+        num_shuffles: shuffles of the labels for the chance purity, at least 1.
+        seed: of ties, shuffles, samples and folds.
+        images: artifact of the images stage, which knows the labels and how many files it left out;
+            None where there are no images.
+        features: artifact of the features stage; None where the bags came without images.
+        vocabulary: artifact of the vocabulary stage, None likewise.
+
+    Returns:
+        The report artifact.
+    """
+    sources = {"words": words, "mining": mining, "matching": matching, "images": images}
+    sources |= {"features": features, "vocabulary": vocabulary}
+    artifacts = {name: path for name, path in sources.items() if path is not None}
+    parameters = {
+        "formula": formula,
+        "max_structures": max_structures,
+        "images_per_structure": images_per_structure,
+        "tile_side": tile_side,
+        "num_shuffles": num_shuffles,
+        "seed": seed,
+    }
+    inputs = {name: read_manifest(path)["fingerprint"] for name, path in artifacts.items()}
+    if features is not None:
+        inputs["features"] = features_fingerprint(features, store)
+    stage = Stage("report", "gallery", store, parameters, inputs, version=3)
+    min_overlap = float(read_manifest(matching)["parameters"]["min_overlap"])
+
+    def make(work: Path) -> dict[str, Any]:
+        run = _Run.load(artifacts, formula=formula, min_overlap=min_overlap, seed=seed)
+        metrics = _count(artifacts) | run.measure(num_shuffles)
+        shown = run.scores.order[:max_structures]
+        chosen = run.choose_images(shown, images_per_structure)
+        structures = _Gallery(work, run, tile_side).write(shown, chosen)
+        page = Page(
+            metrics=metrics,
+            structures=structures,
+            labels=run.labels,
+            images=_searchable(run, shown, chosen),
+            tile_side=tile_side,
+            min_overlap=min_overlap,
+            figures=_copy_figures(work, artifacts),
+            nothing=None if run.structures.num_lists else why_no_structures(mining),
+        )
+        (work / PAGE).write_text(page.render(), encoding="utf-8")
+        (work / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return {"num_shown_structures": len(structures)}
+
+    return stage.run(make)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What earlier stages made, read, and what was measured on it.
+
+    Attributes:
+        bags: list = image, item = visual word.
+        names: of the images, a bag each.
+        structures: list = structure, item = visual word.
+        nesting: of each structure; empty where the linkage does not nest.
+        matches: the file of matches.
+        features: None without images.
+        centroids: of the vocabulary; None without images.
+        codes: (num_images,) int64 places in ``labels``, -1 for none.
+        labels: all labels, sorted.
+        scores: of the structures.
+        best: see ``best_labelled_images``.
+        formula: of the overlap.
+        min_overlap: smallest overlap of a match.
+        seed: of all that is random.
+    """
+
+    bags: ListDB
+    names: pd.Series[str]
+    structures: ListDB
+    nesting: list[Nesting]
+    matches: Path
+    features: FeatureStore | None
+    centroids: NDArray[np.float32] | None
+    codes: NDArray[np.int64]
+    labels: list[str]
+    scores: Scores
+    best: NDArray[np.int64]
+    formula: str
+    min_overlap: float
+    seed: int
+
+    @classmethod
+    def load(cls, artifacts: Mapping[str, Path], *, formula: str, min_overlap: float, seed: int) -> _Run:
+        words = artifacts["words"]
+        bags, names = load_bags(words, mapped=True), load_images(words)["image"]
+        structures = load_structures(artifacts["mining"], bags.num_items)
+        codes, labels = _labels(names, artifacts.get("images"))
+        return cls(
+            bags=bags,
+            names=names,
+            structures=structures,
+            nesting=_nesting(artifacts["mining"] / STRUCTURE_TABLE),
+            matches=artifacts["matching"] / MATCHES,
+            features=FeatureStore.load(artifacts["features"]) if "features" in artifacts else None,
+            centroids=load_centroids(artifacts["vocabulary"]) if "vocabulary" in artifacts else None,
+            codes=codes,
+            labels=labels,
+            scores=score_structures(bags, structures),
+            best=best_labelled_images(bags, structures, codes, formula=formula, seed=seed),
+            formula=formula,
+            min_overlap=min_overlap,
+            seed=seed,
+        )
+
+    def measure(self, num_shuffles: int) -> dict[str, float]:
+        """Mean scores and label metrics, as far as there are structures and labels."""
+        means = {"mean_coherence": self.scores.coherence, "mean_score": self.scores.score}
+        return {name: float(values.mean()) for name, values in means.items() if len(values)} | label_metrics(
+            self.bags, self.structures, self.codes,
+            formula=self.formula, num_shuffles=num_shuffles, seed=self.seed, best=self.best,
+        )  # fmt: skip
+
+    def choose_images(self, shown: NDArray[np.int64], most_images: int) -> GalleryImages:
+        """The images to show of each shown structure."""
+        return choose_gallery_images(
+            self.bags, self.structures.select(shown), formula=self.formula, min_overlap=self.min_overlap,
+            most_images=most_images, seed=[self.seed, _TIES],
+        )  # fmt: skip
+
+
+def _nesting(table: Path) -> list[Nesting]:
+    """The table of the nested linkage, a row a structure; empty without one."""
+    if not table.is_file():
+        return []
+    columns = pd.read_csv(table)
+    parents = columns["parent"].tolist()
+    parts: list[list[int]] = [[] for _ in parents]
+    for structure, parent in enumerate(parents):
+        if parent >= 0:
+            parts[parent].append(structure)
+    numbers = (columns[name].tolist() for name in ("num_images", "association", "significance"))
+    return [Nesting(*row) for row in zip(parents, parts, *numbers, strict=True)]
+
+
+def _labels(names: pd.Series[str], images: Path | None) -> tuple[NDArray[np.int64], list[str]]:
+    """The labels of the images of these names in an images artifact: places in the list of labels, -1 for none."""
+    if images is None:
+        return np.full(len(names), -1, dtype=np.int64), []
+    table = load_labels(images)
+    codes, labels = encode_labels(table["label"])
+    place = pc.index_in(pa.array(names, pa.large_string()), pa.array(table["image"], pa.large_string()))
+    row = place.fill_null(-1).to_numpy(zero_copy_only=False)
+    if labels and len(names) and row.max() < 0:
+        logger.warning(
+            "report: the labels are of other images: none of those in the bags of words, first %s, is among those"
+            " listed with labels, first %s", names.iat[0], table["image"].iat[0],
+        )  # fmt: skip
+    found = np.where(row >= 0, codes[row], -1)
+    return found, labels[: found.max(initial=-1) + 1]  # as far as an image has one: what counts them knows no others
+
+
+def _count(artifacts: Mapping[str, Path]) -> dict[str, float]:
+    """The counts of the earlier stages that belong to the metrics."""
+    counts = {name: read_manifest(path)["counts"] for name, path in artifacts.items()}
+    failed = counts.get("features", {}).get("num_failed_images", 0)
+    skipped = counts.get("images", {}).get("num_skipped_images", 0)
+    metrics = {
+        "num_images": counts["words"]["num_images"],
+        "num_failed_images": failed + skipped,
+        "vocabulary_size": counts["words"]["num_words"],
+        "num_words_kept": counts["words"]["num_words_kept"],
+    }
+    for stage, keys in (
+        ("features", ("num_keypoints",)),
+        ("mining", ("num_cooccurring_sets", "num_structures", "mean_structure_size")),
+        ("matching", ("num_matches", "num_matched_images", "num_matched_structures")),
+    ):
+        metrics |= {key: counts[stage][key] for key in keys if key in counts.get(stage, {})}
+    return metrics
+
+
+class _Gallery:
+    """Writes the tiles and panels of structures.
+
+    Args:
+        work: the artifact's folder.
+        run: what is shown.
+        side: of a tile in pixels.
+    """
+
+    def __init__(self, work: Path, run: _Run, side: int) -> None:
+        self.work, self.run, self.side = work, run, side
+        if run.features is not None:
+            (work / "images").mkdir()
+            (work / "panels").mkdir()
+
+    def write(self, structures: NDArray[np.int64], chosen: GalleryImages) -> list[ShownStructure]:
+        """Write the pictures of the structures and describe them for the page, with the images chosen for each."""
+        label_counts = count_labels(self.run.best, self.run.codes)
+        shown = []
+        with progress("drawing structures", len(structures), "structure") as advance:
+            for place, structure in enumerate(structures.tolist()):
+                rows = chosen.images[place][chosen.images[place] >= 0]
+                images, panel = self._images(structure, rows, chosen.overlaps[place][: len(rows)])
+                num_matches = int(chosen.num_matches[place])
+                shown.append(self._structure(place + 1, structure, num_matches, images, label_counts[structure], panel))
+                advance(1)
+        return shown
+
+    def _structure(
+        self, rank: int, structure: int, num_matches: int, images: list[ShownImage],
+        label_counts: NDArray[np.int64], panel: str | None,
+    ) -> ShownStructure:  # fmt: skip
+        run = self.run
+        first, last = run.structures.offsets[structure : structure + 2]
+        labels = [(name, int(count)) for name, count in zip(run.labels, label_counts, strict=True) if count]
+        return ShownStructure(
+            number=structure,
+            rank=rank,
+            score=float(run.scores.score[structure]),
+            coherence=float(run.scores.coherence[structure]),
+            words=list(
+                zip(run.structures[structure].tolist(), run.structures.frequencies[first:last].tolist(), strict=True)
+            ),
+            num_matches=num_matches,
+            images=images,
+            labels=sorted(labels, key=lambda label: (-label[1], label[0])),
+            panel=panel,
+            nesting=run.nesting[structure] if run.nesting else None,
+        )
+
+    def _images(
+        self, structure: int, rows: NDArray[np.int64], overlaps: NDArray[np.float32]
+    ) -> tuple[list[ShownImage], str | None]:
+        """The chosen images of a structure, with their tiles and panel where there are pictures."""
+        run, shown, tiles = self.run, [], []
+        names = run.names.iloc[rows].tolist()
+        keypoints = matched_keypoints(run.matches, structure, names) if run.features is not None else {}
+        for row, name, overlap in zip(rows.tolist(), names, overlaps.tolist(), strict=True):
+            code = run.codes[row]
+            image = ShownImage(name, run.labels[code] if code >= 0 else None, overlap)
+            if run.features is not None:
+                plain, drawn = f"images/image_{row:06d}.jpg", f"images/structure_{structure:04d}_image_{row:06d}.jpg"
+                tile, tile_drawn = self._tiles(run.features, structure, row, keypoints[name].astype(np.int64))
+                panels.save_jpeg(self.work / plain, tile)
+                panels.save_jpeg(self.work / drawn, tile_drawn)
+                tiles.append(tile_drawn)
+                image = ShownImage(name, image.label, overlap, drawn, plain)
+            shown.append(image)
+        if not tiles:
+            return shown, None
+        panel = f"panels/structure_{structure:04d}.png"
+        title = (
+            f"structure {structure}: {len(run.structures[structure])} words, score {run.scores.score[structure]:.2f}"
+        )
+        captions = [(f"overlap {each.overlap:.2f}  {each.label or ''}".rstrip(), each.image) for each in shown]
+        panels.save_png(self.work / panel, panels.draw_panel(title, tiles, captions, _PANEL_COLUMNS))
+        return shown, panel
+
+    def _tiles(
+        self, features: FeatureStore, structure: int, row: int, keypoints: NDArray[np.int64]
+    ) -> tuple[panels.Pixels, panels.Pixels]:
+        """An image's tile without and with the structure's keypoints."""
+        try:
+            image = read_image(features.image_path(row))
+        except UnreadableImageError:  # it was there when its features were extracted
+            tile = panels.missing_tile(str(self.run.names.iat[row]), self.side)
+            return tile, tile
+        tile = panels.fit_tile(image, self.side)
+        chosen = keypoints[: panels.MOST_CIRCLES]  # scores fall inside an image
+        colours = panels.word_colours(self._places(features, structure, row, chosen))
+        size = (image.shape[1], image.shape[0])
+        drawn = panels.draw_keypoints(
+            tile, size, features.of_image(row, "keypoints")[chosen], features.of_image(row, "sizes")[chosen], colours
+        )
+        return tile, drawn
+
+    def _places(
+        self, features: FeatureStore, structure: int, row: int, keypoints: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The places of the keypoints' words in the structure's list.
+
+        The word of each is in the structure, so it is the nearest among the structure's alone.
+        """
+        if self.run.centroids is None:
+            return np.zeros(len(keypoints), dtype=np.int64)
+        centroids = self.run.centroids[self.run.structures[structure]]
+        descriptors = features.of_image(row, "descriptors")[keypoints].astype(np.float32)
+        distances = (centroids**2).sum(axis=1) - 2 * descriptors @ centroids.T
+        return np.asarray(distances.argmin(axis=1), dtype=np.int64)
+
+
+def _searchable(run: _Run, structures: NDArray[np.int64], chosen: GalleryImages) -> list[Any]:
+    """The images for the search box with the shown structures they hold; shown images first where cut."""
+    others = range(min(len(run.names), _MOST_SEARCHABLE_IMAGES))
+    rows = list(dict.fromkeys([*chosen.images[chosen.images >= 0].tolist(), *others]))[:_MOST_SEARCHABLE_IMAGES]
+    searchable = np.array(sorted(rows), dtype=np.int64)
+    held: list[list[tuple[int, float]]] = [[] for _ in rows]
+    shown = run.structures.select(structures)
+    for first, _, overlaps in overlap_blocks(run.bags, shown, run.formula, searchable):
+        pairs = overlaps.tocoo()
+        for row, place, overlap in zip(pairs.row.tolist(), pairs.col.tolist(), pairs.data.tolist(), strict=True):
+            if overlap >= np.float32(run.min_overlap):
+                held[first + row].append((int(structures[place]), overlap))
+    names = run.names.iloc[searchable].tolist()
+    return [
+        search_entry(name, int(run.codes[row]), pairs)
+        for name, row, pairs in zip(names, searchable.tolist(), held, strict=True)
+    ]
+
+
+def _copy_figures(work: Path, artifacts: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """Copy the figures of earlier stages, as far as they exist; their paths in the report and captions."""
+    copied = []
+    for stage, name, caption in _FIGURES:
+        if stage in artifacts and (artifacts[stage] / name).is_file():
+            (work / "figures").mkdir(exist_ok=True)
+            shutil.copyfile(artifacts[stage] / name, work / "figures" / name)
+            copied.append((f"figures/{name}", caption))
+    return copied

@@ -1,0 +1,1 @@
+"""The structures stage: co-occurring sets by Sampled Min-Hashing, linked into structures."""

@@ -1,0 +1,1 @@
+"""Linkage: from co-occurring sets to structures."""

@@ -1,0 +1,1 @@
+"""Sampled Min-Hashing: sets of words that co-occur."""

@@ -1,0 +1,1 @@
+"""The words stage: the bag of words of every image."""

@@ -1,0 +1,1 @@
+"""DELF: the network, its weights, its local features, its exported form."""

@@ -1,0 +1,302 @@
+"""Export of a trained network as one file that needs neither minia nor Python, and its loading.
+
+The only module that names TorchScript. Three formats, all with dynamic image sizes and the same numbers:
+
+- ``torchscript``: scales, limits, threshold and NMS are arguments; runs in Python and C++, CPU and CUDA.
+- ``pt2`` (``torch.export``) and ``onnx``: scales, limit and threshold are fixed at export, there is no
+  NMS, rows of score -1 at the end are to be dropped, and an image must be large enough for a map of two
+  rows and columns at the smallest scale (65 pixels at 0.5). For the day when TorchScript, which is
+  deprecated upstream, is gone.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from minia.core.artifact import InputError
+from minia.models.delf.local_features import LocalFeatures, Selection
+from minia.models.delf.network import DELF
+
+logger = logging.getLogger(__name__)
+
+FORMATS = {"torchscript": ".pt", "pt2": ".pt2", "onnx": ".onnx"}  # and the ending of the file
+SCALES = (0.5, 0.7071, 1.0, 1.4142, 2.0, 2.4494, 4.0)  # the original's, for galaxies
+MAX_FEATURES = 1000
+OUTPUTS = Selection._fields
+_METADATA_FILE = "metadata.json"
+
+
+class ExportedDELF(nn.Module):
+    """What a TorchScript file holds.
+
+    Args:
+        network: is copied.
+        metadata: JSON text, kept as the attribute of that name.
+    """
+
+    def __init__(self, network: DELF, metadata: str) -> None:
+        super().__init__()
+        self.local = LocalFeatures(network)
+        self.metadata = metadata
+
+    def forward(
+        self,
+        image: Tensor,
+        scales: list[float],
+        max_features: int,
+        score_threshold: float,
+        nms_iou: float,
+    ) -> dict[str, Tensor]:
+        """The local features of one image.
+
+        Args:
+            image: (3, height, width) or (height, width, 3) uint8, red first.
+            scales: see ``LocalFeatures.forward``, as are the next three.
+            max_features: at most so many; 0: all.
+            score_threshold: scores of at least this.
+            nms_iou: largest overlap of two boxes; 1: any.
+
+        Returns:
+            ``boxes`` (n, 4), ``keypoints`` (n, 2), ``descriptors`` (n, size), ``scales`` (n,) and
+            ``scores`` (n,), float32, as in ``Selection``.
+        """
+        return self.extract_batch(image[None], scales, max_features, score_threshold, nms_iou)[0]
+
+    def extract_batch(
+        self,
+        images: Tensor,
+        scales: list[float],
+        max_features: int,
+        score_threshold: float,
+        nms_iou: float,
+    ) -> list[dict[str, Tensor]]:
+        """The same for images (batch, 3, height, width) or (batch, height, width, 3): one dict an image.
+
+        Rows with numbers that are not finite, of a network that overflows in half precision, are left out.
+        """
+        if images.dim() != 4 or images.dtype != torch.uint8 or (images.shape[1] != 3 and images.shape[3] != 3):
+            raise ValueError("expected uint8 images with 3 channels, first or last")
+        if images.shape[1] != 3:
+            images = images.permute(0, 3, 1, 2)
+        chosen = self.local(images, None, scales, max_features, score_threshold, 0.0, nms_iou)
+        results: list[dict[str, Tensor]] = []
+        for row in range(images.shape[0]):
+            scores, descriptors = chosen.scores[row], chosen.descriptors[row]
+            good = (scores >= 0.0) & torch.isfinite(scores) & torch.isfinite(descriptors).all(dim=1)
+            results.append(
+                {
+                    "boxes": chosen.boxes[row][good],
+                    "keypoints": chosen.keypoints[row][good],
+                    "descriptors": descriptors[good],
+                    "scales": chosen.scales[row][good],
+                    "scores": scores[good],
+                }
+            )
+        return results
+
+
+class _FixedDELF(nn.Module):
+    """``LocalFeatures`` with everything but the images fixed, for the exporters that trace."""
+
+    def __init__(self, network: DELF, scales: Sequence[float], max_features: int, score_threshold: float) -> None:
+        super().__init__()
+        self.local = LocalFeatures(network)
+        self.scales, self.max_features, self.score_threshold = list(scales), max_features, score_threshold
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """``Selection`` of images (batch, 3, height, width) uint8, red first."""
+        chosen = self.local(images, None, self.scales, self.max_features, self.score_threshold, 0.0, 1.0)
+        return tuple(chosen)
+
+
+def export_delf(
+    network: DELF,
+    path: Path,
+    *,
+    classes: Sequence[str],
+    config: Mapping[str, Any],
+    file_format: str = "torchscript",
+    scales: Sequence[float] = SCALES,
+    max_features: int = MAX_FEATURES,
+    score_threshold: float = 0.0,
+    overwrite: bool = False,
+) -> Path:
+    """Write a network for use elsewhere.
+
+    Args:
+        network: on any device; exported for the CPU, from where a loaded TorchScript file can be moved.
+        path: the file.
+        classes: names of the classes, in the order of the labels.
+        config: of the training, JSON values; kept in the metadata.
+        file_format: one of ``FORMATS``.
+        scales: fixed in pt2 and onnx; recorded in all as the default.
+        max_features: likewise.
+        score_threshold: likewise.
+        overwrite: replace an existing file.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: the path exists, the format is unknown or needs a package that is not installed.
+    """
+    if file_format not in FORMATS:
+        raise InputError(f"export={file_format}: expected {' or '.join(FORMATS)}")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; allowed: another path, or overwrite=true")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    defaults = {"scales": list(scales), "max_features": max_features, "score_threshold": score_threshold}
+    metadata = json.dumps(describe(network, classes, {**config}, defaults), sort_keys=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{FORMATS[file_format]}")
+    try:
+        if file_format == "torchscript":
+            with _quiet():
+                scripted: Any = torch.jit.script(ExportedDELF(network, metadata).cpu().eval())
+                scripted.save(str(temporary))
+        else:
+            fixed = _FixedDELF(network, scales, max_features, score_threshold).cpu().eval()
+            (_save_pt2 if file_format == "pt2" else _save_onnx)(fixed, temporary, metadata)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    logger.info("exported %s (%s, %.1f MB)", path, file_format, path.stat().st_size / 1e6)
+    return path
+
+
+def describe(
+    network: DELF, classes: Sequence[str], config: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The metadata of an exported file, JSON values."""
+    return {
+        "classes": list(classes),
+        "config": dict(config),
+        "defaults": dict(defaults),
+        "network": {
+            "backbone": network.backbone.name,
+            "stride_in_1x1": network.backbone.stride_in_1x1,
+            "receptive_field": network.receptive_field,
+            "stride": network.stride,
+            "padding": network.padding,
+            "descriptor_size": network.reduction.encoder.out_channels,
+        },
+        "preprocessing": {
+            "image": "uint8, red, green, blue",
+            "mean": network.mean.tolist(),
+            "std": network.std.tolist(),
+            "resize": "bilinear, half-pixel centres, no antialiasing",
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: importlib.metadata.version(name) for name in ("minia", "torch", "torchvision") if _installed(name)
+            },
+        },
+    }
+
+
+def load_exported(path: Path) -> tuple[LocalFeatures, dict[str, Any]]:
+    """The extraction part of a TorchScript file, on the CPU, and the metadata.
+
+    Raises:
+        InputError: the file is missing or was not written by ``export_delf``.
+    """
+    try:
+        load: Any = torch.jit.load  # it has no types
+        with _quiet():
+            module = load(str(path), map_location="cpu")
+        return cast(LocalFeatures, module.local), json.loads(module.metadata)
+    except (RuntimeError, ValueError, AttributeError, OSError):
+        raise InputError(f"{path} is not a TorchScript file that train.py exported") from None
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive rather than a checkpoint."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+@contextlib.contextmanager
+def plain_execution() -> Iterator[None]:
+    """Run loaded TorchScript as it is: its optimiser would compile anew for each image size."""
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        yield
+
+
+def _save_pt2(fixed: _FixedDELF, path: Path, metadata: str) -> None:
+    program = torch.export.export(fixed, (_example(fixed),), dynamic_shapes=(_dynamic(),))
+    with warnings.catch_warnings():
+        # Said of kernels that training laid out channels last; they are stored whole, with their strides.
+        warnings.filterwarnings("ignore", message="No complete tensor found")
+        torch.export.save(program, path, extra_files={_METADATA_FILE: metadata})
+
+
+def _save_onnx(fixed: _FixedDELF, path: Path, metadata: str) -> None:
+    try:
+        import onnx  # optional packages, for this format alone
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise InputError("export=onnx: needs onnx and onnxscript; pip install onnx onnxscript") from None
+    with _quiet():
+        torch.onnx.export(
+            fixed,
+            (_example(fixed),),
+            str(path),
+            input_names=["images"],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=(_dynamic(),),
+            dynamo=True,
+            custom_translation_table={torch.ops.aten.sort.stable: _onnx_stable_sort},
+            external_data=False,
+            verbose=False,
+        )
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {"metadata": metadata})
+    onnx.save(model, str(path))
+
+
+def _onnx_stable_sort(values: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:
+    """A stable sort in ONNX, which the exporter lacks: TopK of all gives equal values in their order."""
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types are those of ONNX
+    everything = op.Reshape(op.Gather(op.Shape(values), op.Constant(value_int=dim)), op.Constant(value_ints=[1]))
+    return op.TopK(values, everything, axis=dim, largest=int(descending), sorted=1)
+
+
+def _example(fixed: _FixedDELF) -> Tensor:
+    """Images to trace with: at the smallest scale their maps still have three rows, as a size of 1 is no size."""
+    side = int(3 * fixed.local.stride / min(fixed.scales))
+    return torch.zeros(2, 3, side, side + 2 * fixed.local.stride, dtype=torch.uint8)
+
+
+def _dynamic() -> dict[int, Any]:
+    return {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.jit.*")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Extractors: keypoints and descriptors of one image."""

@@ -1,0 +1,219 @@
+"""What happens at each check of a training, and its pictures: checkpoints, lines in the log, TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from minia.training.module import BRANCHES, DELFTraining
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from minia.data.labelled.datamodule import GalaxyData
+
+logger = logging.getLogger(__name__)
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+_PICTURES = 8
+_COLOURS = dict(zip(BRANCHES, ("#2e86ab", "#d1495b"), strict=True))
+
+
+class ProgressLines(pytorch_lightning.Callback):
+    """One line in the log for each validation, with speed and remaining time."""
+
+    def __init__(self) -> None:
+        self._started, self._first = 0.0, 0
+
+    def on_train_start(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
+        """Start the clock."""
+        self._started, self._first = time.perf_counter(), trainer.global_step
+
+    def on_validation_end(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
+        """Log the newest figures."""
+        if trainer.state.fn != "fit" or not isinstance(module, DELFTraining):
+            return
+        row, step = module.history[-1], trainer.global_step
+        speed = (step - self._first) / max(time.perf_counter() - self._started, 1e-9)
+        logger.info(
+            "step %d of %d: loss %.3f, accuracy %.3f (attention %.3f), %.2f steps a second, %.0f s left",
+            step, trainer.max_steps, row["loss_total"], row["descriptor_accuracy"], row["attention_accuracy"],
+            speed, (trainer.max_steps - step) / max(speed, 1e-9),
+        )  # fmt: skip
+
+
+class Checkpoints(pytorch_lightning.Callback):
+    """``last.ckpt`` and ``best.ckpt``, written at the end of each check.
+
+    Lightning's own callback forgets its best one when a run goes on in another folder, and a kill
+    while it writes can leave a part of a file.
+
+    Args:
+        folder: of both files.
+        resumed: the checkpoint that the run goes on from; the best one so far lies beside it.
+    """
+
+    def __init__(self, folder: Path, resumed: Path | None) -> None:
+        self.folder, self.resumed = folder, resumed
+
+    def on_fit_start(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
+        """Take over the best one so far."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        before = self.resumed.with_name(BEST) if self.resumed else None
+        if before and before.exists() and before.resolve() != (self.folder / BEST).resolve():
+            shutil.copyfile(before, self.folder / BEST)
+
+    # At the end of a check, not of its validation: only here nothing of the check is left to do on resuming.
+    def on_train_epoch_end(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
+        """Write the last one, and the best one where it is the best."""
+        assert isinstance(module, DELFTraining)
+        if not module.history or module.history[-1]["step"] != trainer.global_step:
+            return
+        part = self.folder / f".{LAST}.part"
+        trainer.save_checkpoint(part, weights_only=False)
+        accuracies = [row["descriptor_accuracy"] for row in module.history]
+        if accuracies[-1] > max(accuracies[:-1], default=-1.0):
+            copy = self.folder / f".{BEST}.part"
+            shutil.copyfile(part, copy)
+            copy.replace(self.folder / BEST)
+        part.replace(self.folder / LAST)
+
+
+class TensorBoardPictures(pytorch_lightning.Callback):
+    """Images, their attention and the confusion matrix, once a validation."""
+
+    def __init__(self) -> None:
+        self._images: Tensor | None = None
+
+    def on_validation_batch_end(
+        self,
+        trainer: pytorch_lightning.Trainer,
+        module: pytorch_lightning.LightningModule,
+        outputs: Any,
+        batch: Mapping[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first images."""
+        if batch_idx == 0:
+            self._images = batch["image"][:_PICTURES]
+
+    def on_validation_end(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
+        """Write the pictures."""
+        writer = getattr(trainer.logger, "experiment", None)
+        if writer is None or self._images is None or trainer.state.fn != "fit" or not isinstance(module, DELFTraining):
+            return
+        attention = attention_maps(module, self._images)
+        writer.add_images("images", self._images / 255, trainer.global_step)
+        shown = attention / (attention.amax(dim=(1, 2, 3), keepdim=True) + 1e-3)
+        writer.add_images("attention", shown, trainer.global_step)
+        for branch in BRANCHES:
+            figure = confusion_figure(module.confusion(branch).numpy(), module.hparams["classes"])
+            writer.add_image(f"confusion/{branch}", pixels_of(figure), trainer.global_step, dataformats="HWC")
+
+
+def attention_maps(module: DELFTraining, images: Tensor) -> Tensor:
+    """The attention for images (batch, 3, side, side) in grey levels: (batch, 1, rows, columns) float32."""
+    was_training = module.training
+    module.eval()
+    with torch.inference_mode():
+        attention = module.model.local_features(module.model.normalise(images))[0].float()
+    module.train(was_training)
+    return attention
+
+
+def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
+    """A confusion matrix, rows labels and columns answers, each row coloured by its shares."""
+    from matplotlib.figure import Figure
+
+    side = 1.8 + 0.45 * len(classes)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    plot = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    plot.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            plot.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    plot.set_xticks(range(len(classes)), classes, rotation=60, ha="right")
+    plot.set_yticks(range(len(classes)), classes)
+    plot.set_xlabel("answer")
+    plot.set_ylabel("label")
+    return figure
+
+
+def pixels_of(figure: Figure) -> NDArray[np.uint8]:
+    """A figure as (height, width, 3) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3]  # type: ignore[no-untyped-call]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    figure.savefig(temporary, dpi=120, format="png")
+    temporary.replace(path)
+
+
+def plot_confusion(path: Path, module: DELFTraining) -> None:
+    """The confusion matrix of the descriptor branch in the last validation."""
+    save(confusion_figure(module.confusion("descriptor").numpy(), module.hparams["classes"]), path)
+
+
+def plot_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Losses and accuracies on the validation images against the step."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    losses, accuracies = figure.subplots(1, 2)
+    steps = [row["step"] for row in history]
+    for branch in BRANCHES:
+        losses.plot(steps, [row[f"loss_{branch}"] for row in history], color=_COLOURS[branch], label=branch)
+        accuracies.plot(steps, [row[f"{branch}_accuracy"] for row in history], color=_COLOURS[branch], label=branch)
+    losses.plot(steps, [row["loss_reconstruction"] for row in history], color="#9aa5b1", label="reconstruction")
+    losses.set_yscale("log")
+    losses.set_title("validation loss")
+    accuracies.set_title("validation accuracy")
+    accuracies.set_ylim(0, 1)
+    for plot in (losses, accuracies):
+        plot.set_xlabel("step")
+        plot.legend()
+    save(figure, path)
+
+
+def plot_attention(path: Path, module: DELFTraining, data: GalaxyData) -> None:
+    """Some validation images of different classes beside their attention."""
+    from matplotlib.figure import Figure
+
+    from minia.data.labelled.augmentation import show
+
+    labels = np.asarray(data.validation.labels)
+    chosen = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)][:_PICTURES]
+    device = next(module.parameters()).device
+    images = show(torch.stack([data.validation.image(row) for row in chosen]).to(device), data.augmentation)
+    attention = attention_maps(module, images)
+    enlarged = F.interpolate(attention, size=images.shape[-2:], mode="nearest").cpu()
+    figure = Figure(figsize=(1.5 * len(chosen), 3.3), layout="constrained")
+    plots = figure.subplots(2, len(chosen), squeeze=False)
+    for column, row in enumerate(chosen):
+        picture = images[column].permute(1, 2, 0).cpu().numpy().clip(0, 255).astype(np.uint8)
+        plots[0, column].imshow(picture)
+        plots[0, column].set_title(module.hparams["classes"][labels[row]], fontsize=8)
+        plots[1, column].imshow(enlarged[column, 0].numpy(), cmap="magma", vmin=0)
+    for plot in plots.flat:
+        plot.set_axis_off()
+    save(figure, path)

@@ -1,0 +1,165 @@
+"""What a training run needs, checked before any work: a refusal after hours would be a waste."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from minia.command_line.train_settings import TrainSettings
+from minia.core.artifact import InputError
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
+_MEMORY_FILE = Path("/proc/meminfo")
+_SHARED_MEMORY = Path("/dev/shm")
+_ONNX = ("onnx", "onnxscript")
+_COMPILERS = {"darwin": "clang++", "win32": "cl"}  # what torch.compile calls where CXX names none; elsewhere g++
+
+
+def check_machine(settings: TrainSettings, device: str) -> None:
+    """Check that this machine can train and export as asked.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if device == "cpu" and settings.trainer.precision == "16-mixed":
+        raise InputError("trainer.precision=16-mixed: needs a CUDA device; allowed on a CPU: bf16-mixed, 32-true")
+    if device == "cuda" and settings.trainer.precision == "bf16-mixed":
+        import torch  # takes seconds: only where there is a GPU to ask
+
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            logger.warning("trainer.precision=bf16-mixed: this GPU only emulates it; faster here: 16-mixed, 32-true")
+    if device == "cuda" and settings.trainer.compile and importlib.util.find_spec("triton") is None:
+        raise InputError("trainer.compile=true: needs triton on a GPU, and it is not installed; allowed here: false")
+    compiler = os.environ.get("CXX") or _COMPILERS.get(sys.platform, "g++")
+    if settings.trainer.compile and shutil.which(compiler) is None:
+        raise InputError(f"trainer.compile=true: needs a C++ compiler, and there is no {compiler}; allowed here: false")
+    missing = [package for package in _ONNX if importlib.util.find_spec(package) is None]
+    if "onnx" in settings.export and missing:
+        raise InputError(f"export=onnx: needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+
+
+def check_cache(settings: TrainSettings, num_training: int, num_validation: int, output: Path) -> None:
+    """Check that there is room for the decoded images that ``data.cache`` keeps.
+
+    Where it gives out only later, the system ends the run without a word.
+
+    Raises:
+        InputError: there is not.
+    """
+    kind = settings.data.cache
+    if kind == "none":
+        return
+    channels = 4 if settings.augmentation.filter_probability > 0 else 3  # the mask of what trains
+    needed = settings.data.side**2 * (channels * num_training + 3 * num_validation)
+    places = {}
+    if kind == "disk":
+        there = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+        places[f"on the disk of {output}"] = shutil.disk_usage(there).free
+    elif (free := _free_memory()) is not None:
+        places["of memory"] = free
+    if kind == "memory" and settings.data.loader_workers and _SHARED_MEMORY.is_dir():
+        places[f"in {_SHARED_MEMORY}, which data.loader_workers share,"] = shutil.disk_usage(_SHARED_MEMORY).free
+    for place, free in places.items():
+        if needed > free:
+            others = "none" if kind == "disk" else "disk, none"
+            raise InputError(
+                f"data.cache={kind}: {num_training + num_validation} images of data.side={settings.data.side} take"
+                f" {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB {place} are free; allowed here: data.cache={others}"
+            )
+
+
+def _free_memory() -> int | None:
+    """Bytes of memory that may be used, as Linux counts them; None where it cannot be told."""
+    try:
+        lines = _MEMORY_FILE.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def refuse_one_of_several() -> None:
+    """Check that this process is not one of several that were started for one training.
+
+    Raises:
+        InputError: it is, and not the first of them.
+    """
+    for rank, tasks in (("SLURM_PROCID", "SLURM_NTASKS"), ("RANK", "WORLD_SIZE")):
+        number, count = os.environ.get(rank, ""), os.environ.get(tasks, "")
+        if number.isdigit() and count.isdigit() and 0 < int(number) < int(count):
+            raise InputError(
+                f"{rank}={number}: one of {count} tasks, but training uses one device in one process;"
+                f" allowed: one task ({tasks}=1)"
+            )
+
+
+def refuse_overwriting(settings: TrainSettings, output: Path) -> None:
+    """Check that a run's folder holds nothing of another run that this one would replace.
+
+    Raises:
+        InputError: it does, and ``overwrite`` is not set.
+    """
+    if settings.overwrite:
+        return
+    for path in (output / f"model.{ending}" for ending in settings.export):
+        if path.exists():
+            raise InputError(f"{path} exists; allowed: another hydra.run.dir, or overwrite=true")
+    if settings.resume is None and (output / CHECKPOINTS / LAST).exists():
+        raise InputError(
+            f"{output} holds checkpoints of another run; allowed: resume={output} to go on with it, overwrite=true,"
+            " or another hydra.run.dir"
+        )
+
+
+def find_checkpoint(resume: Path | None) -> Path | None:
+    """The checkpoint to go on from, of a run's folder or a file.
+
+    Raises:
+        InputError: the folder holds none, or the file is none.
+    """
+    if resume is None:
+        return None
+    path = resume if resume.is_file() else resume / CHECKPOINTS / LAST
+    if not path.is_file():
+        raise InputError(f"resume={resume}: that folder holds no {CHECKPOINTS}/{LAST}")
+    read_checkpoint(path)
+    return path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU.
+
+    Raises:
+        InputError: the file is not one of train.py.
+    """
+    import torch  # takes seconds: only where there is a checkpoint
+
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content["hyper_parameters"], content["global_step"]
+    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+        raise InputError(f"{path}: not a checkpoint of train.py: {' '.join(str(error).split())[:120]}") from None
+    return content
+
+
+def refuse_another_training(checkpoint: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """A run goes on only with the settings that it began with: else neither it nor a new one would come of it.
+
+    Args:
+        checkpoint: to go on from.
+        before: its hyper parameters.
+        now: those of the settings.
+
+    Raises:
+        InputError: names what has changed.
+    """
+    before, now = ({**given, **given.get("data", {})} for given in (before, now))
+    changed = [f"{name} was {before.get(name)}" for name in now if name != "data" and before.get(name) != now[name]]
+    if changed:
+        raise InputError(f"resume={checkpoint}: that run had other settings: {'; '.join(changed)}")

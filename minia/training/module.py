@@ -1,0 +1,262 @@
+"""Trains DELF: the losses of its three branches, one optimiser, and what is measured on the way.
+
+A checkpoint holds tensors, numbers and strings alone, so that it loads with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from minia.models.delf.backbone import BLOCK_NAMES
+from minia.models.delf.network import DELF, DELFOutput, LossWeights, losses
+
+BRANCHES = ("descriptor", "attention")
+_MOST_KEPT_VALUES = 1_000_000
+
+
+class DELFTraining(pytorch_lightning.LightningModule):
+    """DELF with its optimiser.
+
+    Batches are ``{"image": (batch, 3, side, side) float grey levels 0..255, "label": (batch,) int64}``.
+
+    Args:
+        network: arguments of :class:`~minia.models.delf.DELF`.
+        classes: the name of each class, in the order of the labels.
+        loss_weights: factors of the losses descriptor, attention and reconstruction.
+        optimiser: ``sgd`` (momentum, not Nesterov) or ``adamw``.
+        schedule: ``linear`` falls to zero over max_steps, ``cosine`` too, along half a wave.
+        learning_rate: at the start, or after the warm-up.
+        momentum: of SGD.
+        weight_decay: 0 for none.
+        attention_decay: weight decay of the attention's two convolutions alone, on top (the original
+            declares 1e-4 and never applies it).
+        warmup_steps: steps over which the learning rate rises from zero; 0 for none.
+        max_steps: steps of the whole training.
+        log_every: steps between two rows of training figures.
+        data: what it is trained on, plain values; kept in checkpoints, not used here.
+        channels_last: memory layout that convolutions are often faster in.
+        compile: run the network through ``torch.compile``.
+
+    Attributes:
+        history: one mapping a validation, of numbers.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Mapping[str, Any],
+        classes: list[str],
+        loss_weights: Mapping[str, float],
+        optimiser: str,
+        schedule: str,
+        learning_rate: float,
+        momentum: float,
+        weight_decay: float,
+        attention_decay: float,
+        warmup_steps: int,
+        max_steps: int,
+        log_every: int,
+        data: Mapping[str, Any],
+        channels_last: bool,
+        compile: bool,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()  # plain values: a checkpoint says how to build the network
+        self.model = DELF(**network)
+        if channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.history: list[dict[str, float]] = []
+        # Compiling wraps: kept in a tuple so that the wrapped network is no second copy in checkpoints.
+        self._forward = (torch.compile(self.model) if compile else self.model,)
+        self._validation = _Validation(len(classes))
+
+    def forward(self, images: Tensor, with_zero_fractions: bool = False) -> DELFOutput:
+        """The network's output for images (batch, 3, side, side) in grey levels 0..255."""
+        images = self.model.normalise(images)
+        if self.hparams["channels_last"]:
+            images = images.contiguous(memory_format=torch.channels_last)
+        output: DELFOutput = self._forward[0](images, with_zero_fractions)
+        return output
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """The loss of a batch; every ``log_every`` steps also what it consists of."""
+        logs = (self.global_step + 1) % self.hparams["log_every"] == 0  # as Lightning counts them
+        output = self(batch["image"], with_zero_fractions=logs)
+        parts = losses(output, batch["label"], LossWeights(**self.hparams["loss_weights"]))
+        if logs:
+            self._log_training(output, batch, parts)
+        return parts["total"]
+
+    def _log_training(self, output: DELFOutput, batch: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
+        values = {f"loss/{name}": value.detach() for name, value in parts.items()}
+        for branch, logits in zip(BRANCHES, (output.descriptor_logits, output.attention_logits), strict=True):
+            values[f"train_accuracy/{branch}"] = (logits.argmax(1) == batch["label"]).float().mean()
+        values |= attention_statistics(output.attention.detach())
+        values |= {f"zeros/{name}": value for name, value in zip(BLOCK_NAMES, output.zero_fractions, strict=True)}
+        values["learning_rate"] = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        self.log_dict(values, batch_size=len(batch["label"]))
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting anew."""
+        self._validation = _Validation(len(self.hparams["classes"]))
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Count one batch."""
+        output = self(batch["image"], with_zero_fractions=batch_idx == 0)
+        weights = LossWeights(**self.hparams["loss_weights"])
+        self._validation.add(output, batch["label"], losses(output, batch["label"], weights))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was counted, and add it to the history."""
+        if self.trainer.sanity_checking:
+            return
+        metrics = self._validation.metrics(self.hparams["classes"])
+        self.log_dict({f"validation/{name}": value for name, value in metrics.items()})
+        self.history.append({"step": float(self.global_step), **metrics})
+
+    def confusion(self, branch: str) -> Tensor:
+        """(num_classes, num_classes) int64 of the last validation: rows are labels, columns answers."""
+        return self._validation.confusion[branch].cpu()
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """One optimiser over all weights, its learning rate set every step."""
+        settings = self.hparams
+        decayed = [self.model.attention.conv1.weight, self.model.attention.conv2.weight]
+        others = [weight for weight in self.parameters() if all(weight is not each for each in decayed)]
+        groups = [
+            {"params": others},
+            {"params": decayed, "weight_decay": settings["weight_decay"] + settings["attention_decay"]},
+        ]
+        common = {"lr": settings["learning_rate"], "weight_decay": settings["weight_decay"]}
+        optimiser: torch.optim.Optimizer
+        if settings["optimiser"] == "adamw":
+            optimiser = torch.optim.AdamW(groups, **common)
+        else:
+            optimiser = torch.optim.SGD(groups, momentum=settings["momentum"], **common)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, self._factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _factor(self, step: int) -> float:
+        """The learning rate at a step, as a share of the largest one."""
+        warmup, last = int(self.hparams["warmup_steps"]), int(self.hparams["max_steps"])
+        if step < warmup:
+            return (step + 1) / warmup
+        done = min(1.0, (step - warmup) / max(1, last - warmup))
+        return 1.0 - done if self.hparams["schedule"] == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the history."""
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the history up again."""
+        self.history = [dict(row) for row in checkpoint["history"]]
+
+
+def attention_statistics(attention: Tensor) -> dict[str, Tensor]:
+    """Least, greatest, mean and quartiles of attention of any shape, by the names of their plots."""
+    values = _Values()
+    values.add(attention)
+    return values.statistics()
+
+
+class _Values:
+    """Statistics of any number of values in bounded memory: the quartiles are those of every second, fourth ..."""
+
+    def __init__(self) -> None:
+        self.count, self.step = 0, 1
+        self.kept = torch.empty(0)  # every step-th value so far
+        self.low, self.high = torch.tensor(math.inf), torch.tensor(-math.inf)
+        self.total = torch.tensor(0.0, dtype=torch.float64)
+
+    def add(self, values: Tensor) -> None:
+        """Count values of any shape; what is kept of them stays on their device."""
+        values = values.detach().float().flatten()
+        self.low = torch.minimum(self.low.to(values.device), values.min())
+        self.high = torch.maximum(self.high.to(values.device), values.max())
+        self.total = self.total.to(values.device) + values.sum().double()
+        self.kept = torch.cat([self.kept.to(values.device), values[-self.count % self.step :: self.step]])
+        self.count += len(values)
+        while len(self.kept) > _MOST_KEPT_VALUES:
+            self.kept, self.step = self.kept[::2].clone(), 2 * self.step
+
+    def statistics(self) -> dict[str, Tensor]:
+        """See :func:`attention_statistics`."""
+        quartiles = torch.quantile(self.kept, self.kept.new_tensor([0.25, 0.5, 0.75]))
+        return {
+            "attention/min": self.low,
+            "attention/max": self.high,
+            "attention/mean": (self.total / self.count).float(),
+            **{f"attention/percent_{name}": value for name, value in zip((25, 50, 75), quartiles, strict=True)},
+        }
+
+
+class _Validation:
+    """Sums over one pass through the validation images, kept on the device."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes, self.num_images = num_classes, 0
+        self.confusion = {branch: torch.zeros(num_classes, num_classes, dtype=torch.int64) for branch in BRANCHES}
+        self.losses: dict[str, Tensor] = {}
+        self.attention = _Values()
+        self.zeros = torch.empty(0)
+
+    def add(self, output: DELFOutput, labels: Tensor, parts: Mapping[str, Tensor]) -> None:
+        """Count one batch."""
+        self.num_images += len(labels)
+        for branch, logits in zip(BRANCHES, (output.descriptor_logits, output.attention_logits), strict=True):
+            cells = labels * self.num_classes + logits.argmax(1)
+            counts = torch.bincount(cells, minlength=self.num_classes**2).view(self.num_classes, self.num_classes)
+            self.confusion[branch] = self.confusion[branch].to(labels.device) + counts
+        for name, value in parts.items():
+            self.losses[name] = self.losses.get(name, torch.zeros_like(value)) + value.detach() * len(labels)
+        self.attention.add(output.attention)
+        if len(output.zero_fractions):
+            self.zeros = output.zero_fractions
+
+    def metrics(self, classes: list[str]) -> dict[str, float]:
+        """All figures by name, as plain numbers."""
+        values = {f"loss_{name}": float(value) / self.num_images for name, value in self.losses.items()}
+        for branch in BRANCHES:
+            scores = classification_metrics(self.confusion[branch].cpu())
+            values[f"{branch}_accuracy"] = scores["accuracy"]
+            values[f"{branch}_balanced_accuracy"] = scores["balanced_accuracy"]
+            values[f"{branch}_macro_f1"] = scores["macro_f1"]
+            values |= {
+                f"{branch}_recall_{name}": float(recall)
+                for name, recall in zip(classes, scores["recall"], strict=True)
+                if not math.isnan(recall)
+            }
+        values |= {name.replace("/", "_"): float(value) for name, value in self.attention.statistics().items()}
+        zeros = dict(zip(BLOCK_NAMES, self.zeros.tolist(), strict=False))
+        return values | {f"zeros_{name}": float(value) for name, value in zeros.items()}
+
+
+def classification_metrics(confusion: Tensor) -> dict[str, Any]:
+    """Scores of a confusion matrix.
+
+    Args:
+        confusion: (num_classes, num_classes) counts; rows are labels, columns answers.
+
+    Returns:
+        ``accuracy``; ``recall``, a list with NaN for a class without images; ``balanced_accuracy``
+        and ``macro_f1``, means over the classes that have images.
+    """
+    counts = confusion.double()
+    hits, labelled, answered = counts.diagonal(), counts.sum(1), counts.sum(0)
+    present = labelled > 0
+    recall = torch.where(present, hits / labelled.clamp_min(1), torch.nan)
+    f1 = 2 * hits / (labelled + answered).clamp_min(1)
+    return {
+        "accuracy": float(hits.sum() / counts.sum().clamp_min(1)),
+        "recall": recall.tolist(),
+        "balanced_accuracy": float(recall[present].mean()),
+        "macro_f1": float(f1[present].mean()),
+    }
