@@ -8,7 +8,6 @@ Sersic profiles of a bulge and a disk in three bands on 424 x 424 pixels, in one
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from astropy.modeling.models import Sersic2D
 from astropy.visualization import make_lupton_rgb
 
+from minia.core.workers import num_cores
 from minia.data.labelled.galaxy_zoo import CLASSES
 from minia.data.simulation.render import CUTOUT_SIZE, draw_parameters, render_galaxy
 from minia.data.simulation.survey import write_survey
@@ -63,9 +63,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--image-size", type=int, default=CUTOUT_SIZE)
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     rate = survey_rate(arguments.images, arguments.workers, arguments.image_size)
-    print(f"{cores} cores, {arguments.images} galaxies of {arguments.image_size} x {arguments.image_size} pixels")
+    print(f"{num_cores()} cores, {arguments.images} galaxies of {arguments.image_size} x {arguments.image_size} pixels")
     print(f"survey, {arguments.workers} processes: {rate:.1f} galaxies a second")
     print(f"survey, in this process: {survey_rate(arguments.images // 2, 1, arguments.image_size):.1f} a second")
     print(f"render_galaxy alone, 1 process: {render_rate(arguments.images // 4):.1f} a second")

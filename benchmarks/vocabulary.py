@@ -37,19 +37,17 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from minia.mining.features.store import FeatureStore
-from minia.mining.vocabulary import faiss_kmeans, kmeans
+from minia.mining.vocabulary import faiss_kmeans, kmeans, nearest
 from minia.mining.vocabulary import stage as vocabulary
+from minia.mining.vocabulary.clustering import Clustering
 
 Method = Callable[[NDArray[np.float32], int, int], NDArray[np.float32]]
 
 NUM_HELD_OUT = 50_000
-SHARED = {"restarts": 1, "device": "cpu"}
 
 
 def ours(descriptors: NDArray[np.float32], size: int, seed: int) -> NDArray[np.float32]:
-    return kmeans.train_centroids(descriptors, size=size, iterations=10, initialisation="random", seed=seed, **SHARED)[
-        0
-    ]
+    return kmeans.train_centroids(descriptors, Clustering(size, seed=seed))[0]
 
 
 def ours_of_256(descriptors: NDArray[np.float32], size: int, seed: int) -> NDArray[np.float32]:
@@ -78,9 +76,8 @@ def mini_batch_in_chunks(descriptors: NDArray[np.float32], size: int, seed: int)
 
 def by_faiss(initialisation: str) -> Method:
     def run(descriptors: NDArray[np.float32], size: int, seed: int) -> NDArray[np.float32]:
-        return faiss_kmeans.train_centroids(
-            descriptors, size=size, iterations=25, initialisation=initialisation, seed=seed, **SHARED
-        )[0]
+        clustering = Clustering(size, iterations=25, initialisation=initialisation, seed=seed)
+        return faiss_kmeans.train_centroids(descriptors, clustering)[0]
 
     return run
 
@@ -136,10 +133,10 @@ def compare_assignment(descriptors: NDArray[np.float32], size: int, repeats: int
     index.add(centroids.numpy())
     square, offsets = torch.randn(2048, 2048), torch.zeros(2048)
     runs: dict[str, tuple[float, Callable[[], object]]] = {
-        "ours": (2.0 * points.numel() * size, lambda: kmeans.nearest_centroids(points, centroids)),
+        "ours": (2.0 * points.numel() * size, lambda: nearest.nearest_centroids(points, centroids)),
         "words stage": (2.0 * points.numel() * size, lambda: vocabulary._nearest(stored, centroids.numpy(), "cpu")),
         "faiss": (2.0 * points.numel() * size, lambda: index.search(points.numpy(), 1)),
-        "product (oneDNN)": (2.0 * 2048**3, lambda: kmeans._scores(square, square, offsets)),
+        "product (oneDNN)": (2.0 * 2048**3, lambda: nearest.scores_of(square, square, offsets)),
         "product (torch.mm)": (2.0 * 2048**3, lambda: torch.mm(square, square)),
     }
     best = dict.fromkeys(runs, np.inf)

@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import json
 import logging
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -33,8 +32,10 @@ from minia.command_line.mine_settings import (
     StoredVocabulary,
     SURFFeatures,
 )
-from minia.core.artifact import InputError, read_manifest, write_text_atomically
+from minia.core.artifact import InputError, read_manifest
 from minia.core.device import choose_device, choose_precision
+from minia.core.workers import num_cores
+from minia.core.writing import appearing_whole, write_text_whole
 
 if TYPE_CHECKING:
     from minia.models.extractors.base import Extractor
@@ -66,10 +67,7 @@ class Pipeline:
     @property
     def num_workers(self) -> int:
         """Processes to use."""
-        if self.settings.num_workers:
-            return self.settings.num_workers
-        # A batch job may own fewer cores than the machine has; not every system can tell.
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.settings.num_workers or num_cores()
 
     @functools.cached_property
     def images(self) -> Path:
@@ -303,8 +301,8 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
     metrics["seconds_total"] = round(time.perf_counter() - started, 3)
     output.mkdir(parents=True, exist_ok=True)
     _publish(pipeline, output)
-    write_text_atomically(output / "config.yaml", resolved_config)
-    write_text_atomically(output / METRICS, json.dumps(metrics, indent=2) + "\n")
+    write_text_whole(output / "config.yaml", resolved_config)
+    write_text_whole(output / METRICS, json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 
@@ -351,14 +349,11 @@ def _publish(pipeline: Pipeline, output: Path) -> None:
         for artifact in pipeline.made(stage):
             if not (artifact / name).exists():
                 continue
-            temporary = output / f".{name}.part"
-            shutil.copyfile(artifact / name, temporary)
-            temporary.replace(output / name)
+            with appearing_whole(output / name) as temporary:
+                shutil.copyfile(artifact / name, temporary)
     for artifact in pipeline.made("report"):
-        temporary, target = output / ".report.part", output / "report"
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(artifact, temporary)
-        temporary.replace(target)
+        with appearing_whole(output / "report") as temporary:
+            shutil.copytree(artifact, temporary)
 
 
 def _arguments(chosen: Any) -> dict[str, Any]:

@@ -229,7 +229,7 @@ def test_a_killed_run_is_completed_without_drawing_again(small_survey: Path, tmp
     before = kept.stat().st_mtime_ns
     for name in ("images/1.jpg", "images/12.jpg", CATALOGUE_FILE, TRUTH_FILE):
         (resumed / name).unlink()
-    (resumed / "images" / ".12.jpg.99.part").write_bytes(b"half an image")
+    (resumed / "images" / ".part-99-12.jpg").write_bytes(b"half an image")
     survey(resumed)
     assert kept.stat().st_mtime_ns == before
     assert same_bytes(small_survey, resumed)

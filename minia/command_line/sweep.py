@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 
-from minia.core.artifact import write_text_atomically
+from minia.core.writing import appearing_whole, write_text_whole
 
 _PLOTTED = {  # column: title of its panel
     "num_structures": "structures",
@@ -31,7 +31,7 @@ def summarise_sweep(folder: Path) -> None:
     with FileLock(folder / ".summary.lock"):
         jobs = sorted((path.parent for path in folder.glob("*/metrics.json")), key=_job_order)
         table, swept = _table(jobs)
-        write_text_atomically(folder / "summary.csv", table.to_csv(index=False))
+        write_text_whole(folder / "summary.csv", table.to_csv(index=False))
         _plot(folder / "summary.png", table, swept)
 
 
@@ -85,6 +85,5 @@ def _plot(path: Path, table: pd.DataFrame, swept: list[str]) -> None:
             plot.legend()
         plot.set_title(_PLOTTED[column])
         plot.set_xlabel(across)
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(path)
+    with appearing_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120)

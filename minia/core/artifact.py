@@ -13,17 +13,17 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from minia.core.writing import remove_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -71,28 +71,6 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"{artifact / MANIFEST}: lacks {', '.join(missing)}")
     return manifest
-
-
-@contextmanager
-def appearing_whole(path: Path) -> Iterator[Path]:
-    """Let a file appear under its name only when whole.
-
-    Yields:
-        The temporary name, in the same folder, to write to; it is gone if the writing fails.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new, never a part of it."""
-    with appearing_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -173,6 +151,7 @@ class Stage:
             logger.info("%s: discarding what an earlier run left unfinished in %s: %s", self.name, work, why)
             shutil.rmtree(work)
         work.mkdir(exist_ok=True)
+        remove_unfinished(work)
         (work / _STARTED_WITH).write_text(json.dumps(_versions()), encoding="utf-8")
         started = time.perf_counter()
         try:

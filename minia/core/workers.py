@@ -48,6 +48,11 @@ def map_in_order(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def num_cores() -> int:
+    """Cores that this process may use: a batch job may own fewer than the machine has; not every system can tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _pool(num_workers: int, in_threads: bool) -> Executor:
     if in_threads:
         return ThreadPoolExecutor(num_workers)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from minia.core.writing import appearing_whole
 from minia.training.module import BRANCHES, DELFTraining
 
 if TYPE_CHECKING:
@@ -80,14 +81,12 @@ class Checkpoints(pytorch_lightning.Callback):
         assert isinstance(module, DELFTraining)
         if not module.history or module.history[-1]["step"] != trainer.global_step:
             return
-        part = self.folder / f".{LAST}.part"
-        trainer.save_checkpoint(part, weights_only=False)
-        accuracies = [row["descriptor_accuracy"] for row in module.history]
-        if accuracies[-1] > max(accuracies[:-1], default=-1.0):
-            copy = self.folder / f".{BEST}.part"
-            shutil.copyfile(part, copy)
-            copy.replace(self.folder / BEST)
-        part.replace(self.folder / LAST)
+        with appearing_whole(self.folder / LAST) as last:
+            trainer.save_checkpoint(last, weights_only=False)
+            accuracies = [row["descriptor_accuracy"] for row in module.history]
+            if accuracies[-1] > max(accuracies[:-1], default=-1.0):
+                with appearing_whole(self.folder / BEST) as best:
+                    shutil.copyfile(last, best)
 
 
 class TensorBoardPictures(pytorch_lightning.Callback):
@@ -164,9 +163,8 @@ def pixels_of(figure: Figure) -> NDArray[np.uint8]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(path)
+    with appearing_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def plot_confusion(path: Path, module: DELFTraining) -> None:

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import logging
-import os
 import sys
 import time
 import warnings
@@ -23,8 +22,10 @@ from minia.command_line.train_settings import (
     TrainSettings,
     plain,
 )
-from minia.core.artifact import InputError, read_manifest, write_text_atomically
+from minia.core.artifact import InputError, read_manifest
 from minia.core.device import choose_device
+from minia.core.workers import num_cores
+from minia.core.writing import write_text_whole
 from minia.data.labelled.galaxy_zoo import CATALOGUE_FILE, MAPPING_FILE
 from minia.training.checks import (
     CHECKPOINTS,
@@ -96,7 +97,7 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
 
         torch.set_num_threads(settings.threads)
     output.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(output / "config.yaml", config)
+    write_text_whole(output / "config.yaml", config)
     module = build_module(settings, table.classes, read_manifest(artifact)["fingerprint"], pretrained)
     data = build_data(settings, table, output)
     trainer = build_trainer(settings, device, output, checkpoint)
@@ -112,7 +113,7 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
         "seconds_table": round(seconds_table, 3),
     }
     metrics["seconds_total"] = round(time.perf_counter() - started, 3)
-    write_text_atomically(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_text_whole(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 
@@ -145,7 +146,7 @@ def build_table(settings: TrainSettings, store: Path) -> Path:
     from minia.data.labelled.table import Selection
 
     data = settings.data
-    num_workers = settings.num_workers or _cores()
+    num_workers = settings.num_workers or num_cores()
     selection = Selection(data.class_size, data.validation_share, data.check_images, settings.seed, num_workers)
     if isinstance(data, (SimulatedData, GZ2Data)):
         votes: dict[str, Any] = {
@@ -352,7 +353,7 @@ def _finish(
         module.load_state_dict(read_checkpoint(best)["state_dict"])
     trainer.validate(module, datamodule=data, verbose=False)
     metrics = module.history.pop()
-    write_text_atomically(output / "history.csv", pd.DataFrame(history).to_csv(index=False))
+    write_text_whole(output / "history.csv", pd.DataFrame(history).to_csv(index=False))
     plot_history(output / "history.png", history)
     plot_confusion(output / "confusion.png", module)
     plot_attention(output / "attention.png", module, data)
@@ -367,8 +368,3 @@ def _finish(
         metrics["descriptor_accuracy"], metrics["attention_accuracy"],
     )  # fmt: skip
     return {name: value for name, value in metrics.items() if name != "step"}
-
-
-def _cores() -> int:
-    # A batch job may own fewer cores than the machine has; not every system can tell.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -22,9 +22,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from minia.core.artifact import InputError, appearing_whole, write_text_atomically
+from minia.core.artifact import InputError
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
+from minia.core.writing import appearing_whole, remove_unfinished, write_text_whole
 from minia.data.labelled.galaxy_zoo import CATALOGUE_COLUMNS, CATALOGUE_FILE, CLASSES, MAPPING_COLUMNS, MAPPING_FILE
 from minia.data.simulation.parameters import GalaxyParameters
 from minia.data.simulation.render import CUTOUT_SIZE, draw_parameters, render_galaxy
@@ -97,8 +98,7 @@ def write_survey(folder: Path, *, num_images: int, image_size: int, seed: int, n
     _check(num_images=(num_images, 1), image_size=(image_size, 16), seed=(seed, 0), num_workers=(num_workers, 1))
     images = folder / IMAGE_FOLDER
     images.mkdir(exist_ok=True)
-    for leftover in images.glob(".*.part"):
-        leftover.unlink()
+    remove_unfinished(images)
     tasks = [
         range(first, min(first + _GALAXIES_PER_TASK, num_images)) for first in range(0, num_images, _GALAXIES_PER_TASK)
     ]
@@ -162,7 +162,7 @@ def _line(columns: tuple[str, ...], values: dict[str, Value]) -> str:
 
 
 def _write_table(path: Path, columns: tuple[str, ...], lines: list[str]) -> None:
-    write_text_atomically(path, "\n".join([",".join(columns), *lines]) + "\n")
+    write_text_whole(path, "\n".join([",".join(columns), *lines]) + "\n")
 
 
 def _catalogue_row(objid: int, votes: Votes, rng: np.random.Generator) -> dict[str, Value]:

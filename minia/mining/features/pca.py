@@ -7,7 +7,6 @@ falling variance. A descriptor d became axes (d - mean), divided by its L2 norm.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from minia.core.artifact import InputError
+from minia.core.writing import appearing_whole
 
 FOLDER = "pca"
 _SMALLEST_NORM = 1e-12
@@ -64,12 +64,10 @@ class PCA:
 
     def save(self, artifact: Path) -> None:
         """Write them, whole or not at all."""
-        temporary = artifact / f".{FOLDER}.part"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        np.save(temporary / "mean.npy", self.mean)
-        np.save(temporary / "axes.npy", self.axes)
-        temporary.replace(artifact / FOLDER)
+        with appearing_whole(artifact / FOLDER) as temporary:
+            temporary.mkdir()
+            np.save(temporary / "mean.npy", self.mean)
+            np.save(temporary / "axes.npy", self.axes)
 
     def apply(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Shorten descriptors (n, descriptor_size) to (n, dim) of unit L2 norm."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from minia.core.artifact import InputError, Stage, fingerprint_file, read_manifest
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
+from minia.core.writing import appearing_whole
 from minia.data.images import ImageTable, UnreadableImageError, fit_sides, read_image
 from minia.mining.features.pca import FOLDER as PCA_FOLDER
 from minia.mining.features.pca import PCA
@@ -266,9 +267,6 @@ def _as_stored(features: Features, extractor: Extractor, pca: PCA | None) -> Fea
 def _write_shard(
     work: Path, shard: int, rows: range, found: list[Features | str], extractor: Extractor, pca: PCA | None
 ) -> None:
-    temporary = work / f".shard-{shard:05d}.part"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     good = [features for features in found if not isinstance(features, str)]
     size = extractor.descriptor_size if pca is None else len(pca.axes)
     empty = {
@@ -277,9 +275,6 @@ def _write_shard(
         "scores": np.empty(0, np.float32),
         "descriptors": np.empty((0, size), extractor.descriptor_dtype),
     }
-    for name in ARRAYS:
-        array = np.concatenate([empty[name], *(features[name] for features in good)])  # type: ignore[literal-required]
-        np.save(temporary / f"{name}.npy", array)
     images = pd.DataFrame(
         {
             "row": np.array(rows, dtype=np.int64),
@@ -289,8 +284,12 @@ def _write_shard(
             "reason": [each if isinstance(each, str) else "" for each in found],
         }
     )
-    images.to_parquet(temporary / "images.parquet", index=False)
-    temporary.replace(shard_path(work, shard))
+    with appearing_whole(shard_path(work, shard)) as folder:
+        folder.mkdir()
+        for name in ARRAYS:
+            arrays = [features[name] for features in good]  # type: ignore[literal-required]
+            np.save(folder / f"{name}.npy", np.concatenate([empty[name], *arrays]))
+        images.to_parquet(folder / "images.parquet", index=False)
 
 
 def _write_images(work: Path, table: ImageTable, num_shards: int) -> dict[str, Any]:

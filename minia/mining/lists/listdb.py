@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from minia.core.artifact import InputError, appearing_whole
+from minia.core.artifact import InputError
+from minia.core.writing import appearing_whole
 from minia.mining.lists.text import LARGEST_ITEM, ParsedLists, format_lists, parse_stream, shown
 
 _ENTRIES_WRITTEN = 1 << 16  # entries turned to text at a time

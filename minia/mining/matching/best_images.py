@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from minia.core.random_bits import GOLDEN_64, mix_rounds
 from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.overlap import count_shared_words, overlap_blocks
 
@@ -83,13 +84,10 @@ class BestImages:
         self._second_keys[touched] = second_keys[best]
 
     def _random(self, structures: NDArray[np.int32], images: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """32 bits that look random for each pair, (n,) uint64: the mixing steps of SplitMix64 (Steele et al. 2014)."""
-        mixed = images.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + self._seed
+        """32 bits that look random for each pair, (n,) uint64."""
+        mixed = images.astype(np.uint64) * np.uint64(GOLDEN_64) + self._seed
         mixed ^= structures.astype(np.uint64) * np.uint64(0xD1342543DE82EF95)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed ^= mixed >> np.uint64(shift)
-            mixed *= np.uint64(factor)
-        return np.asarray(mixed >> np.uint64(32))
+        return np.asarray(mix_rounds(mixed) >> np.uint64(32))
 
 
 @dataclass(frozen=True)

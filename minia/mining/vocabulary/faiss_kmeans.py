@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
 from minia.core.device import choose_device
+from minia.mining.vocabulary.clustering import Clustering
 
 
 def import_faiss() -> ModuleType:
@@ -33,30 +34,16 @@ def uses_gpu(device: str) -> bool:
     return import_faiss().get_num_gpus() > 0 and choose_device(device) == "cuda"
 
 
-def train_centroids(
-    descriptors: NDArray[np.float32],
-    *,
-    size: int,
-    iterations: int,
-    restarts: int,
-    initialisation: str,
-    seed: int,
-    device: str,
-) -> tuple[NDArray[np.float32], float]:
+def train_centroids(descriptors: NDArray[np.float32], clustering: Clustering) -> tuple[NDArray[np.float32], float]:
     """Cluster descriptors by faiss k-means.
 
     Args:
-        descriptors: (num_descriptors, descriptor_size) float32, at least ``size`` of them distinct.
-        size: number of centroids.
-        iterations: see ``build_vocabulary``, as the rest; 0 leaves the seeds as they are.
-        restarts: see there.
-        initialisation: see there.
-        seed: of the initialisation.
-        device: see there.
+        descriptors: (num_descriptors, descriptor_size) float32, at least as many distinct ones as words are asked for.
+        clustering: how.
 
     Returns:
-        The centroids, (size, descriptor_size) float32, and the mean squared distance to them as it
-        was before they moved for the last time. The last digits depend on the number of threads.
+        The centroids, (size, descriptor_size) float32, and the mean squared distance of the descriptors to the
+        nearest of them, as it was before they moved for the last time. The last digits depend on the number of threads.
 
     Raises:
         InputError: faiss is missing, or a descriptor is not finite.
@@ -71,12 +58,12 @@ def train_centroids(
     }
     kmeans: Any = faiss.Kmeans(
         descriptors.shape[1],
-        size,
-        niter=iterations,
-        nredo=restarts,
-        init_method=methods[initialisation],
-        seed=seed,
-        gpu=uses_gpu(device),
+        clustering.size,
+        niter=clustering.iterations,
+        nredo=clustering.restarts,
+        init_method=methods[clustering.initialisation],
+        seed=clustering.seed,
+        gpu=uses_gpu(clustering.device),
         # The sample is drawn by image already: faiss must neither draw again nor warn that it is small.
         max_points_per_centroid=2**31 - 1,
         min_points_per_centroid=1,

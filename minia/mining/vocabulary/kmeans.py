@@ -19,11 +19,11 @@ dimensions, and descriptors are added up in float64, exactly if they came as uin
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -33,8 +33,11 @@ from torch import Tensor
 from minia.core.artifact import InputError
 from minia.core.device import choose_device
 from minia.core.progress import progress
+from minia.core.threads import single_threaded_torch
 from minia.core.workers import map_in_order
 from minia.mining.vocabulary import faiss_kmeans
+from minia.mining.vocabulary.clustering import Clustering
+from minia.mining.vocabulary.nearest import half_norms, nearest_centroids, scores_at_once, scores_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,83 +54,49 @@ _ENOUGH = 5e-4  # Lloyd's algorithm ends when the distances fall by less than th
 _STILL_MOVING = 0.01  # moving words is given up when less than this share of them moved
 _POWER_ITERATIONS = 3  # the line along which a word spreads need not be exact
 
-_FOLDS = 8  # see _largest
-_VECTOR = 16  # numbers of float32 in a vector of AVX-512
-_TILE = 64  # descriptors of one word that are compared at once
+_PACK = 64  # descriptors of one word that are compared at once
 _BLOCK = 4096  # descriptors worked on at once: 2 MB at 128 dimensions, the second-level cache of two cores
 _BLOCK_ON_GPU = 1 << 18
-_SCORES = 1 << 18  # scores computed at once: 1 MB, to stay in the second-level cache
-_SCORES_ON_GPU = 1 << 27
 
 
-def train_centroids(
-    descriptors: NDArray[np.float32],
-    *,
-    size: int,
-    iterations: int,
-    restarts: int,
-    initialisation: str,
-    seed: int,
-    device: str,
-) -> tuple[NDArray[np.float32], float]:
+def train_centroids(descriptors: NDArray[np.float32], clustering: Clustering) -> tuple[NDArray[np.float32], float]:
     """Cluster descriptors into visual words.
 
     Args:
-        descriptors: (num_descriptors, descriptor_size) float32, at least ``size`` of them.
-        size: number of centroids.
-        iterations: of Lloyd's algorithm on all descriptors, at most.
-        restarts: times the clustering is done; the one of least distance is kept.
-        initialisation: of the first sample: ``random``, or ``kmeans++`` or ``afk-mc2`` by faiss.
-        seed: of the samples and of the initialisation.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        descriptors: (num_descriptors, descriptor_size) float32, at least as many as words are asked for.
+        clustering: how; all its ``initialisation`` but ``random`` are done by faiss, on the first sample.
 
     Returns:
-        The centroids, (size, descriptor_size) float32, and the mean squared distance to them as it
-        was before they moved for the last time.
+        The centroids, (size, descriptor_size) float32, and the mean squared distance of the descriptors to the
+        nearest of them, in squared units of the descriptors, as it was before they moved for the last time.
 
     Raises:
         InputError: there are fewer descriptors than centroids, a descriptor is not finite, or faiss is
             asked for and missing.
     """
+    size = clustering.size
     if len(descriptors) < size:
         raise InputError(
             f"vocabulary.size={size}: there are only {len(descriptors)} descriptors; allowed: 1 to as many as there are"
         )
-    points = torch.from_numpy(descriptors).to(choose_device(device))
-    with threads_for(points.device.type) as num_threads:
-        found = [
-            _cluster(points, size, iterations, initialisation, [seed, restart], num_threads)
-            for restart in range(restarts)
-        ]
+    points = torch.from_numpy(descriptors).to(choose_device(clustering.device))
+    with single_threaded_torch(points.device.type) as num_threads:
+        found = [_cluster(points, clustering, restart, num_threads) for restart in range(clustering.restarts)]
     centroids, distance = min(found, key=lambda each: each[1])
     return centroids.cpu().numpy(), distance
 
 
-@contextlib.contextmanager
-def threads_for(device: str) -> Iterator[int]:
-    """How many threads to work in, each with one thread of torch.
-
-    Torch's own threads wait for each other after every operation: for long where others use the cores too.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield 1 if device == "cuda" else threads
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _cluster(
-    points: Tensor, size: int, iterations: int, initialisation: str, seeds: list[int], num_threads: int
-) -> tuple[Tensor, float]:
-    generator = np.random.default_rng(seeds)
+def _cluster(points: Tensor, clustering: Clustering, restart: int, num_threads: int) -> tuple[Tensor, float]:
+    """One of the restarts: its centroids, and the mean squared distance to them before their last move."""
+    size = clustering.size
+    generator = np.random.default_rng([clustering.seed, restart])
     order = torch.from_numpy(generator.permutation(len(points))).to(points.device)
     centroids = points[order[:size]]
-    if initialisation != "random":
+    if clustering.initialisation != "random":
         first_sample = points[order[: _FIRST_SAMPLE * size]].cpu().numpy()
-        options: dict[str, Any] = {"restarts": 1, "initialisation": initialisation, "device": "cpu"}
         seed = int(generator.integers(2**31))
-        drawn, _ = faiss_kmeans.train_centroids(first_sample, size=size, iterations=0, seed=seed, **options)
+        seeding = dataclasses.replace(clustering, iterations=0, restarts=1, seed=seed, device="cpu")
+        drawn, _ = faiss_kmeans.train_centroids(first_sample, seeding)
         centroids = torch.from_numpy(drawn).to(points.device)
     clusters = _Clusters(points, centroids, generator, num_threads)
     taken, moving, distance = 0, True, math.inf
@@ -139,71 +108,13 @@ def _cluster(
             sample = order[:taken].sort().values  # memory is read fastest in order
             moved = clusters.move_words(sample) if moving else 0
             moving = moved >= _STILL_MOVING * size
-            distance = clusters.settle(sample, iterations if taken == len(points) else _PASSES)
+            distance = clusters.settle(sample, clustering.iterations if taken == len(points) else _PASSES)
             logger.info(
                 "k-means: %d of %d descriptors, mean squared distance %.6g, %d words moved",
                 taken, len(points), distance, moved,
             )  # fmt: skip
     clusters.move_centroids()
     return clusters.centroids, distance
-
-
-def nearest_centroids(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """The centroid nearest to each point, by comparing with all.
-
-    Args:
-        points: (num_points, dimensions) float32.
-        centroids: (size, dimensions) float32, on the same device.
-
-    Returns:
-        (num_points,) int64, the nearest centroid's number, and (num_points,) float32, the score
-        x·c - |c|²/2 with it: the squared distance is |x|² minus twice the score.
-
-    Raises:
-        InputError: a point is not finite.
-    """
-    # Centroids that are never nearest make every fold of a row begin where a vector does: a tenth faster at 1,000.
-    padding = -len(centroids) % (_FOLDS * _VECTOR)
-    centroids = torch.nn.functional.pad(centroids, (0, 0, 0, padding))
-    offsets = _offsets(centroids)
-    if padding:
-        offsets[-padding:] = -math.inf
-    words = torch.empty(len(points), dtype=torch.int64, device=points.device)
-    scores = torch.empty(len(points), dtype=torch.float32, device=points.device)
-    at_once = _SCORES_ON_GPU if points.is_cuda else _SCORES
-    step = max(256, at_once // len(centroids))
-    for begin in range(0, len(points), step):
-        block = slice(begin, begin + step)
-        scores[block], words[block] = _largest(_scores(points[block], centroids, offsets))
-    if not bool(torch.isfinite(scores).all()):
-        raise InputError("the features hold descriptors that are not finite numbers")
-    return words, scores
-
-
-def _offsets(centroids: Tensor) -> Tensor:
-    return (centroids * centroids).sum(dim=-1) / -2
-
-
-def _scores(points: Tensor, centroids: Tensor, offsets: Tensor) -> Tensor:
-    """x·c + offset of every point and centroid: (num_points, size) float32."""
-    if points.is_cuda or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return torch.addmm(offsets, points, centroids.T)
-    # oneDNN's product uses AVX-512 wherever the processor has it; the one behind addmm (MKL) does so on
-    # Intel's alone: half as fast elsewhere. This is the operator that torch.compile makes of a linear layer.
-    scores: Tensor = torch.ops.mkldnn._linear_pointwise(points, centroids, offsets, "none", [], "")
-    return scores
-
-
-def _largest(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of each row and its column; the number of columns is a multiple of ``_FOLDS``.
-
-    ``max`` over a row costs as much as half the product that made it, ``amax`` hardly anything: so the
-    row is folded to an eighth by the latter first, and the column is one of the eight under the largest.
-    """
-    folds = scores.view(len(scores), _FOLDS, -1)
-    largest, place = folds.amax(dim=1).max(dim=1)
-    under = folds.gather(2, place[:, None, None].expand(-1, _FOLDS, 1)).squeeze(2)
-    return largest, under.argmax(dim=1) * folds.shape[2] + place
 
 
 class _Clusters:
@@ -342,24 +253,24 @@ class _Clusters:
 
     def _near_centroids(self) -> Tensor:
         """(size, min(64, size)) int64: the centroids nearest to each, itself among them."""
-        offsets, num_near = _offsets(self.centroids), min(_NEAR, len(self.centroids))
-        step = max(64, (_SCORES_ON_GPU if self.points.is_cuda else _SCORES) // len(self.centroids))
+        offsets, num_near = half_norms(self.centroids), min(_NEAR, len(self.centroids))
+        step = max(64, scores_at_once(self.points) // len(self.centroids))
 
         def nearest(block: Tensor) -> Tensor:
-            return _scores(block, self.centroids, offsets).topk(num_near).indices
+            return scores_of(block, self.centroids, offsets).topk(num_near).indices
 
         return torch.cat(list(self._in_threads(nearest, torch.split(self.centroids, step))))
 
     def _compare(self, sample: Tensor, start: Tensor, near: Tensor, num_best: int = 1) -> tuple[Tensor, Tensor]:
         """The best of the centroids near a word that is given for each descriptor.
 
-        The descriptors are laid out in tiles, each of one word, whose last tile is filled up with its
-        last descriptor.
+        The descriptors are laid out in packs of 64 of one word; the last pack of a word is filled up with
+        its last descriptor.
 
         Args:
             sample: (n,) int64, rows of points.
             start: (n,) int64, the word of each.
-            near: see ``_near_centroids``.
+            near: (size, num_near) int64, the centroids nearest to each.
             num_best: how many to find of each, at most the number of near centroids.
 
         Returns:
@@ -367,8 +278,8 @@ class _Clusters:
         """
         words = torch.zeros(num_best, len(sample), dtype=torch.int64, device=sample.device)
         scores = torch.full((num_best, len(sample)), -math.inf, device=sample.device)
-        offsets = _offsets(self.centroids)
-        tiles, tile_words = _tiles(start, len(near))
+        offsets = half_norms(self.centroids)
+        packs, pack_words = _packs(start, len(near))
 
         def compare(block: tuple[Tensor, Tensor]) -> None:
             positions, candidates = block[0].flatten(), near[block[1]]
@@ -382,9 +293,9 @@ class _Clusters:
                 if rank + 1 < num_best:
                     products.scatter_(2, best[:, :, None], -math.inf)
 
-        at_once = self._block // _TILE
+        at_once = self._block // _PACK
         for _ in self._in_threads(
-            compare, zip(torch.split(tiles, at_once), torch.split(tile_words, at_once), strict=True)
+            compare, zip(torch.split(packs, at_once), torch.split(pack_words, at_once), strict=True)
         ):
             pass
         return words, scores
@@ -393,13 +304,13 @@ class _Clusters:
         return map_in_order(function, tasks, self.num_threads, in_threads=True)
 
 
-def _tiles(words: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Positions with the same word, ``_TILE`` to a row: (num_tiles, _TILE) int64, and each row's word."""
+def _packs(words: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Positions with the same word, ``_PACK`` to a row: (num_packs, _PACK) int64, and each row's word."""
     order = words.argsort(stable=True)
     counts = torch.bincount(words, minlength=size)
-    tiles = (counts + _TILE - 1) // _TILE
-    word = torch.repeat_interleave(torch.arange(size, device=words.device), tiles)
-    number = torch.arange(len(word), device=words.device) - (tiles.cumsum(0) - tiles)[word]
-    inside = number[:, None] * _TILE + torch.arange(_TILE, device=words.device)
+    packs = (counts + _PACK - 1) // _PACK
+    word = torch.repeat_interleave(torch.arange(size, device=words.device), packs)
+    number = torch.arange(len(word), device=words.device) - (packs.cumsum(0) - packs)[word]
+    inside = number[:, None] * _PACK + torch.arange(_PACK, device=words.device)
     start = counts.cumsum(0) - counts
     return order[start[word, None] + torch.minimum(inside, counts[word, None] - 1)], word

@@ -19,8 +19,10 @@ from minia.core.artifact import InputError, Stage, fingerprint_file, read_manife
 from minia.core.device import choose_device
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
+from minia.core.writing import appearing_whole
 from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.vocabulary import faiss_kmeans
+from minia.mining.vocabulary.clustering import Clustering
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +94,8 @@ def build_vocabulary(
         )
 
         train_centroids = faiss_kmeans.train_centroids if algorithm == "lloyd" else kmeans.train_centroids
-        training = {name: value for name, value in parameters.items() if name not in ("algorithm", "points_per_word")}
-        centroids, mean_squared_distance = train_centroids(sample, **training, device=device)
+        clustering = Clustering(size, iterations, restarts, initialisation, seed, device)
+        centroids, mean_squared_distance = train_centroids(sample, clustering)
         np.save(work / "centroids.npy", centroids)
         plot_principal_components(work / "pca.png", sample, centroids, seed)
         counts = {
@@ -187,7 +189,8 @@ def assign_words(features: Path, vocabulary: Path, store: Path, *, device: str) 
         with progress("assigning words", remaining, "keypoint") as advance:
             for shard in missing:
                 words = _nearest(found.shard(shard, "descriptors"), centroids, device)
-                _save_atomically(work / _words_file(shard), words)
+                with appearing_whole(work / _words_file(shard)) as file:
+                    np.save(file, words)
                 advance(len(words))
         return {"num_keypoints": found.num_keypoints}
 
@@ -264,7 +267,8 @@ def count_distinct(descriptors: NDArray[np.float32], enough: int) -> int:
 def _nearest(descriptors: NDArray[Any], centroids: NDArray[np.float32], device: str) -> NDArray[np.int32]:
     import torch
 
-    from minia.mining.vocabulary.kmeans import nearest_centroids, threads_for
+    from minia.core.threads import single_threaded_torch
+    from minia.mining.vocabulary.nearest import nearest_centroids
 
     on_device = torch.from_numpy(centroids).to(device)
 
@@ -273,7 +277,7 @@ def _nearest(descriptors: NDArray[Any], centroids: NDArray[np.float32], device: 
         words: NDArray[np.int32] = nearest_centroids(block.to(device), on_device)[0].int().cpu().numpy()
         return words
 
-    with threads_for(device) as num_threads:
+    with single_threaded_torch(device) as num_threads:
         blocks = range(0, len(descriptors), _DESCRIPTORS_PER_BLOCK)
         found = list(map_in_order(assign, blocks, num_threads, in_threads=True))
     return np.concatenate(found) if found else np.empty(0, np.int32)
@@ -281,13 +285,6 @@ def _nearest(descriptors: NDArray[Any], centroids: NDArray[np.float32], device: 
 
 def _words_file(shard: int) -> str:
     return f"words-{shard:05d}.npy"
-
-
-def _save_atomically(path: Path, array: NDArray[Any]) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as stream:
-        np.save(stream, array)
-    temporary.replace(path)
 
 
 def plot_principal_components(

@@ -13,7 +13,6 @@ import contextlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import warnings
 import zipfile
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from minia.core.artifact import InputError
+from minia.core.writing import appearing_whole
 from minia.models.delf.local_features import LocalFeatures, Selection
 from minia.models.delf.network import DELF
 
@@ -158,8 +158,7 @@ def export_delf(
     path.parent.mkdir(parents=True, exist_ok=True)
     defaults = {"scales": list(scales), "max_features": max_features, "score_threshold": score_threshold}
     metadata = json.dumps(describe(network, classes, {**config}, defaults), sort_keys=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{FORMATS[file_format]}")
-    try:
+    with appearing_whole(path) as temporary:
         if file_format == "torchscript":
             with _quiet():
                 scripted: Any = torch.jit.script(ExportedDELF(network, metadata).cpu().eval())
@@ -167,9 +166,6 @@ def export_delf(
         else:
             fixed = _FixedDELF(network, scales, max_features, score_threshold).cpu().eval()
             (_save_pt2 if file_format == "pt2" else _save_onnx)(fixed, temporary, metadata)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     logger.info("exported %s (%s, %.1f MB)", path, file_format, path.stat().st_size / 1e6)
     return path
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
 from minia.core.device import choose_device, choose_precision
+from minia.core.threads import single_threaded_torch
 from minia.models.delf.export import is_torchscript, load_exported, plain_execution
 from minia.models.delf.local_features import LocalFeatures, Selection, prepare
 from minia.models.delf.weights import load_checkpoint
@@ -110,12 +111,8 @@ class DELFExtractor(Extractor):
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """One thread of torch for each that extracts: with more, the order in which they add up would show."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with single_threaded_torch():
             yield
-        finally:
-            torch.set_num_threads(threads)
 
     def _run(self, images: NDArray[np.uint8], masks: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """(batch, num_rows, 4 + descriptor_size) x, y, size, score and descriptor; of score -1 where there is none."""

@@ -24,9 +24,10 @@ import torch
 
 from minia.core.artifact import InputError
 from minia.core.progress import progress
+from minia.core.random_bits import mix_number
 from minia.mining.lists.listdb import ListDB, offsets_of, ones, read_weights
 from minia.mining.structures.minhash.minima import GatherMinima, choose_kernel, free_memory
-from minia.mining.structures.minhash.random_keys import Elements, RandomKeys, frequency_levels, mix_64
+from minia.mining.structures.minhash.random_keys import Elements, RandomKeys, frequency_levels
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ class TupleTables:
             # A table takes a key an element, some of them again in sorting; and a list two codes and three minima.
             a_table = 8 * elements.count + (24 + 4 * tuple_size) * lists.num_lists
             self._affordable = max(1, memory // max(1, a_table))
-        self.keys = RandomKeys(elements, mix_64(seed ^ mix_64(purpose + 1)), self.device)
+        self.keys = RandomKeys(elements, mix_number(seed ^ mix_number(purpose + 1)), self.device)
         self._minima = choose_kernel(lists, elements, self.device, kernel)
 
     def blocks(self, num_tables: int) -> Iterator[tuple[int, int]]:

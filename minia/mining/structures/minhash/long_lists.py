@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
+from minia.core.threads import map_in_threads
 from minia.mining.lists.listdb import ListDB, blocks_of, offsets_of
-from minia.mining.structures.minhash.random_keys import KEY_RANGE, Elements, in_threads
+from minia.mining.structures.minhash.random_keys import KEY_RANGE, Elements
 
 _GROWTH = 2.0  # of the lists' masses from stratum to stratum
 _MOST_ENTRIES = (1 << 31) - 1  # of a stratum, so that its matrix can do with 32-bit numbers
@@ -131,7 +132,7 @@ class HeavyMinima:
                 found = (_LARGEST - (own >> element_bits & _LARGEST)).astype(np.int32).view(np.float32)
                 local = (own >> (_KEY_BITS + element_bits)) - first
                 tasks.append(_Task(best[first : columns.stop], local, own & ((1 << element_bits) - 1), found))
-            in_threads(stratum.write_keys, tasks)
+            map_in_threads(stratum.write_keys, tasks)
             self._look_through(stratum, keys, best)
             minima[stratum.lists] = best.T
 
@@ -192,6 +193,6 @@ def _sorted_codes(keys: npt.NDArray[np.float32], below: np.float32, element_bits
         return codes
 
     step = max(1, _KEYS_AT_A_TIME // keys.shape[1])
-    codes = np.concatenate(in_threads(find, [(row, row + step) for row in range(0, len(keys), step)]))
+    codes = np.concatenate(map_in_threads(find, [(row, row + step) for row in range(0, len(keys), step)]))
     codes.sort()
     return codes

@@ -8,29 +8,26 @@ from numpy's arrays and from torch's tensors, of operations that round alike eve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from minia.core.artifact import InputError
-from minia.core.workers import map_in_order
+from minia.core.random_bits import mix_64
+from minia.core.threads import map_in_threads
 from minia.mining.lists.listdb import ListDB, blocks_of, offsets_of, ones
 from minia.mining.lists.text import LARGEST_ITEM
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 KEY_RANGE = 2.0**31  # the keys of elements without rates are whole numbers below it
 _KEYS_AT_A_TIME = 1 << 17  # made in tiles whose temporaries fit the cache
 _KEYS_AT_A_TIME_CUDA = 1 << 24
 _RATES_AT_A_TIME = 1 << 20
 _ENTRIES_AT_A_TIME = 1 << 18  # whose frequencies are sorted into levels
-_MASK_64 = (1 << 64) - 1
 _MIX_32 = (0x7FEB352D, 0x846CA68B - (1 << 32))  # odd multipliers with low bias, as signed 32-bit numbers
 
 
@@ -139,7 +136,7 @@ class RandomKeys:
             begin, end = tile
             self._fill(np, keys[begin:end], np.arange(begin, end, dtype=np.int32), bits, self._elements.rates, begin)
 
-        in_threads(fill, list(self._tiles(_KEYS_AT_A_TIME // len(functions))))
+        map_in_threads(fill, list(self._tiles(_KEYS_AT_A_TIME // len(functions))))
         return torch.from_numpy(keys)
 
     def _by_torch(self, functions: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -187,24 +184,10 @@ class RandomKeys:
         return np.arange(begin, end) - np.repeat(starts[:-1], np.diff(starts))
 
 
-def in_threads(function: Callable[[Task], Result], tasks: list[Task]) -> list[Result]:
-    """The function's results for the tasks, in as many threads as torch may use."""
-    num_threads = max(1, min(torch.get_num_threads(), len(tasks)))
-    return list(map_in_order(function, tasks, num_threads, in_threads=True))
-
-
-def mix_64(value: int) -> int:
-    """The finisher of splitmix64 (Steele, Lea, Flood 2014): a one-to-one map of 64-bit numbers."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK_64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK_64
-    return value ^ (value >> 31)
-
-
 def _function_bits(functions: npt.NDArray[np.int64], stream: int) -> npt.NDArray[np.int32]:
     """32 random bits for each hash function, (num_functions,) int32."""
-    bits = [mix_64(stream ^ mix_64(int(function))) >> 32 for function in functions]
-    return np.array(bits, dtype=np.uint32).view(np.int32)
+    mixed = mix_64(np.uint64(stream) ^ mix_64(functions.astype(np.uint64)))
+    return (mixed >> np.uint64(32)).astype(np.uint32).view(np.int32)
 
 
 def _mixed(ids: Any, stream: int) -> Any:

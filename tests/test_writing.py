@@ -1,0 +1,71 @@
+"""Files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from minia.core.artifact import Stage
+from minia.core.writing import appearing_whole, remove_unfinished, write_text_whole
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def test_a_file_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text_whole(path, "old")
+    with appearing_whole(path) as temporary:
+        assert (temporary.parent, temporary.suffix) == (path.parent, ".txt")
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_nothing_is_left_of_what_fails(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(KeyboardInterrupt), appearing_whole(tmp_path / "a") as temporary:
+        if kind == "folder":
+            temporary.mkdir()
+            temporary /= "inside"
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+def test_a_folder_appears_whole_and_replaces_none_that_holds_something(tmp_path: Path) -> None:
+    with appearing_whole(tmp_path / "a") as temporary:
+        temporary.mkdir()
+        (temporary / "inside").write_text("whole")
+    with pytest.raises(OSError), appearing_whole(tmp_path / "a") as temporary:
+        temporary.mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "inside"]
+
+
+def test_what_a_killed_process_left_is_removed_before_a_stage_goes_on(tmp_path: Path) -> None:
+    stage = Stage("words", "some", tmp_path, {}, resumable=True)
+
+    def killed(work: Path) -> dict[str, int]:
+        (work / "done").write_text("whole")
+        (work / ".part-1-more").write_text("half")
+        (work / ".part-1-shard").mkdir()
+        (work / ".part-1-shard" / ".part-1-inside").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(killed)
+    artifact = stage.run(lambda work: {"files": len(list(work.iterdir()))})
+    assert sorted(path.name for path in artifact.iterdir()) == ["done", "manifest.json"]
+
+
+def test_links_are_not_followed_in_cleaning(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "kept").touch()
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / ".part-1-link").symlink_to(tmp_path / "theirs", target_is_directory=True)
+    remove_unfinished(tmp_path / "ours")
+    assert names(tmp_path / "ours") == []
+    assert (tmp_path / "theirs" / "kept").exists()
