@@ -64,7 +64,7 @@ def test_killed_run_is_finished_without_redoing_its_shards(
 ) -> None:
     whole = extract(folder_images(tmp_path / "whole", image_folder), tmp_path / "whole")
     images = folder_images(tmp_path / "killed", image_folder)
-    read_image, read = minia.mining.features.read_image, []
+    read_image, read = minia.mining.features.stage.read_image, []
 
     def read_until_killed(path: Path) -> np.ndarray:
         if len(read) >= 8 + 8:  # 8 for the size estimate, then one shard and a part of the next
@@ -72,12 +72,12 @@ def test_killed_run_is_finished_without_redoing_its_shards(
         read.append(path)
         return read_image(path)
 
-    monkeypatch.setattr(minia.mining.features, "read_image", read_until_killed)
+    monkeypatch.setattr(minia.mining.features.stage, "read_image", read_until_killed)
     with pytest.raises(KeyboardInterrupt):
         extract(images, tmp_path / "killed")
     read_again: list[Path] = []
     monkeypatch.setattr(
-        minia.mining.features, "read_image", lambda path: (read_again.append(path), read_image(path))[1]
+        minia.mining.features.stage, "read_image", lambda path: (read_again.append(path), read_image(path))[1]
     )
     finished = extract(images, tmp_path / "killed")
     assert len(read_again) == 8 + 7  # the estimate again, and the two shards that were missing
