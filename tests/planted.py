@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import lzma
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minia.mining.lists.listdb import ListDB, offsets_of, read_listdb
 
@@ -21,9 +23,9 @@ class Score:
     mean_best: float  # mean over the true sets of the best Jaccard
 
 
-def bags_from_pairs(image, word, frequency, num_images: int, num_words: int) -> ListDB:
+def bags_from_pairs(image: ArrayLike, word: ArrayLike, frequency: ArrayLike, num_images: int, num_words: int) -> ListDB:
     """Bags of words from entries in any order; of equal (image, word) pairs the first counts."""
-    keys, first = np.unique(np.asarray(image, np.int64) * num_words + word, return_index=True)
+    keys, first = np.unique(np.asarray(image, np.int64) * num_words + np.asarray(word), return_index=True)
     sizes = np.bincount(keys // num_words, minlength=num_images)
     return ListDB(offsets_of(sizes), keys % num_words, np.asarray(frequency)[first], num_words)
 
@@ -62,7 +64,7 @@ def planted_corpus(
     return bags_from_pairs(image, word, frequency, num_images, num_words), truth
 
 
-def best_jaccard(sets, others) -> np.ndarray:
+def best_jaccard(sets: Iterable[ArrayLike], others: Iterable[ArrayLike]) -> np.ndarray:
     """For each of ``sets`` the largest Jaccard similarity with one of ``others``."""
     other_sets = [set(np.asarray(other).tolist()) for other in others]
     best = []
@@ -72,7 +74,7 @@ def best_jaccard(sets, others) -> np.ndarray:
     return np.array(best)
 
 
-def score(found, truth) -> Score:
+def score(found: Iterable[ArrayLike], truth: Iterable[ArrayLike]) -> Score:
     recalled, matched = best_jaccard(truth, found), best_jaccard(found, truth)
     precision = float(np.mean(matched >= 0.5)) if len(matched) else 0.0
     return Score(float(np.mean(recalled >= 0.5)), precision, float(recalled.mean()))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from planted import planted_corpus, read_corpus, read_truth, score
@@ -21,13 +24,13 @@ def structures_as_dictionaries(db: ListDB) -> list[dict[int, int]]:
 
 
 @pytest.mark.parametrize(("shared", "linked"), [(6, False), (7, False), (8, True)])
-def test_overlap_must_exceed_the_threshold(shared, linked):
+def test_overlap_must_exceed_the_threshold(shared: int, linked: bool) -> None:
     sets = ListDB.from_lists([range(10), [*range(shared), *range(20, 30 - shared)]])
     structures = cluster_sets(sets, overlap=0.7, min_cluster_size=2)
     assert structures.num_lists == int(linked)
 
 
-def test_overlap_is_relative_to_the_smaller_set():
+def test_overlap_is_relative_to_the_smaller_set() -> None:
     sets = ListDB.from_lists([range(12), [0, 1, 2], [3, 4, 5, 20], [6, 7, 20, 21]])
     structures = cluster_sets(sets, num_tuples=2000)  # 3 of 3 and 3 of 4 link, 2 of 4 does not
     assert structures_as_dictionaries(structures) == [
@@ -35,7 +38,7 @@ def test_overlap_is_relative_to_the_smaller_set():
     ]
 
 
-def test_duplicates_count():
+def test_duplicates_count() -> None:
     sets = ListDB.from_lists([[4, 5, 6], [0, 1, 2], [4, 5, 6], [0, 1, 2], [4, 5, 6], [7, 8, 9]])
     assert structures_as_dictionaries(cluster_sets(sets)) == [{4: 3, 5: 3, 6: 3}]
     assert structures_as_dictionaries(cluster_sets(sets, min_cluster_size=2)) == [
@@ -45,7 +48,7 @@ def test_duplicates_count():
     assert cluster_sets(sets, min_cluster_size=1).num_lists == 3
 
 
-def test_unique_sets():
+def test_unique_sets() -> None:
     sets = ListDB.from_lists([[1, 2, 3], [5, 6], [3, 2, 1], [], [0, 1, 2], [6, 5], [1, 2, 3], [7]], num_items=300)
     distinct, copies = unique_sets(sets)
     assert [words.tolist() for words in distinct] == [[1, 2, 3], [0, 1, 2], [5, 6], [7]]
@@ -71,7 +74,7 @@ def plain_clusters(sets: ListDB, num_tuples: int, seed: int) -> set[frozenset[tu
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_same_clusters_as_the_plain_rule_with_all_duplicates(seed):
+def test_same_clusters_as_the_plain_rule_with_all_duplicates(seed: int) -> None:
     bags, _ = planted_corpus(seed, num_images=800, num_words=500, num_sets=8)
     sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=120, min_set_size=3, seed=seed)
     assert unique_sets(sets)[0].num_lists < sets.num_lists  # there are duplicates
@@ -81,7 +84,7 @@ def test_same_clusters_as_the_plain_rule_with_all_duplicates(seed):
     assert found == plain_clusters(sets, 60, seed)
 
 
-def test_copies_of_all_sets_only_multiply_the_frequencies():
+def test_copies_of_all_sets_only_multiply_the_frequencies() -> None:
     bags, _ = planted_corpus(4, num_images=800, num_words=500, num_sets=8)
     sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=120, min_set_size=3)
     once = cluster_sets(sets, min_cluster_size=2)
@@ -91,7 +94,7 @@ def test_copies_of_all_sets_only_multiply_the_frequencies():
     assert np.array_equal(3 * once.frequencies, thrice.frequencies)
 
 
-def test_form_of_the_structures():
+def test_form_of_the_structures() -> None:
     bags, _ = planted_corpus(5)
     sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=200, min_set_size=3)
     structures = cluster_sets(sets)
@@ -106,7 +109,7 @@ def test_form_of_the_structures():
 
 
 @pytest.mark.parametrize("change", [{"overlap": 1.0}, {"overlap": -0.1}, {"tuple_size": 0}, {"num_tuples": 0}])
-def test_settings_that_are_refused(change):
+def test_settings_that_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         cluster_sets(ListDB.from_lists([[0, 1, 2]]), **change)
 
@@ -119,7 +122,9 @@ def test_settings_that_are_refused(change):
         ("planted_large", 0.995, 0.995, 0.01, 1),
     ],
 )
-def test_planted_sets_are_found_as_by_the_reference(shared_data, tmp_path, name, recall, precision, spread, seeds):
+def test_planted_sets_are_found_as_by_the_reference(
+    shared_data: Path, tmp_path: Path, name: str, recall: float, precision: float, spread: float, seeds: int
+) -> None:
     folder = shared_data / "smh"
     bags, truth = read_corpus(folder, name, tmp_path), read_truth(folder, name)
     scores = []
@@ -131,15 +136,16 @@ def test_planted_sets_are_found_as_by_the_reference(shared_data, tmp_path, name,
     assert np.mean([one.precision for one in scores]) > precision - margin
 
 
-def test_a_bucket_of_a_hundred_thousand_sets_is_compared_with_its_first_alone(monkeypatch):
+def test_a_bucket_of_a_hundred_thousand_sets_is_compared_with_its_first_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """All sets share twenty words and nearly all buckets: their comparisons grow with their number, not its square."""
     count = 100_000
-    items = np.hstack([np.tile(np.arange(20), (count, 1)), 20 + np.arange(count)[:, None]]).ravel()
+    rows = np.hstack([np.tile(np.arange(20), (count, 1)), 20 + np.arange(count)[:, None]])
+    items = rows.ravel().astype(np.int32)
     sets = ListDB(np.arange(count + 1) * 21, items, np.ones_like(items), 20 + count)
-    compared = []
+    compared: list[int] = []
     overlapping = linkage._Links._overlapping
 
-    def counted(self, left, right):
+    def counted(self: linkage._Links, left: np.ndarray, right: np.ndarray) -> Any:
         compared.append(len(left))
         return overlapping(self, left, right)
 

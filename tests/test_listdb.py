@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +47,7 @@ def as_text(lists: list[dict[int, int]]) -> bytes:
 
 @FEW
 @given(ENTRIES)
-def test_text_round_trip(tmp_path, lists):
+def test_text_round_trip(tmp_path: Path, lists: list[dict[int, int]]) -> None:
     path = tmp_path / "lists"
     db = from_dictionaries(lists)
     write_listdb(path, db)
@@ -53,7 +55,7 @@ def test_text_round_trip(tmp_path, lists):
     assert read_listdb(path) == db
 
 
-def test_round_trip_does_not_depend_on_the_pieces(tmp_path, monkeypatch):
+def test_round_trip_does_not_depend_on_the_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bags, _ = planted_corpus(1, num_images=300, num_words=200)
     write_listdb(tmp_path / "whole", bags)
     monkeypatch.setattr(listdb_text, "_BYTES_READ", 97)
@@ -64,7 +66,7 @@ def test_round_trip_does_not_depend_on_the_pieces(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pieces", "whole"]  # no temporary files left
 
 
-def test_blank_lines_and_spare_blanks_are_skipped(tmp_path):
+def test_blank_lines_and_spare_blanks_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "lists"
     path.write_bytes(b"\n2 3:1 1:4\r\n\n  \n0\n 1  7:2 \t\n\n1 0:1")
     db = read_listdb(path)
@@ -100,7 +102,7 @@ def test_blank_lines_and_spare_blanks_are_skipped(tmp_path):
         ("1 ٣:1", "not an integer"),
     ],
 )
-def test_malformed_line_is_named(tmp_path, line, words):
+def test_malformed_line_is_named(tmp_path: Path, line: str, words: str) -> None:
     path = tmp_path / "bad.corpus"
     path.write_text(f"1 0:1\n\n0\n{line}\n1 x\n", encoding="utf-8")
     with pytest.raises(InputError, match=rf"bad\.corpus, line 4: .*{words}") as caught:
@@ -108,14 +110,14 @@ def test_malformed_line_is_named(tmp_path, line, words):
     assert "\n" not in str(caught.value)
 
 
-def test_item_beyond_the_number_of_items(tmp_path):
+def test_item_beyond_the_number_of_items(tmp_path: Path) -> None:
     path = tmp_path / "lists"
     path.write_text("1 4:1\n1 5:1\n")
     with pytest.raises(InputError, match="line 2: the item of '5:1' is too large: the largest allowed is 4"):
         read_listdb(path, num_items=5)
 
 
-def test_file_that_is_missing(tmp_path):
+def test_file_that_is_missing(tmp_path: Path) -> None:
     for read in (read_listdb, read_weights):
         with pytest.raises(InputError, match="cannot be read"):
             read(tmp_path / "nothing")
@@ -123,7 +125,7 @@ def test_file_that_is_missing(tmp_path):
 
 @FEW
 @given(st.one_of(st.binary(max_size=60), st.text("0123:- \n\tx", max_size=60).map(str.encode)))
-def test_any_bytes_are_read_or_refused(tmp_path, text):
+def test_any_bytes_are_read_or_refused(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "lists"
     path.write_bytes(text)
     try:
@@ -139,7 +141,7 @@ def test_any_bytes_are_read_or_refused(tmp_path, text):
 
 @FEW
 @given(ENTRIES, st.data())
-def test_damage_is_found_or_harmless(tmp_path, lists, data):
+def test_damage_is_found_or_harmless(tmp_path: Path, lists: list[dict[int, int]], data: st.DataObject) -> None:
     text = bytearray(as_text(lists) or b"0\n")
     place = data.draw(st.integers(0, len(text) - 1))
     text[place] = data.draw(st.integers(0, 255))
@@ -162,14 +164,14 @@ def test_damage_is_found_or_harmless(tmp_path, lists, data):
         ([], [], [], 0),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(parts):
+def test_arrays_that_do_not_fit_are_refused(parts: Any) -> None:
     with pytest.raises(ValueError, match="must"):
         ListDB(*parts)
 
 
 @FEW
 @given(st.lists(st.dictionaries(st.integers(0, 9), st.integers(1, 5), max_size=6), max_size=8))
-def test_transpose_select_and_matrix(lists):
+def test_transpose_select_and_matrix(lists: list[dict[int, int]]) -> None:
     db = from_dictionaries(lists)
     dense = np.zeros((db.num_lists, db.num_items), np.int64)
     for row, entries in enumerate(lists):
@@ -186,7 +188,7 @@ def test_transpose_select_and_matrix(lists):
     assert db.select(db.sizes > 2) == db.select(np.flatnonzero(db.sizes > 2))
 
 
-def test_equality_and_indexing():
+def test_equality_and_indexing() -> None:
     db = ListDB.from_lists([[1, 2], [], [0]])
     assert db == ListDB.from_lists([[1, 2], [], [0]], num_items=3)
     assert db != ListDB.from_lists([[2, 1], [], [0]]) and db != ListDB.from_lists([[1, 2], [], [0]], num_items=4)
@@ -195,7 +197,7 @@ def test_equality_and_indexing():
         db[3]
 
 
-def test_inverted_files_have_the_reference_bytes(shared_data, tmp_path):
+def test_inverted_files_have_the_reference_bytes(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "smh"
     for line in (folder / "reference" / "ifs.sha256").read_text().splitlines():
         digest, name = line.split()
@@ -204,7 +206,7 @@ def test_inverted_files_have_the_reference_bytes(shared_data, tmp_path):
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest, name
 
 
-def test_tiny_corpus_and_models_round_trip(shared_data, tmp_path):
+def test_tiny_corpus_and_models_round_trip(shared_data: Path, tmp_path: Path) -> None:
     reference = shared_data / "smh" / "reference"
     tiny = read_listdb(shared_data / "smh" / "tiny.corpus")
     write_listdb(tmp_path / "tiny.ifs", tiny.transpose())
@@ -214,7 +216,7 @@ def test_tiny_corpus_and_models_round_trip(shared_data, tmp_path):
         assert (tmp_path / "models").read_bytes() == models.read_bytes(), models.name
 
 
-def test_weights_round_trip(shared_data, tmp_path):
+def test_weights_round_trip(shared_data: Path, tmp_path: Path) -> None:
     reference = shared_data / "smh" / "reference"
     tiny = read_listdb(shared_data / "smh" / "tiny.corpus").transpose()
     with np.errstate(divide="ignore"):
@@ -225,7 +227,7 @@ def test_weights_round_trip(shared_data, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["x", "nan", "-1", "1 2"])
-def test_malformed_weight_is_named(tmp_path, line):
+def test_malformed_weight_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "weights").write_text(f" 0.5\n\n{line}\n")
     with pytest.raises(InputError, match=r"weights, line 3: .* is not a number of 0 or more"):
         read_weights(tmp_path / "weights")

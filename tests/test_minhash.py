@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,19 +50,20 @@ def similarity(bags: ListDB, weights: np.ndarray | None, expand: bool) -> np.nda
     if weights is not None:
         mass *= weights[:, None]
     smaller = np.minimum(mass[:, :, None], mass[:, None, :]).sum(0)
-    return smaller / np.maximum(mass[:, :, None], mass[:, None, :]).sum(0)
+    larger = np.maximum(mass[:, :, None], mass[:, None, :]).sum(0)
+    return np.asarray(smaller / larger)
 
 
 def pair_counts(sets: ListDB) -> np.ndarray:
     """(num_words, num_words) how many sets hold both words."""
     membership = sets.to_scipy(binary=False)
-    return (membership.T @ membership).toarray()
+    return np.asarray((membership.T @ membership).toarray())
 
 
 @pytest.mark.parametrize("expand", [False, True], ids=["presence", "expanded"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("tuple_size", [1, 2, 3])
-def test_words_meet_with_the_power_of_their_similarity(tuple_size, weighted, expand):
+def test_words_meet_with_the_power_of_their_similarity(tuple_size: int, weighted: bool, expand: bool) -> None:
     num_tuples, scores = 4000, []
     for seed in range(8):
         bags = similar_words(seed, num_words=13)
@@ -81,7 +84,7 @@ def test_words_meet_with_the_power_of_their_similarity(tuple_size, weighted, exp
     assert 0.85 < np.std(scores) < 1.15
 
 
-def test_many_copies_cost_nothing():
+def test_many_copies_cost_nothing() -> None:
     """Frequencies of up to two thousand million: the copies could not be made one by one."""
     image = np.repeat(np.arange(4), 2)
     word = np.tile([0, 1], 4)
@@ -92,7 +95,7 @@ def test_many_copies_cost_nothing():
     assert abs(sets.num_lists - 4000 * chance) < 4.5 * np.sqrt(4000 * chance * (1 - chance))
 
 
-def test_weight_zero_is_absence():
+def test_weight_zero_is_absence() -> None:
     bags = similar_words(5)
     weights = np.where(np.arange(bags.num_lists) % 3 == 0, 0.0, 1.0)
     sets = mine_cooccurring_sets(bags, tuple_size=1, num_tuples=400, min_set_size=2, weights=weights)
@@ -104,7 +107,7 @@ def test_weight_zero_is_absence():
     assert nothing.num_lists == 0
 
 
-def test_form_of_the_result():
+def test_form_of_the_result() -> None:
     planted, _ = planted_corpus(2)
     bags = ListDB(planted.offsets, planted.items + 3, planted.frequencies, planted.num_items + 5)
     unused = {0, 1, 2, bags.num_items - 1}
@@ -116,16 +119,22 @@ def test_form_of_the_result():
     assert not set(sets.items.tolist()) & unused
 
 
-def test_smaller_sets_are_a_superset():
+def test_smaller_sets_are_a_superset() -> None:
     bags, _ = planted_corpus(2)
     loose, strict = (mine_cooccurring_sets(bags, tuple_size=2, num_tuples=40, min_set_size=size) for size in (2, 4))
     assert strict == loose.select(loose.sizes >= 4)
 
 
-def test_same_seed_same_sets_whatever_the_threads_and_blocks(monkeypatch):
+def test_same_seed_same_sets_whatever_the_threads_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     bags, _ = planted_corpus(3)
     weights = image_weights(bags, "ids")
-    settings = {"tuple_size": 3, "num_tuples": 70, "min_set_size": 3, "weights": weights, "expand_frequencies": True}
+    settings: dict[str, Any] = {
+        "tuple_size": 3,
+        "num_tuples": 70,
+        "min_set_size": 3,
+        "weights": weights,
+        "expand_frequencies": True,
+    }
     sets = mine_cooccurring_sets(bags, seed=7, **settings)
     assert sets.num_lists > 50
     assert sets != mine_cooccurring_sets(bags, seed=8, **settings)
@@ -149,9 +158,9 @@ def same_minima(lists: ListDB, elements: Elements | None = None) -> None:
     expected, *others = (table._minima(keys).view(torch.int32) for table in tables)
     for found in others:
         assert torch.equal(found, expected)
-    expected, *others = (table.buckets(0, 20, 2) for table in tables)
-    for buckets in others:
-        assert np.array_equal(buckets.members, expected.members) and np.array_equal(buckets.sizes, expected.sizes)
+    first, *rest = (table.buckets(0, 20, 2) for table in tables)
+    for buckets in rest:
+        assert np.array_equal(buckets.members, first.members) and np.array_equal(buckets.sizes, first.sizes)
 
 
 def element_kinds(bags: ListDB) -> list[Elements | None]:
@@ -168,7 +177,7 @@ def element_kinds(bags: ListDB) -> list[Elements | None]:
 
 
 @pytest.mark.parametrize("elements_in_cache", [4096, 700, 37])
-def test_kernels_agree_bit_for_bit(monkeypatch, elements_in_cache):
+def test_kernels_agree_bit_for_bit(monkeypatch: pytest.MonkeyPatch, elements_in_cache: int) -> None:
     monkeypatch.setattr(minima, "_ELEMENTS_IN_CACHE", elements_in_cache)
     if elements_in_cache == 700:  # as with more entries than 32-bit numbers count
         monkeypatch.setattr(minima, "_LARGEST_INT32", 100)
@@ -180,7 +189,9 @@ def test_kernels_agree_bit_for_bit(monkeypatch, elements_in_cache):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("price", [1.0, 1e9], ids=["some lists", "all lists"])
-def test_search_among_the_smallest_keys_finds_every_minimum(monkeypatch, price, threads):
+def test_search_among_the_smallest_keys_finds_every_minimum(
+    monkeypatch: pytest.MonkeyPatch, price: float, threads: int
+) -> None:
     torch.set_num_threads(threads)
     for module, name, value in (
         (minima, "_PER_ENTRY", price), (heavy_minima, "_PER_STRATUM", 0), (heavy_minima, "_VISITS_AT_A_TIME", 100),
@@ -197,7 +208,7 @@ def test_search_among_the_smallest_keys_finds_every_minimum(monkeypatch, price, 
         same_minima(words, elements)
 
 
-def test_numpy_and_torch_make_the_same_keys(monkeypatch):
+def test_numpy_and_torch_make_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elements_module, "_KEYS_AT_A_TIME_CUDA", 10_000)
     bags = similar_words(1, num_images=5000)
     for kind in element_kinds(bags):
@@ -205,9 +216,11 @@ def test_numpy_and_torch_make_the_same_keys(monkeypatch):
         assert torch.equal(keys._by_numpy(np.arange(7)), keys._by_torch(np.arange(7)))
 
 
-def test_a_corpus_that_does_not_fit_the_device_is_mined_on_cpu(monkeypatch, caplog):
+def test_a_corpus_that_does_not_fit_the_device_is_mined_on_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     bags, _ = planted_corpus(3)
-    settings = {"tuple_size": 3, "num_tuples": 50, "min_set_size": 3}
+    settings: dict[str, Any] = {"tuple_size": 3, "num_tuples": 50, "min_set_size": 3}
     sets = mine_cooccurring_sets(bags, **settings)
     monkeypatch.setattr(minhash, "free_memory", lambda device: (1 << 30) + 100_000)
     with caplog.at_level(logging.INFO):
@@ -216,7 +229,9 @@ def test_a_corpus_that_does_not_fit_the_device_is_mined_on_cpu(monkeypatch, capl
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_tables_at_a_time_fit_the_memory_that_is_free_on_the_device(monkeypatch, weighted):
+def test_tables_at_a_time_fit_the_memory_that_is_free_on_the_device(
+    monkeypatch: pytest.MonkeyPatch, weighted: bool
+) -> None:
     bags = similar_words(1, num_images=50_000)
     lists, elements = bags.transpose(), element_kinds(bags)[int(weighted)]
     lists = lists.select(lists.sizes > 0)
@@ -236,7 +251,7 @@ def test_tables_at_a_time_fit_the_memory_that_is_free_on_the_device(monkeypatch,
     assert most_tables((1 << 30) + fixed + a_table - 1) == ("cpu", 32)
 
 
-def test_the_gather_kernel_gives_keys_back_as_they_were():
+def test_the_gather_kernel_gives_keys_back_as_they_were() -> None:
     lists = similar_words(1, num_images=3000).transpose()
     keys = torch.rand(lists.num_items, 5)
     before = keys.clone()
@@ -245,7 +260,7 @@ def test_the_gather_kernel_gives_keys_back_as_they_were():
     assert torch.equal(keys, before)
 
 
-def test_free_memory_counts_what_torch_holds_unused(monkeypatch):
+def test_free_memory_counts_what_torch_holds_unused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
@@ -255,9 +270,9 @@ def test_free_memory_counts_what_torch_holds_unused(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("scheme", ["none", "ids"])
 @pytest.mark.parametrize("expand", [False, True], ids=["presence", "expanded"])
-def test_cuda_gives_the_sets_of_the_cpu(scheme, expand):
+def test_cuda_gives_the_sets_of_the_cpu(scheme: str, expand: bool) -> None:
     bags, _ = planted_corpus(3)
-    settings = {"tuple_size": 3, "num_tuples": 300, "min_set_size": 3, "expand_frequencies": expand}
+    settings: dict[str, Any] = {"tuple_size": 3, "num_tuples": 300, "min_set_size": 3, "expand_frequencies": expand}
     sets, there = (
         mine_cooccurring_sets(bags, weights=image_weights(bags, scheme), device=device, **settings)
         for device in ("cpu", "cuda")
@@ -265,7 +280,7 @@ def test_cuda_gives_the_sets_of_the_cpu(scheme, expand):
     assert sets.num_lists > 50 and there == sets
 
 
-def test_weights_come_from_a_file(tmp_path):
+def test_weights_come_from_a_file(tmp_path: Path) -> None:
     bags = ListDB.from_lists([[0, 1, 2], [], [0, 1, 2]])
     path = tmp_path / "weights"
     path.write_text(" 0.500000\n inf\n 0.000000\n")
@@ -281,7 +296,7 @@ def test_weights_come_from_a_file(tmp_path):
             image_weights(bags, "file", path)
 
 
-def test_keys_are_uniform_and_different():
+def test_keys_are_uniform_and_different() -> None:
     tables = TupleTables(ListDB.from_lists([[0]], num_items=100_000), tuple_size=1, seed=0)
     keys = tables.keys(np.arange(8)).double().numpy() * 2.0**-31
     for column in keys.T:
@@ -292,13 +307,13 @@ def test_keys_are_uniform_and_different():
     assert all(len(np.unique(column)) == 1000 for column in smallest.T)
 
 
-def test_exponential_is_the_logarithm():
+def test_exponential_is_the_logarithm() -> None:
     hashes = torch.cat([torch.arange(2000), torch.arange(2**31 - 2000, 2**31), torch.arange(0, 2**31, 999_983)])
     expected = -torch.log1p(-(hashes.double() + 0.5) * 2.0**-31)
     assert torch.allclose(elements_module._exponential(torch, hashes.to(torch.int32)), expected, rtol=1e-6, atol=0)
 
 
-def test_tiny_corpus_by_hand(shared_data):
+def test_tiny_corpus_by_hand(shared_data: Path) -> None:
     tiny = read_listdb(shared_data / "smh" / "tiny.corpus")
     sets = mine_cooccurring_sets(tiny, tuple_size=1, num_tuples=400, min_set_size=3)
     for words in sets:  # words 3 and 4, and words 0 and 2, are in the same images; word 6 is in none
@@ -309,11 +324,12 @@ def test_tiny_corpus_by_hand(shared_data):
     structures = cluster_sets(sets)
     assert {tuple(sorted(words[:3].tolist())) for words in structures} == {(3, 4, 7), (0, 2, 5)}
     weights = image_weights(tiny, "ids")
+    assert weights is not None
     assert np.allclose(weights, read_weights(shared_data / "smh" / "reference" / "tiny.ids.weights"), atol=1e-6)
     assert mine_cooccurring_sets(tiny, tuple_size=1, num_tuples=20, min_set_size=2, weights=weights).num_lists > 0
 
 
-def test_number_of_tuples_as_the_reference():
+def test_number_of_tuples_as_the_reference() -> None:
     assert [num_tuples_for_threshold(0.14, size) for size in (2, 3, 4)] == [35, 252, 1803]
     assert num_tuples_for_threshold(0.99, 1) == 1
     for threshold, size in ((0.0, 2), (1.0, 2), (0.5, 0)):
@@ -321,20 +337,20 @@ def test_number_of_tuples_as_the_reference():
             num_tuples_for_threshold(threshold, size)
 
 
-def test_word_numbers_may_have_gaps():
+def test_word_numbers_may_have_gaps() -> None:
     bags, _ = planted_corpus(6, num_images=500, num_words=300)
     spread = ListDB(bags.offsets, bags.items * 7_000_000, bags.frequencies, 2_147_000_000)
-    settings = {"tuple_size": 2, "num_tuples": 50, "min_set_size": 3}
+    settings: dict[str, Any] = {"tuple_size": 2, "num_tuples": 50, "min_set_size": 3}
     sets, apart = (mine_cooccurring_sets(lists, **settings) for lists in (bags, spread))
     assert sets.num_lists > 20 and apart.num_items == spread.num_items
     assert np.array_equal(apart.items, sets.items * 7_000_000) and np.array_equal(apart.offsets, sets.offsets)
 
 
-def test_settings_that_are_refused():
+def test_settings_that_are_refused() -> None:
     bags = similar_words(0)
-    good = {"tuple_size": 2, "num_tuples": 5, "min_set_size": 3}
+    good: dict[str, Any] = {"tuple_size": 2, "num_tuples": 5, "min_set_size": 3}
     ones = np.ones(bags.num_lists)
-    changes = [{"tuple_size": 0}, {"num_tuples": 0}, {"min_set_size": 1}]
+    changes: list[dict[str, Any]] = [{"tuple_size": 0}, {"num_tuples": 0}, {"min_set_size": 1}]
     for change in [*changes, {"weights": -ones}, {"weights": ones[1:]}, {"weights": ones * np.nan}]:
         with pytest.raises(InputError):
             mine_cooccurring_sets(bags, **(good | change))
@@ -345,7 +361,7 @@ def test_settings_that_are_refused():
 
 @pytest.mark.parametrize("lists", [[], [[], []], [[0], [], [0]]])
 @pytest.mark.parametrize("expand", [False, True])
-def test_nothing_to_mine(lists, expand):
+def test_nothing_to_mine(lists: list[list[int]], expand: bool) -> None:
     bags = ListDB.from_lists(lists, num_items=3)
     sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=5, min_set_size=2, expand_frequencies=expand)
     assert sets.num_lists == 0 and sets.num_items == 3
@@ -365,7 +381,16 @@ def test_nothing_to_mine(lists, expand):
         ("planted_large", 3, 252, False, 51_439, 0.02),
     ],
 )
-def test_as_many_sets_as_the_reference(shared_data, tmp_path, name, tuple_size, num_tuples, expand, reference, spread):
+def test_as_many_sets_as_the_reference(
+    shared_data: Path,
+    tmp_path: Path,
+    name: str,
+    tuple_size: int,
+    num_tuples: int,
+    expand: bool,
+    reference: int,
+    spread: float,
+) -> None:
     bags = read_corpus(shared_data / "smh", name, tmp_path)
     counts = [
         mine_cooccurring_sets(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from planted import Score, planted_corpus, read_corpus, read_truth, score
@@ -34,7 +37,7 @@ def assert_found(result: Score) -> None:
 @pytest.mark.parametrize(("tuple_size", "num_tuples"), [(3, 252), (2, 750)])
 @pytest.mark.parametrize("overlapping", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_planted_sets_are_found(seed, overlapping, tuple_size, num_tuples):
+def test_planted_sets_are_found(seed: int, overlapping: bool, tuple_size: int, num_tuples: int) -> None:
     bags, truth = planted_corpus(seed, overlapping=overlapping)
     assert_found(score(structures_of(bags, seed, tuple_size, num_tuples), truth))
 
@@ -48,21 +51,21 @@ def test_planted_sets_are_found(seed, overlapping, tuple_size, num_tuples):
         {"support": 0.02},
     ],
 )
-def test_hard_corpora(corpus):
+def test_hard_corpora(corpus: dict[str, Any]) -> None:
     bags, truth = planted_corpus(0, **corpus)
     result = score(structures_of(bags), truth)
     assert min(result.recall, result.precision) >= 0.95 and result.mean_best >= 0.95
 
 
 @pytest.mark.parametrize("name", ["planted_small", "planted_flat", "planted_large"])
-def test_planted_sets_of_the_shared_data_are_found(shared_data, tmp_path, name):
+def test_planted_sets_of_the_shared_data_are_found(shared_data: Path, tmp_path: Path, name: str) -> None:
     folder = shared_data / "smh"
     bags, truth = read_corpus(folder, name, tmp_path), read_truth(folder, name)
     for seed in range(1 if name == "planted_large" else 3):
         assert_found(score(structures_of(bags, seed), truth))
 
 
-def test_a_word_may_belong_to_several_structures():
+def test_a_word_may_belong_to_several_structures() -> None:
     bags, truth = planted_corpus(3, num_words=250, num_sets=10, overlapping=True, alpha=0.4, noise=15)
     planted_twice = {word for word in set(np.concatenate(truth)) if sum(word in words for words in truth) > 1}
     structures = structures_of(bags)
@@ -71,18 +74,18 @@ def test_a_word_may_belong_to_several_structures():
     assert len(found_twice & planted_twice) >= 0.7 * len(planted_twice)
 
 
-def test_one_set_alone_is_found():
+def test_one_set_alone_is_found() -> None:
     bags, truth = planted_corpus(4, num_sets=1)
     assert_found(score(structures_of(bags), truth))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_noise_holds_no_structures(seed):
+def test_noise_holds_no_structures(seed: int) -> None:
     bags, _ = planted_corpus(seed, num_sets=1, support=0.0)
     assert structures_of(bags, seed, tuple_size=2, num_tuples=750).num_lists == 0
 
 
-def test_image_sizes_and_word_frequencies_alone_make_no_structures():
+def test_image_sizes_and_word_frequencies_alone_make_no_structures() -> None:
     """Words of very different frequencies in images of very different sizes share many images by chance."""
     random = np.random.default_rng(0)
     odds = np.outer(random.lognormal(-1, 1.2, 1500), random.lognormal(-1, 1.2, 300))
@@ -93,7 +96,7 @@ def test_image_sizes_and_word_frequencies_alone_make_no_structures():
     assert link_nested(sets, bags)[0].num_lists == 0
 
 
-def test_chance_model_keeps_frequencies_and_sizes_and_foretells_shared_images():
+def test_chance_model_keeps_frequencies_and_sizes_and_foretells_shared_images() -> None:
     random = np.random.default_rng(1)
     odds = np.outer(random.lognormal(-1, 1, 800), random.lognormal(-1, 1.5, 50))
     probability = odds / (1 + odds)
@@ -111,14 +114,14 @@ def test_chance_model_keeps_frequencies_and_sizes_and_foretells_shared_images():
     assert abs(z.mean()) < 0.15 and 0.7 < z.std() < 1.1
 
 
-def test_probability_of_at_least_is_that_of_the_binomial_distribution():
+def test_probability_of_at_least_is_that_of_the_binomial_distribution() -> None:
     shared, trials, share = np.array([0, 1, 7, 30, 50]), 50, np.array([0.1, 0.02, 0.1, 0.5, 0.9])
     mean = trials * share
     found = probability_of_at_least(shared, mean, mean * (1 - share))
     assert np.allclose(found, binom.sf(shared - 1, trials, share), rtol=1e-6)
 
 
-def test_two_groups_with_a_word_in_common_stay_apart():
+def test_two_groups_with_a_word_in_common_stay_apart() -> None:
     left, right, strength = zip(
         *[(a, b, 1.0) for a in range(6) for b in range(a)],
         *[(a, b, 1.0) for a in range(5, 11) for b in range(5, a)],
@@ -146,7 +149,7 @@ def dense_bags(seed: int, strength: float) -> tuple[ListDB, list[np.ndarray]]:
     return ListDB.from_lists([np.flatnonzero(row).tolist() for row in held], 400), groups
 
 
-def test_dense_bags_are_analysed_together():
+def test_dense_bags_are_analysed_together() -> None:
     """Images of very different sizes, yet the four largest structures are the groups; without traits there are none."""
     bags, groups = dense_bags(0, 0.6)
     structures = structures_of(bags, num_tuples=50)
@@ -156,7 +159,7 @@ def test_dense_bags_are_analysed_together():
     assert structures_of(dense_bags(1, 0.0)[0], num_tuples=50).num_lists == 0
 
 
-def test_parts_have_their_structure_as_parent():
+def test_parts_have_their_structure_as_parent() -> None:
     """Sixteen words that a part of the images hold, six of which come and go together within these."""
     random = np.random.default_rng(2)
     holds, more = random.random(2000) < 0.4, random.random(2000) < 0.5
@@ -174,14 +177,14 @@ def test_parts_have_their_structure_as_parent():
     assert (table["significance"] > 5).all() and (table["association"] > 0).all()
 
 
-def test_another_seed_finds_nearly_the_same(shared_data, tmp_path):
+def test_another_seed_finds_nearly_the_same(shared_data: Path, tmp_path: Path) -> None:
     bags = read_corpus(shared_data / "smh", "gz_sift_v1000", tmp_path)
     one, other = (structures_of(bags, seed) for seed in (0, 1))
     assert score(one, list(other)).mean_best > 0.9 and score(other, list(one)).mean_best > 0.9
     assert one.num_lists >= 10
 
 
-def test_form_of_the_structures():
+def test_form_of_the_structures() -> None:
     bags, _ = planted_corpus(5, overlapping=True)
     sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=252, min_set_size=3)
     structures, table = link_nested(sets, bags)
@@ -203,7 +206,7 @@ def test_form_of_the_structures():
     assert link_nested(sets, bags, min_structure_size=10)[0].sizes.min() >= 10
 
 
-def test_words_of_which_no_pairs_are_proposed_are_no_structure(monkeypatch):
+def test_words_of_which_no_pairs_are_proposed_are_no_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight words go together, but the sets pair only the first four with the others: growth swings between these."""
     monkeypatch.setattr("minia.mining.structures.linkage.word_pairs._MOST_PAIRS", 100)
     random = np.random.default_rng(1)
@@ -216,7 +219,7 @@ def test_words_of_which_no_pairs_are_proposed_are_no_structure(monkeypatch):
 
 
 @pytest.mark.parametrize("num_images", [40, 900])
-def test_shared_images_are_counted_exactly(num_images):
+def test_shared_images_are_counted_exactly(num_images: int) -> None:
     random = np.random.default_rng(num_images)
     share = random.random(60) ** 6  # from words in hardly any image to words in nearly all
     words = ListDB.from_lists([np.flatnonzero(random.random(num_images) < part).tolist() for part in share], num_images)
@@ -225,7 +228,7 @@ def test_shared_images_are_counted_exactly(num_images):
     assert np.array_equal(count_shared(words, left, right), (dense @ dense.T)[left, right])
 
 
-def test_shared_images_are_counted_some_images_at_a_time(monkeypatch):
+def test_shared_images_are_counted_some_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     share = np.exp(-9 * random.random(40))
     words = ListDB.from_lists([np.flatnonzero(random.random(30_000) < part).tolist() for part in share], 30_000)
@@ -237,14 +240,14 @@ def test_shared_images_are_counted_some_images_at_a_time(monkeypatch):
     assert np.array_equal(at_once, (dense @ dense.T)[left, right])
 
 
-def test_of_too_many_pairs_those_of_most_sets_are_proposed(monkeypatch):
+def test_of_too_many_pairs_those_of_most_sets_are_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
     sets = ListDB.from_lists([[0, 1, 2, 3], [0, 1, 2], [0, 1, 4], [5, 6, 7]], 9)
     monkeypatch.setattr(word_pairs, "_MOST_PAIRS", 4)
     left, right = proposed_pairs(sets)
     assert list(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2)]
 
 
-def test_pairs_of_sets_are_proposed_once_and_large_sets_in_pieces():
+def test_pairs_of_sets_are_proposed_once_and_large_sets_in_pieces() -> None:
     sets = ListDB.from_lists([[0, 1, 2], [0, 1, 2], [1, 2, 5], list(range(10, 1310))], 1400)
     left, right = proposed_pairs(sets)
     pairs = set(zip(left.tolist(), right.tolist(), strict=True))
@@ -253,20 +256,20 @@ def test_pairs_of_sets_are_proposed_once_and_large_sets_in_pieces():
     assert 3 * 433 * 432 / 2 <= len(pairs) - 5 <= 3 * 434 * 433 / 2
 
 
-def test_nothing_to_link():
+def test_nothing_to_link() -> None:
     empty = ListDB.from_lists([], 5)
     structures, table = link_nested(empty, ListDB.from_lists([[0, 1], []], 5))
     assert structures == empty and len(table["structure"]) == 0
     assert link_nested(ListDB.from_lists([[0, 1, 2]]), ListDB.from_lists([[], []], 3))[0].num_lists == 0
 
 
-def test_words_that_all_images_hold_say_nothing():
+def test_words_that_all_images_hold_say_nothing() -> None:
     bags = ListDB.from_lists([[0, 1, 2, 3]] * 50)
     sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=20, min_set_size=3)
     assert sets.num_lists == 20 and link_nested(sets, bags)[0].num_lists == 0
 
 
-def test_settings_that_are_refused():
+def test_settings_that_are_refused() -> None:
     sets, bags = ListDB.from_lists([[0, 1, 2]]), ListDB.from_lists([[0, 1, 2]])
     for change in ({"false_structures": 0.0}, {"false_structures": 1.0}, {"min_structure_size": 1}):
         with pytest.raises(InputError):
@@ -275,8 +278,10 @@ def test_settings_that_are_refused():
         link_nested(sets, ListDB.from_lists([[0, 1, 5]]))
 
 
-def test_tuples_grow_with_what_chance_brings_together():
-    def chosen(frequency, num_words, size, num_images, given=(None, None, None)):
+def test_tuples_grow_with_what_chance_brings_together() -> None:
+    def chosen(
+        frequency: int, num_words: int, size: int, num_images: int, given: tuple[Any, ...] = (None, None, None)
+    ) -> tuple[int, int]:
         frequencies, sizes = np.full(num_words, frequency), np.full(num_images, size)
         return choose_tuples(*given, word_frequencies=frequencies, image_sizes=sizes)
 
@@ -289,7 +294,7 @@ def test_tuples_grow_with_what_chance_brings_together():
     assert chosen(0, 5, 0, 3) == (2, 750)
 
 
-def test_bound_by_the_normal_distribution_is_never_above_the_probability():
+def test_bound_by_the_normal_distribution_is_never_above_the_probability() -> None:
     random = np.random.default_rng(0)
     trials = np.exp(random.random(200_000) * np.log(1e5))
     rare = random.random(len(trials)) < 0.5
@@ -305,7 +310,7 @@ def test_bound_by_the_normal_distribution_is_never_above_the_probability():
     assert (probability >= ndtr(-z[bounded])).all()
 
 
-def test_the_pairs_kept_are_those_that_all_probabilities_give():
+def test_the_pairs_kept_are_those_that_all_probabilities_give() -> None:
     """Testing only the pairs whose bound can pass keeps the same ones as working out the probability of all."""
     bags, _ = planted_corpus(6, num_sets=20)
     plain = ListDB.from_lists([words.tolist() for words in bags], bags.num_items).transpose()
@@ -325,7 +330,7 @@ def test_the_pairs_kept_are_those_that_all_probabilities_give():
         assert 500 < len(kept) < len(probability) / 10
 
 
-def test_threads_change_nothing(shared_data, tmp_path):
+def test_threads_change_nothing(shared_data: Path, tmp_path: Path) -> None:
     bags = read_corpus(shared_data / "smh", "gz_sift_v1000", tmp_path)
     sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=252, min_set_size=3)
     found = []
@@ -336,7 +341,7 @@ def test_threads_change_nothing(shared_data, tmp_path):
     assert all(np.array_equal(found[0][1][name], found[1][1][name]) for name in found[0][1])
 
 
-def test_a_hundred_thousand_sets_of_the_same_words_are_no_more_than_one():
+def test_a_hundred_thousand_sets_of_the_same_words_are_no_more_than_one() -> None:
     bags, truth = planted_corpus(7, num_sets=3)
     alike = [np.delete(truth[0], [number % len(truth[0])]).tolist() for number in range(100_000)]
     once = link_nested(ListDB.from_lists(alike[: len(truth[0])], bags.num_items), bags)
