@@ -16,9 +16,10 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader
 
 from minia.core.artifact import InputError
-from minia.data.images import UnreadableImageError, read_image
+from minia.data.files import UnreadableImageError
 from minia.data.labelled.augmentation import Augmentation, augment, draw_numbers, show
 from minia.data.labelled.dataset import GalaxyDataset, PassSampler, Turn, decode_image
+from minia.data.reading import read_image
 from minia.models.extractors.background import foreground_mask
 
 SYMMETRY = Augmentation(32, view=0.5, rotate=True, flip=True, scale=1.2, shift=0.05, brightness=0.1, colour=0.05)

@@ -132,11 +132,11 @@ def test_images_are_read_while_the_network_works(
     read: list[str] = []
     ahead = threading.Event()
 
-    def note(path: Path) -> Any:
+    def note(path: Path, reading: Any) -> Any:
         read.append(path.name)
         if "08.png" in read[8:]:  # of the second task, after the eight of the size estimate
             ahead.set()
-        return read_image(path)
+        return read_image(path, reading)
 
     first, waited = threading.Lock(), []
 

@@ -16,6 +16,7 @@ from conftest import SIFT, draw_blobs, write_images
 import minia.mining.features.stage
 from minia.core.artifact import InputError, read_manifest
 from minia.data.images import list_folder
+from minia.data.reading import Reading
 from minia.mining.features import store as feature_store
 from minia.mining.features.stage import extract_features
 from minia.mining.features.store import FeatureStore, features_fingerprint
@@ -66,18 +67,20 @@ def test_killed_run_is_finished_without_redoing_its_shards(
     images = folder_images(tmp_path / "killed", image_folder)
     read_image, read = minia.mining.features.stage.read_image, []
 
-    def read_until_killed(path: Path) -> np.ndarray:
+    def read_until_killed(path: Path, reading: Reading) -> np.ndarray:
         if len(read) >= 8 + 8:  # 8 for the size estimate, then one shard and a part of the next
             raise KeyboardInterrupt
         read.append(path)
-        return read_image(path)
+        return read_image(path, reading)
 
     monkeypatch.setattr(minia.mining.features.stage, "read_image", read_until_killed)
     with pytest.raises(KeyboardInterrupt):
         extract(images, tmp_path / "killed")
     read_again: list[Path] = []
     monkeypatch.setattr(
-        minia.mining.features.stage, "read_image", lambda path: (read_again.append(path), read_image(path))[1]
+        minia.mining.features.stage,
+        "read_image",
+        lambda path, reading: (read_again.append(path), read_image(path, reading))[1],
     )
     finished = extract(images, tmp_path / "killed")
     assert len(read_again) == 8 + 7  # the estimate again, and the two shards that were missing

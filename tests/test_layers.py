@@ -18,20 +18,21 @@ ENTRIES = [path for path in (ROOT / "train.py", ROOT / "mine.py") if path.exists
 # reports drawn; the pipeline and training wire them; the command line stands above all and alone knows Hydra.
 CORE = "minia.core"
 LISTS = "minia.mining.lists"
+IMAGES = ("minia.data.images", "minia.data.files", "minia.data.reading")
 ALLOWED = {
     "minia.core": ["minia.core"],
     "minia.data.labelled": ["minia.data", CORE],
     "minia.data": ["minia.data", CORE],
     "minia.models": ["minia.models", CORE],
     "minia.mining.lists": [LISTS, CORE],
-    "minia.mining.features": ["minia.mining.features", "minia.models.extractors", "minia.data.images", CORE],
+    "minia.mining.features": ["minia.mining.features", "minia.models.extractors", *IMAGES, CORE],
     "minia.mining.vocabulary": ["minia.mining.vocabulary", "minia.mining.features.store", CORE],
     "minia.mining.words": ["minia.mining.words", "minia.mining.vocabulary", "minia.mining.features.store", LISTS, CORE],
     "minia.mining.structures.minhash": ["minia.mining.structures.minhash", LISTS, CORE],
     "minia.mining.structures.linkage": ["minia.mining.structures", LISTS, CORE],
     "minia.mining.structures": ["minia.mining.structures", "minia.mining.words", LISTS, CORE],
     "minia.mining.matching": ["minia.mining", CORE],
-    "minia.mining.report": ["minia.mining", "minia.data.images", CORE],
+    "minia.mining.report": ["minia.mining", *IMAGES, CORE],
     "minia.training": ["minia.training", "minia.data", "minia.models", "minia.command_line.train_settings", CORE],
     "minia.command_line": ["minia"],
     "minia.pipeline": ["minia"],

@@ -1,4 +1,4 @@
-"""Finding image files and their states, for collections of millions: a few bytes a file beside its name."""
+"""Finding and opening image files, for collections of millions: a few bytes a file beside its name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,8 @@ from minia.core.progress import progress
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fz")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", *FITS_SUFFIXES)
 _NAMES_AT_A_TIME = 1 << 16
 _REASONS = ("", "no such file", "not a file", "empty file")  # numbered in FileStates.problems
 _FINE, _MISSING, _NO_FILE, _EMPTY = range(4)
@@ -91,6 +92,27 @@ def _identity(folder: Path) -> tuple[int, int]:
     """What a folder is told by, whatever name leads to it."""
     state = folder.stat()
     return state.st_dev, state.st_ino
+
+
+class UnreadableImageError(Exception):
+    """An image file is missing, empty, truncated, not an image, too large, or may not be read."""
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read its bytes; what is not a file is never waited for.
+
+    Raises:
+        UnreadableImageError: the path names a folder, a pipe, a device or a socket.
+        OSError: it names nothing, or may not be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a device can already set it to work
+        raise UnreadableImageError(_REASONS[_NO_FILE])
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    stream = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it was exchanged for something else between the two
+        stream.close()
+        raise UnreadableImageError(_REASONS[_NO_FILE])
+    return stream
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,8 @@ manifest is a fingerprint of the images without their labels: other labels extra
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +28,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from minia.core.artifact import InputError, Stage, fingerprint, fingerprint_file
 from minia.data.files import IMAGE_SUFFIXES, FileStates, find_images
+from minia.data.reading import Reading
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +40,6 @@ _LARGEST_SIDE = 8192  # of enlarged images, pixels
 _LABEL_COLUMN = "label"
 _READING = 2  # raise it when read_image gives other pixels for the same file
 _RUN_FILES = ("config.yaml", "metrics.json")  # a folder with both is a run's
-_OF_THE_FILE = (  # error numbers; None: raised by a decoder
-    None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM
-)  # fmt: skip
-
-
-class UnreadableImageError(Exception):
-    """An image file is missing, empty, truncated, not an image, or may not be read."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +53,21 @@ class ImageTable:
             0 for never.
         max_side: images whose longer side is above it are reduced to it when read, in pixels;
             0 for never.
+        reading: how the files are read.
     """
 
     table: pd.DataFrame
     root: Path
     min_side: int
     max_side: int
+    reading: Reading
 
     @classmethod
     def load(cls, artifact: Path) -> ImageTable:
         """Read the artifact of the images stage."""
         source = json.loads((artifact / "source.json").read_text(encoding="utf-8"))
         table = pd.read_parquet(artifact / "images.parquet")
-        return cls(table, artifact / source["root"], source["min_side"], source["max_side"])
+        return cls(table, artifact / source["root"], source["min_side"], source["max_side"], Reading.load(artifact))
 
     def path(self, row: int) -> Path:
         """The file of the image in a row of the table."""
@@ -84,53 +77,6 @@ class ImageTable:
 def load_labels(artifact: Path) -> pd.DataFrame:
     """The columns image and label of an images artifact (see the module), and nothing else."""
     return pd.read_parquet(artifact / "images.parquet", columns=["image", "label"])
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image file as RGB.
-
-    Orientation tags are applied; 16-bit and floating-point greys are scaled to 0..255 (16-bit by
-    257, others from the minimum and maximum of their finite pixels; the other pixels become 0).
-
-    Returns:
-        (height, width, 3) uint8, RGB.
-
-    Raises:
-        UnreadableImageError: the file is missing, empty, truncated, not an image, or may not be read.
-        OSError: the file may be whole, but the machine cannot read it now.
-    """
-    try:
-        with Image.open(path) as opened:
-            image = _upright(opened)
-            if image.mode.startswith(("I", "F")):
-                return np.repeat(_grey_to_bytes(np.asarray(image))[:, :, None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # decoders raise many kinds for damaged files
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _OF_THE_FILE):
-            raise  # the machine's trouble, not the file's: it must not be recorded as a broken image
-        reason = "empty file" if path.is_file() and path.stat().st_size == 0 else str(error) or type(error).__name__
-        raise UnreadableImageError(" ".join(reason.replace(str(path), "file").split())) from None
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its orientation tag says; damaged tags are no reason to lose an image."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except (TypeError, ValueError, struct.error, SyntaxError):
-        return image
-
-
-def _grey_to_bytes(grey: NDArray[Any]) -> NDArray[np.uint8]:
-    """A grey image of more than 8 bits, (height, width), as uint8."""
-    values = grey.astype(np.float64)
-    if grey.dtype.kind == "u" and grey.dtype.itemsize == 2:  # of either byte order
-        return np.asarray(np.rint(values / 257), dtype=np.uint8)
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.zeros(grey.shape, np.uint8)
-    low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
-    values = np.where(finite, values, low)
-    return np.asarray(np.rint((values - low) * (255 / max(high - low, 1e-12))), dtype=np.uint8)
 
 
 def fit_sides(image: NDArray[np.uint8], min_side: int, max_side: int) -> NDArray[np.uint8]:

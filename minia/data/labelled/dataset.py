@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from minia.core.artifact import InputError
-from minia.data.images import UnreadableImageError, read_image
+from minia.data.files import UnreadableImageError, open_file
 from minia.data.labelled.augmentation import draw_numbers
+from minia.data.reading import MAX_PIXELS, check_pixels, read_image
 
 CacheKind: TypeAlias = Literal["none", "memory", "disk"]
 Foreground: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
@@ -58,8 +59,10 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
     """
     if path.suffix.lower() in _PLAIN_SUFFIXES:
         try:
-            content = path.read_bytes()
-        except OSError:
+            with open_file(path) as stream:
+                check_pixels(stream, MAX_PIXELS)
+                content = stream.read()
+        except (OSError, ValueError, UnreadableImageError):
             return read_image(path)  # which tells a missing file from a machine's trouble
         # OpenCV fills the missing end of a cut JPEG with grey and says nothing
         whole = not content.startswith(b"\xff\xd8") or content.rstrip(b"\0").endswith(b"\xff\xd9")

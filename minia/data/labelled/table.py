@@ -35,7 +35,7 @@ import pandas as pd
 from minia.core.artifact import InputError, Stage
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
-from minia.data.images import UnreadableImageError
+from minia.data.files import UnreadableImageError
 from minia.data.labelled.dataset import decode_image
 
 logger = logging.getLogger(__name__)

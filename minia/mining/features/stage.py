@@ -20,7 +20,9 @@ from minia.core.artifact import InputError, Stage, fingerprint_file, read_manife
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
 from minia.core.writing import appearing_whole
-from minia.data.images import ImageTable, UnreadableImageError, fit_sides, read_image
+from minia.data.files import UnreadableImageError
+from minia.data.images import ImageTable, fit_sides
+from minia.data.reading import Reading, read_image
 from minia.mining.features.pca import FOLDER as PCA_FOLDER
 from minia.mining.features.pca import PCA
 from minia.mining.features.store import ARRAYS, shard_path
@@ -82,7 +84,7 @@ def extract_features(
     table = ImageTable.load(images)
     frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
     extractor = extractor or build_extractor(kind, parameters)  # one that cannot run here says so before any work
-    reader = _Reader(kind, tuple(sorted(frozen.items())), table.min_side, table.max_side, extractor)
+    reader = _Reader(kind, tuple(sorted(frozen.items())), table.min_side, table.max_side, table.reading, extractor)
     check_pca_dim(pca_dim, extractor)
 
     def make(work: Path) -> dict[str, Any]:
@@ -93,7 +95,8 @@ def extract_features(
         root = table.root.resolve()
         if root.is_relative_to(store.resolve()):  # a store can be moved whole
             root = Path("../..") / root.relative_to(store.resolve())
-        (work / "source.json").write_text(json.dumps({"root": root.as_posix()}) + "\n", encoding="utf-8")
+        source = {"root": root.as_posix(), "reading": table.reading.to_json()}
+        (work / "source.json").write_text(json.dumps(source) + "\n", encoding="utf-8")
         return _write_images(work, table, _num_shards(len(table.table), shard_images))
 
     return stage.run(make)
@@ -128,10 +131,11 @@ class _Reader:
     parameters: tuple[tuple[str, Any], ...]
     min_side: int
     max_side: int
+    reading: Reading
     built: Extractor | None  # of the process that built it; None in another
 
     def __reduce__(self) -> tuple[type[_Reader], tuple[Any, ...]]:
-        return _Reader, (self.kind, self.parameters, self.min_side, self.max_side, None)
+        return _Reader, (self.kind, self.parameters, self.min_side, self.max_side, self.reading, None)
 
     def extractor(self) -> Extractor:
         """The extractor, built once in each process."""
@@ -152,7 +156,7 @@ class _Reader:
         waiting: dict[tuple[int, ...], list[_Opened]] = {}
         for number, path in enumerate(paths):
             try:
-                original = read_image(path)
+                original = read_image(path, self.reading)
             except UnreadableImageError as error:
                 found[number] = str(error)
                 continue

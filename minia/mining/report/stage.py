@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import Stage, read_manifest
 from minia.core.progress import progress
-from minia.data.images import UnreadableImageError, load_labels, read_image
+from minia.data.files import UnreadableImageError
+from minia.data.images import load_labels
+from minia.data.reading import Reading, read_image
 from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.best_images import GalleryImages, choose_gallery_images
@@ -340,7 +342,7 @@ class _Gallery:
     ) -> tuple[panels.Pixels, panels.Pixels]:
         """An image's tile without and with the structure's keypoints."""
         try:
-            image = read_image(features.image_path(row))
+            image = read_image(features.image_path(row), Reading.load(features.artifact))
         except UnreadableImageError:  # it was there when its features were extracted
             tile = panels.missing_tile(str(self.run.names.iat[row]), self.side)
             return tile, tile
