@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.best_images import BestImages, choose_gallery_images
 from minia.mining.matching.overlap import overlap_matrix
 
-GALLERY = {"min_overlap": 0.5, "most_images": 12, "seed": [0]}
+GALLERY: dict[str, Any] = {"min_overlap": 0.5, "most_images": 12, "seed": [0]}
 
 
 def collection(num_images: int = 200) -> tuple[ListDB, ListDB]:
@@ -19,7 +21,8 @@ def collection(num_images: int = 200) -> tuple[ListDB, ListDB]:
     frequencies = generator.integers(1, 4, sum(map(len, lists)))
     bags = ListDB.from_lists(lists, 15)
     structures = [generator.permutation(15)[: generator.integers(1, 7)].tolist() for _ in range(9)]
-    return ListDB(bags.offsets, bags.items, frequencies, 15), ListDB.from_lists([*structures, []], 15)
+    weighted = ListDB(bags.offsets, bags.items, frequencies.astype(np.int32), 15)
+    return weighted, ListDB.from_lists([*structures, []], 15)
 
 
 @pytest.mark.parametrize("formula", ["distinct", "multiset"])
@@ -63,7 +66,7 @@ def test_equal_images_are_chosen_evenly() -> None:
         best = BestImages(20, 30, [seed])
         for first in range(0, 300, 60):
             structures, images = np.meshgrid(np.arange(20), np.arange(first, first + 60))
-            best.offer(structures.ravel(), images.ravel(), np.ones(structures.size, dtype=np.uint64))
+            best.offer(structures.ravel().astype(np.int32), images.ravel(), np.ones(structures.size, dtype=np.uint64))
         chosen += np.bincount(best.images.ravel(), minlength=300)
     assert chosen.sum() == 40 * 20 * 30
     expected = 40 * 20 * 30 / 300

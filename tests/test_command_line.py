@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,7 +20,7 @@ from minia.command_line.sweep import summarise_sweep
     ("error", "where"),
     [
         (MemoryError(), "memory"),
-        (np._core._exceptions._ArrayMemoryError((9, 9), np.dtype(float)), "memory"),
+        (MemoryError("Unable to allocate 648. B for an array with shape (9, 9) and data type float64"), "memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "memory"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB"), "the GPU's memory"),
     ],

@@ -31,10 +31,11 @@ WINDOWS = {  # side and padding of the receptive field: the published ones, and 
 def small_network(seed: int = 0, **options: Any) -> DELF:
     """A resnet18 whose batch normalisation is not the identity, in evaluation mode."""
     torch.manual_seed(seed)
-    arguments = {"stride_in_1x1": False, "block3_stride": True, "attention_channels": 32, **options}
+    arguments: dict[str, Any] = {"stride_in_1x1": False, "block3_stride": True, "attention_channels": 32, **options}
     network = DELF("resnet18", 3, **arguments)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
             nn.init.normal_(module.bias, std=0.1)
@@ -50,7 +51,8 @@ def make_transparent(module: nn.Module) -> None:
     """Every pixel of a receptive field counts: one channel, positive kernels, means for maxima, no normalisation."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
-            single = nn.Conv2d(1, 1, child.kernel_size, child.stride, child.padding, bias=False, dtype=torch.float64)
+            shape: dict[str, Any] = {name: getattr(child, name) for name in ("kernel_size", "stride", "padding")}
+            single = nn.Conv2d(1, 1, **shape, bias=False, dtype=torch.float64)
             nn.init.constant_(single.weight, 1 / single.weight.numel())
             setattr(module, name, single)
         elif isinstance(child, nn.MaxPool2d):
@@ -291,6 +293,7 @@ def test_keras_file_is_the_same_function(tmp_path: Path) -> None:
         if isinstance(module, nn.Conv2d):
             module.bias = nn.Parameter(0.3 * torch.randn(module.out_channels))
         elif isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.3)
             nn.init.uniform_(module.running_var, 1.0, 3.0)
     write_keras(tmp_path / "a.h5", keras)
@@ -328,6 +331,7 @@ def test_reduction_is_linear_and_decodes_through_relu(network: DELF) -> None:
     features = torch.rand(1, 256, 2, 2)
     descriptors, reconstruction = network.reduction(features)
     double, _ = network.reduction(2 * features)
+    assert network.reduction.encoder.bias is not None
     bias = network.reduction.encoder.bias[:, None, None]
     torch.testing.assert_close(double - bias, 2 * (descriptors - bias))
     assert torch.equal(reconstruction, F.relu(network.reduction.decoder(descriptors)))

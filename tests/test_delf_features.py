@@ -21,6 +21,7 @@ import minia.mining.features.stage
 from minia.command_line.commands import mine
 from minia.core.artifact import InputError, read_manifest
 from minia.core.device import choose_precision
+from minia.data.reading import read_image
 from minia.mining.features.pca import PCA
 from minia.mining.features.stage import extract_features
 from minia.mining.features.store import FeatureStore
@@ -90,7 +91,12 @@ def test_large_images_are_not_stacked_beyond_memory(model: Path, monkeypatch: py
     subject = DELFExtractor(model=model, **DELF)
     passes: list[int] = []
     run = subject._run
-    monkeypatch.setattr(subject, "_run", lambda images, masks: (passes.append(len(images)), run(images, masks))[1])
+
+    def counted(images: np.ndarray, masks: np.ndarray | None) -> Any:
+        passes.append(len(images))
+        return run(images, masks)
+
+    monkeypatch.setattr(subject, "_run", counted)
     monkeypatch.setitem(sys.modules["minia.models.extractors.delf"]._PIXELS_AT_ONCE, "cpu", int(2.5 * 64 * 64 * 2))
     found = subject.extract_batch([draw_blobs(seed, 64, 64) for seed in range(5)])
     assert passes == [2, 2, 1]  # at the scale 1.4142 an image has twice its pixels
@@ -128,7 +134,7 @@ def test_each_thread_computes_on_one_core(
 def test_images_are_read_while_the_network_works(
     tmp_path: Path, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_image, run = minia.mining.features.read_image, DELFExtractor._run
+    run = DELFExtractor._run
     read: list[str] = []
     ahead = threading.Event()
 
@@ -145,7 +151,7 @@ def test_images_are_read_while_the_network_works(
             waited.append(ahead.wait(30))
         return run(self, images, masks)
 
-    monkeypatch.setattr(minia.mining.features, "read_image", note)
+    monkeypatch.setattr(minia.mining.features.stage, "read_image", note)
     monkeypatch.setattr(DELFExtractor, "_run", wait)
     extract(folder, model, tmp_path, workers=2)
     assert waited == [True]
@@ -156,7 +162,7 @@ def test_killed_run_is_finished_without_redoing_its_parts(
     tmp_path: Path, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch, batches: list[int], pca_dim: int | None
 ) -> None:
     whole = extract(folder, model, tmp_path / "whole", shard=4, pca_dim=pca_dim)
-    write, fit, fitted = minia.mining.features._write_shard, PCA.fit, []
+    write, fit, fitted = minia.mining.features.stage._write_shard, PCA.fit, []
 
     def die(work: Path, shard: int, *arguments: Any) -> None:
         if shard == 1:
@@ -169,7 +175,7 @@ def test_killed_run_is_finished_without_redoing_its_parts(
 
     monkeypatch.setattr(PCA, "fit", note)
     with monkeypatch.context() as patch:
-        patch.setattr(minia.mining.features, "_write_shard", die)
+        patch.setattr(minia.mining.features.stage, "_write_shard", die)
         with pytest.raises(KeyboardInterrupt):
             extract(folder, model, tmp_path / "killed", workers=2, shard=4, pca_dim=pca_dim)
     batches.clear()
@@ -253,7 +259,12 @@ def test_mine_with_delf(
     loaded: list[Path] = []
     module = sys.modules["minia.models.extractors.delf"]
     load = module._load
-    monkeypatch.setattr(module, "_load", lambda path: (loaded.append(path), load(path))[1])
+
+    def note(path: Path) -> Any:
+        loaded.append(path)
+        return load(path)
+
+    monkeypatch.setattr(module, "_load", note)
     assert mined(monkeypatch, tmp_path, *delf, f"features.model={model}", "features.pca_dim=12") == 0
     [artifact] = (tmp_path / "store" / "features").glob("delf-*")
     assert FeatureStore.load(artifact).descriptor_size == 12

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,8 @@ def exported(network: DELF, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(exported: Path) -> torch.jit.ScriptModule:
     with pytest.warns(FutureWarning, match=r"torch.jit.load"):
-        return torch.jit.load(str(exported))
+        loaded: torch.jit.ScriptModule = torch.jit.load(str(exported))
+    return loaded
 
 
 def images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -54,7 +56,8 @@ def images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 def select(local: LocalFeatures, batch: Tensor, scales: list[float], limit: int = 0, iou: float = 1.0) -> Selection:
     with torch.inference_mode():
-        return local(batch, None, scales, limit, 0.0, 0.0, iou)
+        found: Selection = local(batch, None, scales, limit, 0.0, 0.0, iou)
+    return found
 
 
 def assert_same(found: dict[str, Tensor], expected: Selection, row: int) -> None:
@@ -103,7 +106,7 @@ def test_an_overflow_costs_an_exported_network_its_cells_alone(network: DELF, li
     batch = images(2, 128, 96)
     with torch.inference_mode():
         plain = subject.extract_batch(batch, [1.0], 0, 0.0, 1.0)
-        subject.local.attention = Overflowing(subject.local.attention, rows=1)
+        subject.local.attention = Overflowing(subject.local.attention, rows=1)  # type: ignore[assignment]
         found = subject.extract_batch(batch, [1.0], limit, 0.0, 1.0)
     assert [len(features["scores"]) for features in plain] == [12, 12]  # 4 rows and 3 columns
     assert [len(features["scores"]) for features in found] == [12, 9]
@@ -344,7 +347,7 @@ SIZES = [(2, 96, 96), (1, 70, 66), (3, 130, 201)]  # fewer and more cells than t
 
 
 def test_pt2_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) -> None:
-    options = {"scales": [0.5, 1.4142], "max_features": 16}
+    options: dict[str, Any] = {"scales": [0.5, 1.4142], "max_features": 16}
     path = export_delf(network, tmp_path / "a.pt2", classes=CLASSES, config={}, file_format="pt2", **options)
     extra = {"metadata.json": ""}
     model = torch.export.load(path, extra_files=extra).module()
@@ -359,7 +362,7 @@ def test_pt2_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) ->
 def test_onnx_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    options = {"scales": [0.5, 1.4142], "max_features": 16}
+    options: dict[str, Any] = {"scales": [0.5, 1.4142], "max_features": 16}
     path = export_delf(network, tmp_path / "a.onnx", classes=CLASSES, config={}, file_format="onnx", **options)
     session = onnxruntime.InferenceSession(str(path))
     assert json.loads(session.get_modelmeta().custom_metadata_map["metadata"])["classes"] == CLASSES

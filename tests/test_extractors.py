@@ -20,7 +20,7 @@ def test_feature_dict_has_the_promised_shapes_and_types() -> None:
     assert features["descriptors"].shape == (number, 128)
     assert features["image_size"].tolist() == [120, 80]
     for name in ("keypoints", "sizes", "scores", "descriptors"):
-        assert features[name].dtype == np.float32  # type: ignore[literal-required]
+        assert features[name].dtype == np.float32
     assert np.all(np.diff(features["scores"]) <= 0)
 
 

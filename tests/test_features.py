@@ -16,7 +16,7 @@ from conftest import SIFT, draw_blobs, write_images
 import minia.mining.features.stage
 from minia.core.artifact import InputError, read_manifest
 from minia.data.images import list_folder
-from minia.data.reading import Reading
+from minia.data.reading import Reading, read_image
 from minia.mining.features import store as feature_store
 from minia.mining.features.stage import extract_features
 from minia.mining.features.store import FeatureStore, features_fingerprint
@@ -30,7 +30,7 @@ def folder_images(store: Path, folder: Path, min_side: int = 0) -> Path:
 
 
 def extract(images: Path, store: Path, **changes: Any) -> Path:
-    arguments = {"kind": "sift", "parameters": SIFT, "shard_images": 5, "num_workers": 1} | changes
+    arguments: dict[str, Any] = {"kind": "sift", "parameters": SIFT, "shard_images": 5, "num_workers": 1} | changes
     return extract_features(images, store, **arguments)
 
 
@@ -50,7 +50,7 @@ def test_shards_hold_what_the_table_says(tmp_path: Path, image_folder: Path) -> 
     assert descriptors.shape == (store.images["num_keypoints"].iat[7], 128)
     assert descriptors.dtype == np.float16
     assert store.of_image(7, "keypoints").dtype == np.float32
-    assert store.image_path(7).name == Path(store.images["image"].iat[7]).name
+    assert store.image_path(7).name == Path(str(store.images["image"].iat[7])).name
     assert store.image_path(7).is_file()
 
 
@@ -65,7 +65,7 @@ def test_killed_run_is_finished_without_redoing_its_shards(
 ) -> None:
     whole = extract(folder_images(tmp_path / "whole", image_folder), tmp_path / "whole")
     images = folder_images(tmp_path / "killed", image_folder)
-    read_image, read = minia.mining.features.stage.read_image, []
+    read: list[Path] = []
 
     def read_until_killed(path: Path, reading: Reading) -> np.ndarray:
         if len(read) >= 8 + 8:  # 8 for the size estimate, then one shard and a part of the next
@@ -77,11 +77,12 @@ def test_killed_run_is_finished_without_redoing_its_shards(
     with pytest.raises(KeyboardInterrupt):
         extract(images, tmp_path / "killed")
     read_again: list[Path] = []
-    monkeypatch.setattr(
-        minia.mining.features.stage,
-        "read_image",
-        lambda path, reading: (read_again.append(path), read_image(path, reading))[1],
-    )
+
+    def note(path: Path, reading: Reading) -> np.ndarray:
+        read_again.append(path)
+        return read_image(path, reading)
+
+    monkeypatch.setattr(minia.mining.features.stage, "read_image", note)
     finished = extract(images, tmp_path / "killed")
     assert len(read_again) == 8 + 7  # the estimate again, and the two shards that were missing
     assert artifact_bytes(finished) == artifact_bytes(whole)
@@ -176,7 +177,7 @@ def spoilt(number: float) -> Callable[[Path], None]:
     return spoil
 
 
-def with_column(name: str, value: object) -> Callable[[Path], None]:
+def with_column(name: str, value: Any) -> Callable[[Path], None]:
     """Fills a column of the table of images, or takes it away."""
 
     def change(artifact: Path) -> None:

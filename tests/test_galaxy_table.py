@@ -43,7 +43,7 @@ def test_rules_on_real_votes_give_the_known_classes(real_votes: pd.DataFrame) ->
 
 
 def test_ambiguous_galaxies_follow_the_named_rule(real_votes: pd.DataFrame) -> None:
-    labels = {rule: label_rows(real_votes, 0.70, 0.75, 0, rule)[0] for rule in ("drop", "first", "last", "strongest")}  # type: ignore[arg-type]
+    labels = {rule: label_rows(real_votes, 0.70, 0.75, 0, rule)[0] for rule in ("drop", "first", "last", "strongest")}
     several = labels["drop"].isna() & labels["first"].notna()
     assert several.sum() == 3
     for rule in ("first", "last", "strongest"):

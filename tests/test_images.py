@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,8 +23,8 @@ from minia.data.images import (
 )
 from minia.data.reading import Reading, read_image
 
-LIMITS = {"min_side": 0, "max_side": 0}
-COLUMNS = {"id_column": "id", "path_column": "path", "label_column": "kind"}
+LIMITS: dict[str, Any] = {"min_side": 0, "max_side": 0}
+COLUMNS: dict[str, Any] = {"id_column": "id", "path_column": "path", "label_column": "kind"}
 
 
 def folder_table(store: Path, folder: Path, labels: Path | None = None) -> ImageTable:
@@ -127,7 +128,7 @@ def test_damaged_orientation_does_not_cost_the_image(tmp_path: Path, monkeypatch
 
 def test_changed_image_makes_another_artifact(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 2)
-    arguments = {"folder": folder, "labels": None, "label_column": "label", **LIMITS}
+    arguments: dict[str, Any] = {"folder": folder, "labels": None, "label_column": "label", **LIMITS}
     before = list_folder(tmp_path, **arguments)
     assert list_folder(tmp_path, **arguments) == before
     os.utime(folder / "image000.png", ns=(1, 1))

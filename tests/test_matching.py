@@ -3,7 +3,9 @@ from __future__ import annotations
 import itertools
 import json
 import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -110,7 +112,7 @@ def test_matches_name_their_images_and_keypoints(
     assert len(table) == (overlaps >= 0.5).sum() > 10
     found = FeatureStore.load(made.features)
     of_keypoint = np.concatenate([load_assignment(made.assignment, shard) for shard in range(found.num_shards)])
-    for each in table.itertuples():
+    for each in cast(Iterable[Any], table.itertuples()):
         row = int(np.flatnonzero(names == each.image)[0])
         assert each.overlap == pytest.approx(overlaps[row, each.structure])
         own = of_keypoint[found.offsets[row] : found.offsets[row + 1]]
@@ -192,7 +194,8 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("minia.mining.matching.stage._MATCHES_PER_TILE", 1000)
     monkeypatch.setattr("minia.mining.matching.stage._KEYPOINTS_PER_TILE", 10_000)
     monkeypatch.setattr("minia.mining.matching.stage._MATCHES_PER_ROW_GROUP", 500)
-    peaks, rows = [], []
+    peaks: list[int] = []
+    rows: list[int] = []
     for num_images in (1000, 1000, 8000):  # the first time brings what is imported late
         folder = tmp_path / str(len(peaks))
         places = write_artifacts(folder, num_images)

@@ -141,7 +141,7 @@ def test_images_too_dark_for_keypoints_are_told(
 ) -> None:
     for number in range(4):
         name = f"image{2 * number:03d}.png"
-        grey = cv2.imread(str(image_folder / name), cv2.IMREAD_GRAYSCALE).astype(np.uint16)
+        grey = np.asarray(cv2.imread(str(image_folder / name), cv2.IMREAD_GRAYSCALE), np.uint16)
         (tmp_path / "dark").mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / "dark" / name), grey * 10)  # at most 2,550 counts of 65,535
     for background_mask in ("true", "false"):

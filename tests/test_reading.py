@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ def sky_with_source(peak: float = 2000.0, seed: int = 0) -> np.ndarray:
     """A Gaussian source above and left of the centre on a noisy sky, (96, 128) float32; row 0 is the top."""
     rows, columns = np.mgrid[:96, :128]
     source = peak * np.exp(-((columns - 40) ** 2 + (rows - 20) ** 2) / 32)
-    return (SKY + source + np.random.default_rng(seed).normal(0, NOISE, source.shape)).astype(np.float32)
+    return np.asarray(SKY + source + np.random.default_rng(seed).normal(0, NOISE, source.shape), np.float32)
 
 
 def write_fits(path: Path, *arrays: np.ndarray, names: tuple[str, ...] = ()) -> Path:
@@ -43,12 +44,13 @@ def write_fits(path: Path, *arrays: np.ndarray, names: tuple[str, ...] = ()) -> 
 
 def brightest(image: np.ndarray) -> tuple[int, int]:
     smooth = cv2.GaussianBlur(image[:, :, 1], (0, 0), 3.0)
-    return tuple(int(index) for index in np.unravel_index(smooth.argmax(), smooth.shape))
+    row, column = divmod(int(smooth.argmax()), smooth.shape[1])
+    return row, column
 
 
 @pytest.mark.parametrize("stretch", ["asinh", "zscale", "linear"])
 @pytest.mark.parametrize("suffix", [".fits", ".fit", ".fits.gz"])
-def test_fits_images_are_shown_upright_with_a_dark_sky(tmp_path: Path, suffix: str, stretch: str) -> None:
+def test_fits_images_are_shown_upright_with_a_dark_sky(tmp_path: Path, suffix: str, stretch: Any) -> None:
     image = read_image(write_fits(tmp_path / f"a{suffix}", sky_with_source()), Reading(stretch=stretch))
     assert image.shape == (96, 128, 3)
     assert image.dtype == np.uint8
@@ -88,7 +90,7 @@ def test_sky_alone_stays_dark() -> None:
 
 
 @pytest.mark.parametrize("stretch", ["asinh", "zscale", "linear"])
-def test_pixels_without_a_value_are_background(tmp_path: Path, stretch: str) -> None:
+def test_pixels_without_a_value_are_background(tmp_path: Path, stretch: Any) -> None:
     values = sky_with_source()
     image = read_image(write_fits(tmp_path / "a.fits", values), Reading(stretch=stretch))
     values[60:70, 60:70] = np.nan

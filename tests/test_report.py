@@ -34,7 +34,7 @@ from minia.mining.structures.stage import import_structures
 from minia.mining.vocabulary.stage import assign_words, build_vocabulary
 from minia.mining.words.stage import count_words, import_listdb, load_bags
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "formula": "distinct",
     "max_structures": 5,
     "images_per_structure": 4,
@@ -207,7 +207,7 @@ def test_every_shown_structure_has_a_panel_and_its_images(report: Path, structur
         assert f"structure-{number}" in parsed.ids
     assert all(path in parsed.links for path in ("figures/pca.png", "figures/collection_frequency.png"))
     shown = [link for link in parsed.links if re.fullmatch(r"images/structure_\d{4}_image_\d{6}\.jpg", link)]
-    assert 4 < len(shown) <= 4 * SETTINGS["images_per_structure"]  # type: ignore[operator]
+    assert 4 < len(shown) <= 4 * SETTINGS["images_per_structure"]
     with Image.open(report / shown[0]) as tile:
         assert tile.size == (96, 96)
     pages = sorted(path.name for path in (report / "panels").iterdir())
@@ -329,7 +329,12 @@ def test_nested_structures_tell_their_wholes_parts_and_significance(
     store.mkdir()
     write_listdb(store / "structures.txt", structures)
     mining = import_structures(store / "structures.txt", store)
-    table = {"structure": range(4), "parent": [2, -1, -1, 2], "num_words": [4, 5, 20, 1], "num_images": [7, 1, 12, 9]}
+    table: dict[str, Any] = {
+        "structure": range(4),
+        "parent": [2, -1, -1, 2],
+        "num_words": [4, 5, 20, 1],
+        "num_images": [7, 1, 12, 9],
+    }
     table |= {"num_cooccurring_sets": [4, 3, 2, 1], "association": [0.25, 0.5, 0.125, -0.5]}
     pd.DataFrame(table | {"significance": [1234.5, 3.0, 2.0, -1.0]}).to_csv(mining / "structures.csv", index=False)
     page = page_of(run.report(structures, store))
@@ -343,7 +348,7 @@ def test_nested_structures_tell_their_wholes_parts_and_significance(
     assert "found in 1 image " in section[1]
     assert "part of" not in section[1] + section[2]
     assert "parts:" not in section[0] + section[1] + section[3]
-    assert re.findall(r"data-parent='(-?\d)'", page) == [str(table["parent"][number]) for number in section]  # type: ignore[index]
+    assert re.findall(r"data-parent='(-?\d)'", page) == [str(table["parent"][number]) for number in section]
     assert all(f"<option value='{order}'>" in page for order in ("score", "images", "words", "significance", "parts"))
     assert {"#structure-0", "#structure-2", "#structure-3"} <= set(Links(page).links)
 
@@ -374,7 +379,7 @@ def test_plain_bags_of_words(tmp_path: Path) -> None:
     store = tmp_path / "store"
     words, mining = import_listdb(tmp_path / "text.corpus", store), import_structures(tmp_path / "text.models", store)
     matching = match_structures(words, mining, store, formula="distinct", min_overlap=0.5)
-    report = write_report(words, mining, matching, store, **SETTINGS)  # type: ignore[arg-type]
+    report = write_report(words, mining, matching, store, **SETTINGS)
     page = page_of(report)
     assert not (report / "images").exists()
     assert "<img" not in page
@@ -389,14 +394,14 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("minia.mining.report.label_metrics._MOST_IMAGES", 300)
     monkeypatch.setattr("minia.mining.report.ranking._MOST_IMAGES", 300)
     monkeypatch.setattr("minia.mining.report.stage._MOST_SEARCHABLE_IMAGES", 100)
-    peaks = []
+    peaks: list[int] = []
     for num_images in (1000, 1000, 8000):  # the first time brings what is imported late
         folder = tmp_path / str(len(peaks))
         places = write_artifacts(folder, num_images)
         matching = match_structures(places["words"], places["mining"], folder, formula="distinct", min_overlap=0.5)
         sources = {"images": places["images"], **SETTINGS}
         tracemalloc.start()
-        report = write_report(places["words"], places["mining"], matching, folder, **sources)  # type: ignore[arg-type]
+        report = write_report(places["words"], places["mining"], matching, folder, **sources)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         metrics = json.loads((report / "metrics.json").read_text())
@@ -448,7 +453,9 @@ def test_circles_have_the_colour_of_their_word(run: Run) -> None:
     assert colours[0].tolist() == list(panels.PALETTE[0])
     assert colours[2].tolist() == colours[3].tolist() == list(panels.OTHER_WORDS)
     features = FeatureStore.load(run.features)
-    tile = panels.fit_tile(cv2.imread(str(features.image_path(1))), 200)
+    image = cv2.imread(str(features.image_path(1)))
+    assert image is not None
+    tile = panels.fit_tile(np.asarray(image, np.uint8), 200)
     none = np.empty((0, 2), np.float32)
     drawn = panels.draw_keypoints(tile, (88, 88), none, none[:, 0], np.empty((0, 3), np.uint8))
     assert np.abs(drawn.astype(int) - tile).max() <= 1

@@ -86,7 +86,7 @@ def _onednn_product() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
     half as fast elsewhere. It is the operator that ``torch.compile`` makes of a linear layer. Since torch calls it
     private, it is tried once on small numbers, and ``addmm`` takes its place where it is gone or gives another result.
     """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not torch.backends.mkldnn.is_available():
         return None
 
     def product(points: Tensor, centroids: Tensor, offsets: Tensor) -> Tensor:
