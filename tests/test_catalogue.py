@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.table import MaskedColumn, Table
+
+from minia.core.artifact import InputError
+from minia.data.catalogue import Columns, read_catalogue, write_embedded
+from minia.data.reading import read_image
+from minia.data.tables import read_table, typed
+
+ROWS = Table(
+    {
+        "objid": [587722981000000003, 587722981000000001, 587722981000000002],
+        "asset": ["c", "a", "b"],
+        "ra": [150.25, 10.5, 0.0],
+        "votes": MaskedColumn([3, 1, 2], mask=[False, True, False]),
+        "kind": MaskedColumn(["spiral", "", "ring"], mask=[False, True, False]),
+    }
+)
+FORMATS = {
+    "csv": "ascii.csv", "csv.gz": "ascii.csv", "fits": "fits", "fit": "fits", "fits.gz": "fits", "vot": "votable",
+    "xml": "votable", "ecsv": "ascii.ecsv", "parquet": "parquet",
+}  # fmt: skip
+
+
+def write(folder: Path, suffix: str, rows: Table = ROWS) -> Path:
+    path = folder / f"catalogue.{suffix}"
+    if suffix == "parquet":
+        rows.to_pandas().to_parquet(path)
+    elif suffix.startswith("csv"):
+        rows.to_pandas().to_csv(path, index=False)
+    else:
+        rows.write(path, format=FORMATS[suffix])
+    return path
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_catalogue_says_the_same_in_every_format(tmp_path: Path, suffix: str) -> None:
+    columns = Columns("objid", "path", "{asset}.jpg", "kind")
+    found = read_catalogue(write(tmp_path, suffix), columns)
+    assert found.images["image"].tolist() == ["587722981000000001", "587722981000000002", "587722981000000003"]
+    assert found.images["path"].tolist() == ["a.jpg", "b.jpg", "c.jpg"]
+    assert found.images["label"].fillna("none").tolist() == ["none", "ring", "spiral"]
+    assert found.others["image"].tolist() == found.images["image"].tolist()
+    assert found.others["objid"].tolist() == [587722981000000001, 587722981000000002, 587722981000000003]
+    assert found.others["ra"].tolist() == [10.5, 0.0, 150.25]
+    assert found.others["votes"].isna().tolist() == [True, False, False]
+    assert found.others["votes"][1] == 2
+    assert not found.embedded
+
+
+def test_columns_of_arrays_are_left_out(tmp_path: Path) -> None:
+    rows = ROWS.copy()
+    rows["profile"] = np.zeros((3, 4))
+    assert "profile" not in read_table(write(tmp_path, "fits", rows), "images.path")
+
+
+def test_texts_become_numbers_only_where_nothing_is_lost() -> None:
+    def kind(*texts: str | None) -> str:
+        return str(typed(pd.Series(texts, dtype=object)).dtype)
+
+    assert kind("1", "22", None) == "Int64"
+    assert kind("1.5", "nan", "-2e3") == "float64"
+    assert kind("0012", "12") == "object"
+    assert kind("1234567890123456789") in ("object", "int64", "uint64")
+    assert kind("x", "1") == "object"
+    assert kind(None, None) == "object"
+    assert typed(pd.Series(["587722981000000001"]))[0] == 587722981000000001
+
+
+def test_a_template_takes_several_columns_and_braces(tmp_path: Path) -> None:
+    found = read_catalogue(write(tmp_path, "csv"), Columns("asset", "path", "{{{ra}}}/{asset}_{objid}.png"))
+    assert found.images["path"].tolist()[1:] == ["{0.0}/b_587722981000000002.png", "{150.25}/c_587722981000000003.png"]
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{asset.__class__}.jpg", "no column asset.__class__"),
+        ("{asset[0]}.jpg", r"no column asset\[0\]"),
+        ("{asset!r}.jpg", "expected names of columns in braces and nothing else"),
+        ("{asset:>99999999}.jpg", "expected names of columns in braces and nothing else"),
+        ("{}.jpg", "no column"),
+        ("{0}.jpg", "no column 0"),
+        ("asset.jpg", "expected names of columns in braces"),
+        ("{asset.jpg", "expected names of columns in braces"),
+        ("{name}.jpg", "no column name; it has objid, asset"),
+        ("/etc/{asset}", "row 1 gives '/etc/c', which is not a path inside"),
+        ("x/../../{asset}", "not a path inside images.dir"),
+        ("{evil}.jpg", "row 2 gives '../../etc/passwd.jpg', which is not a path inside"),
+        ("{kind}.jpg", "row 2 has no asset or no"),
+    ],
+)
+def test_a_template_holds_names_of_columns_and_stays_inside(tmp_path: Path, template: str, message: str) -> None:
+    rows = ROWS.copy()
+    rows["evil"] = ["a..b", "../../etc/passwd", "c"]
+    with pytest.raises(InputError, match=message):
+        read_catalogue(write(tmp_path, "csv", rows), Columns("asset", "path", template))
+
+
+@pytest.mark.parametrize("as_struct", [False, True])
+def test_images_inside_a_parquet_file(tmp_path: Path, image_folder: Path, as_struct: bool) -> None:
+    contents = [(image_folder / "image000.png").read_bytes(), None, b"", (image_folder / "image002.png").read_bytes()]
+    column = [{"bytes": each, "path": None} for each in contents] if as_struct else contents
+    pq.write_table(pa.table({"id": ["d", "c", "b", "a"], "image": column, "z": [1, 2, 3, 4]}), tmp_path / "x.parquet")
+    found = read_catalogue(tmp_path / "x.parquet", Columns("id", "image"))
+    assert found.embedded
+    assert found.images["image"].tolist() == ["a", "b", "c", "d"]
+    assert found.others.columns.tolist() == ["image", "id", "z"]
+    place = dict(zip(found.images["image"], found.images["path"], strict=True))
+    missing = dict(write_embedded(tmp_path / "x.parquet", "image", tmp_path))
+    assert missing == {place["c"]: "no bytes", place["b"]: "empty file"}
+    assert np.array_equal(read_image(tmp_path / place["a"]), read_image(image_folder / "image002.png"))
+    assert np.array_equal(read_image(tmp_path / place["d"]), read_image(image_folder / "image000.png"))
+
+
+def test_rows_that_are_elsewhere_are_not_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.vot"
+    path.write_text(
+        '<VOTABLE version="1.4"><RESOURCE><TABLE><FIELD name="id" datatype="int"/><DATA><BINARY>'
+        '<STREAM\n encoding="base64" href="http://example.invalid/rows"/></BINARY></DATA></TABLE></RESOURCE></VOTABLE>'
+    )
+    with pytest.raises(InputError, match="its rows are elsewhere"):
+        read_table(path, "images.path")
+
+
+@pytest.mark.parametrize("suffix", ["fits", "vot", "ecsv", "parquet"])
+def test_what_is_no_table_is_told_in_one_line(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"catalogue.{suffix}"
+    path.write_bytes(b"\x00\x01 nothing of the kind\n")
+    with pytest.raises(InputError, match="not a readable table") as raised:
+        read_catalogue(path, Columns("id", "path"))
+    assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match="there is no such file"):
+        read_catalogue(tmp_path / f"none.{suffix}", Columns("id", "path"))
