@@ -1,0 +1,94 @@
+"""What the benchmarks read of a run: its matches, and where the keypoints lie, by way of the store's manifests."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """A run, read.
+
+    Attributes:
+        images: names of all images, in the order of the features.
+        keypoints: (num_keypoints, 2) float32 of each image, x and y in pixels, by its name.
+        matches: a row a structure and image; the columns of ``matches.parquet``.
+        structures: ``structures.csv``, empty where the run has none.
+        metrics: ``metrics.json``.
+    """
+
+    images: list[str]
+    keypoints: dict[str, NDArray[np.float32]]
+    matches: pd.DataFrame
+    structures: pd.DataFrame
+    metrics: dict[str, Any]
+
+    @classmethod
+    def load(cls, run: Path, store: Path) -> RunResults:
+        """Read a run's folder and the features in its store.
+
+        Raises:
+            FileNotFoundError: the run or its features are not there.
+        """
+        features = _features_of(run, store)
+        table = pd.read_parquet(features / "images.parquet")
+        shards = {int(n): np.load(features / f"shard-{n:05d}" / "keypoints.npy") for n in table["shard"].unique()}
+        columns = zip(table["image"], table["shard"], table["first_keypoint"], table["num_keypoints"], strict=True)
+        keypoints = {image: shards[shard][first : first + number] for image, shard, first, number in columns}
+        listed = run / "structures.csv"
+        return cls(
+            images=table["image"].tolist(),
+            keypoints=keypoints,
+            matches=pd.read_parquet(run / "matches.parquet"),
+            structures=pd.read_csv(listed) if listed.exists() else pd.DataFrame(),
+            metrics=json.loads((run / "metrics.json").read_text(encoding="utf-8")),
+        )
+
+    def matched(self) -> dict[int, pd.DataFrame]:
+        """The matches of each structure."""
+        return {int(number): group for number, group in self.matches.groupby("structure")}
+
+
+def _features_of(run: Path, store: Path) -> Path:
+    """The features artifact that a run's matches were made from."""
+    manifests = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in store.glob("*/*/manifest.json")}
+    for artifact, manifest in manifests.items():
+        here = artifact / "matches.parquet"
+        if here.exists() and filecmp.cmp(here, run / "matches.parquet", shallow=False):
+            wanted = manifest["inputs"]["assignment"]
+            break
+    else:
+        raise FileNotFoundError(f"{store} does not hold the matches of {run}")
+    by_fingerprint = {manifest["fingerprint"]: artifact for artifact, manifest in manifests.items()}
+    return by_fingerprint[manifests[by_fingerprint[wanted]]["inputs"]["features"]]
+
+
+def best_f1(truth: set[str], matched: dict[int, pd.DataFrame]) -> tuple[int | None, float]:
+    """The structure whose images are most nearly the given ones, and its F1."""
+    scores = {number: f1(truth, set(group["image"])) for number, group in matched.items()}
+    if not scores:
+        return None, 0.0
+    best = max(scores, key=lambda number: scores[number])
+    return best, scores[best]
+
+
+def f1(truth: set[str], found: set[str]) -> float:
+    """Harmonic mean of precision and recall; 0 where either set is empty."""
+    return 2 * len(truth & found) / max(1, len(truth) + len(found)) if truth and found else 0.0
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows as a Markdown table; floats with three digits."""
+    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
+    for row in rows:
+        shown = ["-" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
+        print("| " + " | ".join(shown) + " |", flush=True)
