@@ -69,10 +69,8 @@ def draw_scene(side: int, finest: float, rng: np.random.Generator) -> NDArray[np
     return _shaded(image, rng.uniform(0.1, 0.35), finest, rng)
 
 
-def _leaves(
-    radii: NDArray[np.float64], side: int, angular: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Corners of leaves, in pixels, (num_leaves, _CORNERS, 2): a share are polygons of 3 to 7 corners, the rest round."""
+def _leaves(radii: NDArray[np.float64], side: int, angular: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Corners of leaves, pixels, (num_leaves, _CORNERS, 2): a share are polygons of 3 to 7 corners, the rest round."""
     count = len(radii)
     even = np.linspace(0, 2 * math.pi, _CORNERS, endpoint=False)
     lobes = rng.integers(2, 5, (count, 1))
@@ -95,7 +93,9 @@ def _shaded(image: NDArray[np.uint8], contrast: float, finest: float, rng: np.ra
     side = len(image)
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
     frequency[0, 0] = np.inf
-    spectrum = np.fft.rfft2(rng.standard_normal((side, side))) * frequency**-1.2 * np.exp(-((finest * frequency) ** 2) * 4)
+    spectrum = (
+        np.fft.rfft2(rng.standard_normal((side, side))) * frequency**-1.2 * np.exp(-((finest * frequency) ** 2) * 4)
+    )
     light = np.fft.irfft2(spectrum, s=(side, side))
     lit = image * np.exp(contrast * light / light.std())[..., None]
     return np.clip(cv2.GaussianBlur(lit, (0, 0), 0.6), 0, 255).astype(np.uint8)

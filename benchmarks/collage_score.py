@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from run_results import RunResults, best_f1, f1, print_table
+from run_results import RunResults, best_f1, f1, placed, print_table
 
 FOUND = 0.5  # the F1 from which a part is called found
 
@@ -72,7 +72,7 @@ def score_run(folder: Path, results: RunResults) -> Score:
     truth = pd.read_csv(folder / "truth.csv")
     matched = results.matched()
     on_part = {number: _share_on_parts(group, truth, results) for number, group in matched.items()}
-    parts = [_score_part(part, rows, matched, on_part) for part, rows in truth.groupby("part")]
+    parts = [_score_part(int(part), rows, results, on_part) for part, rows in truth.groupby("part")]
     holders = [set(rows["image"]) for _, rows in truth.groupby("part")]
     num_false = sum(
         max([f1(truth_images, set(group["image"])) for truth_images in holders], default=0.0) < FOUND
@@ -86,7 +86,7 @@ def _share_on_parts(group: pd.DataFrame, truth: pd.DataFrame, results: RunResult
     """The share of a structure's matched keypoints on each part."""
     on: dict[int, int] = {}
     total = 0
-    outlines = {image: rows for image, rows in truth.groupby("image")}
+    outlines = dict(iter(truth.groupby("image")))
     for image, numbers in zip(group["image"], group["keypoints"], strict=True):
         points = results.keypoints[image][np.asarray(numbers, dtype=np.int64)]
         total += len(points)
@@ -102,21 +102,20 @@ def inside(points: NDArray[np.float32], polygon: str) -> NDArray[np.bool_]:
     return np.array([cv2.pointPolygonTest(corners, point, False) >= 0 for point in points.tolist()], dtype=bool)
 
 
-def _score_part(
-    part: int, rows: pd.DataFrame, matched: dict[int, pd.DataFrame], on_part: dict[int, dict[int, float]]
-) -> PartScore:
+def _score_part(part: int, rows: pd.DataFrame, results: RunResults, on_part: dict[int, dict[int, float]]) -> PartScore:
+    matched = results.matched()
     best, value = best_f1(set(rows["image"]), matched)
     kind = str(rows["kind"].iat[0])
     if best is None:
         return PartScore(part, kind, len(rows), None, 0.0, 0.0, None, None, None)
-    errors = _errors(rows.merge(matched[best], on="image", suffixes=("", "_found")))
+    errors = _errors(rows.merge(placed(matched[best], results), on="image", suffixes=("", "_found")))
     return PartScore(part, kind, len(rows), best, value, on_part[best].get(part, 0.0), *errors)
 
 
 def _errors(both: pd.DataFrame) -> tuple[float | None, float | None, float | None]:
     """Median errors of place, size and angle over images that hold the part and match (see the module)."""
     place = size = angle = None
-    if len(both) and "x_found" in both:
+    if len(both):
         off = np.hypot(both["x_found"] - both["x"], both["y_found"] - both["y"]) / both["size"]
         place = float(np.nanmedian(off))
     if len(both) and "size_found" in both:

@@ -1,19 +1,21 @@
 """Collages: parts that recur on clutter, with the truth of where they are, and how well a run finds them.
 
-    python benchmarks/collages.py draw FOLDER [--images 300] [--parts 8] [--rate 0.15] ...
-    python mine.py images=folder images.dir=FOLDER/images features.background_mask=false hydra.run.dir=RUN store=STORE
+    python benchmarks/collages.py run WORK [--keypoints 300 2000 8000] [--hidden 0 0.5] [--KEY VALUE] [-- key=value ...]
+    python benchmarks/collages.py draw FOLDER [--images 300] [--parts 8] [--rate 0.15] [--KEY VALUE]
     python benchmarks/collages.py score FOLDER RUN STORE
+
+``run`` draws a collection for each number of keypoints and each hidden share, with the null of each (``--null``), mines
+them with what follows ``--`` given to ``mine.py``, and prints a row each; what is drawn and made already is kept.
 
 ``draw`` writes ``images/00000.png`` and so on, ``truth.csv`` (image, part, kind, x, y, size, angle, hidden, polygon),
 ``parts/`` with each part alone and ``collages.json`` with the keys. ``--parts 0`` is the null: the very same clutter
 without the parts. Each of the parts is in round(rate x images) images drawn at random; half of them are drawn, half
-photographic (see :mod:`collage_images`). ``--keypoints`` chooses the fineness of the clutter by bisection so that SIFT as
-minIA sets it finds that many in an image on average.
+photographic (see :mod:`collage_images`). ``--keypoints`` chooses the fineness of the clutter by bisection so that SIFT
+as minIA sets it finds that many in an image on average. x and y are the part's centre in pixels (the first pixel's
+centre is at 0, 0), size the diameter of the circle that holds it, angle its turn from x to y (down) in degrees;
+polygon is what is to be seen of it, ``x y x y ...``.
 
-x and y are the part's centre in pixels (the first pixel's centre is at 0, 0), size the diameter of the circle that holds
-it, angle its turn from x to y (down) in degrees; polygon is what is to be seen of it, ``x y x y ...``.
-
-``score`` compares with the run's structures (see :mod:`collage_score`).
+``score`` compares a run with the truth, a row a part (see :mod:`collage_score`).
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import itertools
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +34,9 @@ import cv2
 import numpy as np
 from collage_images import PATCH, Part, draw_part, draw_scene
 from numpy.typing import NDArray
+from run_results import RunResults, mine, print_rows, print_table
 
-TRUTH = "truth.csv"
+TRUTH, KEYS = "truth.csv", "collages.json"
 COLUMNS = ("image", "part", "kind", "x", "y", "size", "angle", "hidden", "polygon")
 _TRIES = 300
 _CALIBRATION_IMAGES, _CALIBRATION_STEPS = 4, 9
@@ -95,7 +100,9 @@ def draw_collages(folder: Path, keys: Keys) -> None:
     for number, part in enumerate(parts):
         _write(folder / "parts" / f"{number}-{part.kind}.png", part.rgb)
     holders = [
-        set(np.random.default_rng([keys.seed, 2, n]).permutation(keys.images)[: round(keys.rate * keys.images)].tolist())
+        set(
+            np.random.default_rng([keys.seed, 2, n]).permutation(keys.images)[: round(keys.rate * keys.images)].tolist()
+        )
         for n in range(keys.parts)
     ]
     with (folder / TRUTH).open("w", newline="", encoding="utf-8") as file:
@@ -108,7 +115,7 @@ def draw_collages(folder: Path, keys: Keys) -> None:
             _write(folder / "images" / name, rgb)
             rows.writerows([name, *row] for row in truth)
     described = dataclasses.asdict(keys) | {"finest": finest}
-    (folder / "collages.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    (folder / KEYS).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def draw_collage(
@@ -158,7 +165,9 @@ def _visible(
         left = _clipped(outline, normal, middle)
         seen = cv2.contourArea(left.astype(np.float32)) if len(left) > 2 else 0.0
         low, high = (middle, high) if seen < (1 - hidden) * area else (low, middle)
-    return (_clipped(outline, normal, high) if hidden > 0 else outline), np.array([*normal, high if hidden > 0 else 1.0])
+    return (_clipped(outline, normal, high) if hidden > 0 else outline), np.array(
+        [*normal, high if hidden > 0 else 1.0]
+    )
 
 
 def _clipped(outline: NDArray[np.float64], normal: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
@@ -180,9 +189,7 @@ def _placed(points: NDArray[np.float64], place: Place) -> NDArray[np.float64]:
     return np.asarray(turned * place.size + [place.x, place.y])
 
 
-def _set_in(
-    image: NDArray[np.float64], part: Part, place: Place, edge: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _set_in(image: NDArray[np.float64], part: Part, place: Place, edge: NDArray[np.float64]) -> NDArray[np.float64]:
     """The image with a part over it, but where the part is covered."""
     scale = place.size / PATCH
     smooth = cv2.GaussianBlur(part.rgb.astype(np.float64), (0, 0), max(0.3, 0.45 / scale))  # against aliasing
@@ -196,7 +203,9 @@ def _set_in(
     warp[:, 2] += np.array([place.x, place.y]) - middle
     shape = image.shape[1], image.shape[0]
     over = cv2.warpAffine(smooth, warp, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    cover = cv2.warpAffine(cv2.GaussianBlur(alpha, (0, 0), 0.45 / scale), warp, shape, flags=cv2.INTER_LINEAR)[..., None]
+    cover = cv2.warpAffine(cv2.GaussianBlur(alpha, (0, 0), 0.45 / scale), warp, shape, flags=cv2.INTER_LINEAR)[
+        ..., None
+    ]
     return np.asarray(image * (1 - cover) + over * cover)
 
 
@@ -228,33 +237,59 @@ def _write(path: Path, rgb: NDArray[np.uint8]) -> None:
         raise OSError(f"{path}: the image could not be written")
 
 
-def add_keys(parser: argparse.ArgumentParser) -> None:
-    """An option for each of the keys."""
-    for field in dataclasses.fields(Keys):
-        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+def run_all(work: Path, keys: list[Keys], overrides: list[str]) -> None:
+    """Draw, mine and score collections, and print a row each."""
+    from collage_score import score_run
 
-
-def keys_of(arguments: argparse.Namespace) -> Keys:
-    """The keys among the given options."""
-    return Keys(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Keys)})
+    header: list[str] = []
+    for one in keys:
+        name = f"k{one.keypoints}-h{one.hidden:g}-p{one.parts}-n{one.images}-s{one.seed}"
+        folder = work / name
+        if not (folder / KEYS).exists():
+            draw_collages(folder, one)
+        # The clutter's own grey level is no sky: the mask of dark backgrounds is for galaxies.
+        chosen = ["images=folder", f"images.dir={folder / 'images'}", "features.background_mask=false", *overrides]
+        mine(chosen, folder / "run", work / "store")
+        results = RunResults.load(folder / "run", work / "store")
+        summary = score_run(folder, results).summary()
+        row = {"keypoints": one.keypoints, "hidden": one.hidden, "words": results.metrics["vocabulary_size"], **summary}
+        if header != list(row):
+            header = list(row)
+            print_table(header, [])
+        print_rows([list(row.values())])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    draw = commands.add_parser("draw", help="write a collection")
+    draw, run = commands.add_parser("draw"), commands.add_parser("run")
     draw.add_argument("folder", type=Path)
-    add_keys(draw)
-    score = commands.add_parser("score", help="compare a run with the truth")
+    run.add_argument("work", type=Path)
+    run.add_argument("--null", action="store_true", help="the same clutter without parts too")
+    for field in dataclasses.fields(Keys):
+        many = "+" if field.name in ("keypoints", "hidden") else None
+        draw.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+        default = [field.default] if many else field.default
+        run.add_argument(f"--{field.name}", type=type(field.default), default=default, nargs=many)
+    score = commands.add_parser("score")
     for name in ("folder", "run", "store"):
         score.add_argument(name, type=Path)
-    arguments = parser.parse_args()
-    if arguments.command == "draw":
-        draw_collages(arguments.folder, keys_of(arguments))
+    own = list(itertools.takewhile(lambda argument: argument != "--", sys.argv[1:]))
+    given = vars(parser.parse_args(own))
+    values = {field.name: given.get(field.name) for field in dataclasses.fields(Keys)}
+    if given["command"] == "draw":
+        draw_collages(given["folder"], Keys(**values))
+    elif given["command"] == "run":
+        several = itertools.product(values["keypoints"], values["hidden"], [False, True] if given["null"] else [False])
+        keys = [
+            Keys(**values | {"keypoints": count, "hidden": hidden} | ({"parts": 0} if null else {}))
+            for count, hidden, null in several
+        ]
+        run_all(given["work"].absolute(), keys, sys.argv[len(own) + 2 :])
     else:
         from collage_score import print_score
 
-        print_score(arguments.folder, arguments.run, arguments.store)
+        print_score(given["folder"], given["run"], given["store"])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import filecmp
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +74,20 @@ def _features_of(run: Path, store: Path) -> Path:
     return by_fingerprint[manifests[by_fingerprint[wanted]]["inputs"]["features"]]
 
 
+def placed(matches: pd.DataFrame, results: RunResults) -> pd.DataFrame:
+    """Matches with x and y: those of the run where it says where, else the median of the matched keypoints."""
+    if "x" in matches:
+        return matches
+    middle = [
+        np.median(results.keypoints[image][np.asarray(numbers, dtype=np.int64)], axis=0)
+        if len(numbers)
+        else [np.nan] * 2
+        for image, numbers in zip(matches["image"], matches["keypoints"], strict=True)
+    ]
+    x, y = np.asarray(middle, dtype=float).reshape(-1, 2).T
+    return matches.assign(x=x, y=y)
+
+
 def best_f1(truth: set[str], matched: dict[int, pd.DataFrame]) -> tuple[int | None, float]:
     """The structure whose images are most nearly the given ones, and its F1."""
     scores = {number: f1(truth, set(group["image"])) for number, group in matched.items()}
@@ -86,9 +102,25 @@ def f1(truth: set[str], found: set[str]) -> float:
     return 2 * len(truth & found) / max(1, len(truth) + len(found)) if truth and found else 0.0
 
 
+def mine(keys: Sequence[str], run: Path, store: Path) -> None:
+    """Run ``mine.py`` with keys of its command line.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; what it said is on the error stream.
+    """
+    program = Path(__file__).resolve().parent.parent / "mine.py"
+    command = [sys.executable, str(program), *keys, f"hydra.run.dir={run}", f"store={store}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows as a Markdown table; floats with three digits."""
+    """Print a Markdown table."""
     print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
+    print_rows(rows)
+
+
+def print_rows(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows of a Markdown table; floats with three digits."""
     for row in rows:
         shown = ["-" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
         print("| " + " | ".join(shown) + " |", flush=True)
