@@ -68,7 +68,7 @@ def test_texts_become_numbers_only_where_nothing_is_lost() -> None:
     assert kind("1", "22", None) == "Int64"
     assert kind("1.5", "nan", "-2e3") == "float64"
     assert kind("0012", "12") == "object"
-    assert kind("1234567890123456789") in ("object", "int64", "uint64")
+    assert kind("1234567890123456789") == "object"
     assert kind("x", "1") == "object"
     assert kind(None, None) == "object"
     assert typed(pd.Series(["587722981000000001"]))[0] == 587722981000000001

@@ -66,14 +66,14 @@ def require_columns(table: pd.DataFrame, columns: list[str], given: str) -> None
 def typed(column: pd.Series[Any]) -> pd.Series[Any]:
     """A column of texts as numbers, where every text is the usual way to write a number; else as it is.
 
-    A number with a leading zero is a name, and stays one; numbers of up to 18 digits keep every digit.
+    A number with a leading zero or of more than 18 digits is a name, and stays one.
     """
     texts = column.dropna()
     if not len(texts) or not all(isinstance(text, str) for text in texts.head(100)):
         return column
     if texts.str.fullmatch(_WHOLE_NUMBER).all():
         return column.astype("Int64")
-    if texts.str.fullmatch(r"[+-]?0\d+").any():
+    if texts.str.fullmatch(r"[+-]?(?:0\d+|\d{19,})").any():
         return column
     try:
         return column.astype("float64")  # which knows nan and inf too
