@@ -34,6 +34,7 @@ from minia.command_line.mine_settings import (
 )
 from minia.core.artifact import InputError, read_manifest
 from minia.core.device import choose_device, choose_precision
+from minia.core.run_folder import RunFolder, claimed, remove_own
 from minia.core.workers import num_cores
 from minia.core.writing import appearing_whole, write_text_whole
 
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.json"
+METRICS, CONFIG, REPORT = "metrics.json", "config.yaml", "report"
 _PUBLISHED = (  # stage and file, if it made that: what a run's folder gets
     ("mining", "structures.txt"), ("mining", "structures.csv"), ("matching", "matches.parquet"),
 )  # fmt: skip
+FILES = (*(name for _, name in _PUBLISHED), METRICS, CONFIG, REPORT)  # what a run writes in its folder
 _COUNTS = (  # of the stages' manifests, what a run's metrics tell
     "num_images", "num_failed_images", "num_keypoints", "num_words_kept", "num_cooccurring_sets", "num_structures",
     "mean_structure_size", "num_matches", "num_matched_images", "num_matched_structures",
@@ -224,6 +226,14 @@ class Pipeline:
             choose_device(self.settings.device)
         if isinstance(self.settings.mining, ListDBMining) and needed & {"mining", "matching", "report"}:
             _ = self.mining
+        if not needed:
+            chosen = ",".join(self.settings.stages)
+            why = (
+                f"what they lead to comes from elsewhere, words={self.settings.words.kind}"
+                if chosen
+                else "none is named"
+            )
+            raise InputError(f"stages=[{chosen}]: there is nothing to do: {why}; allowed: {', '.join(STAGES)}")
         if not self.has_keypoints or needed <= {"images"}:
             return
         if isinstance(self.settings.features, StoredFeatures):
@@ -259,6 +269,11 @@ class Pipeline:
             return 0
         return int(read_manifest(self.images)["counts"]["num_skipped_images"])
 
+    @property
+    def artifacts(self) -> dict[str, Path]:
+        """The artifacts that this run has made or found so far, by what made them."""
+        return {name: self.__dict__[name] for name in (*STAGES, "assignment") if name in self.__dict__}
+
     def made(self, stage: str) -> list[Path]:
         """The artifacts of a stage that this run has made or found so far."""
         names = ["assignment", stage] if stage == "words" else [stage]
@@ -282,6 +297,11 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
         the stages' manifests), ``seconds_<stage>``, the time that making the stage's artifact took
         (in this run or in the one that made it), and ``seconds_total``, of this run.
     """
+    with claimed(output, "mine", FILES) as folder:
+        return _mine(settings, store, folder, resolved_config)
+
+
+def _mine(settings: MineSettings, store: Path, folder: RunFolder, resolved_config: str) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -292,6 +312,7 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
     for stage in settings.stages:
         if stage not in pipeline.superseded:
             getattr(pipeline, stage)
+            folder.record(store, pipeline.artifacts)
     for artifact in pipeline.made("mining"):
         from minia.mining.structures.stage import why_no_structures
 
@@ -299,10 +320,7 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
             logger.warning(why)
     metrics = _metrics(pipeline)
     metrics["seconds_total"] = round(time.perf_counter() - started, 3)
-    output.mkdir(parents=True, exist_ok=True)
-    _publish(pipeline, output)
-    write_text_whole(output / "config.yaml", resolved_config)
-    write_text_whole(output / METRICS, json.dumps(metrics, indent=2) + "\n")
+    _publish(pipeline, folder, resolved_config, metrics)
     return metrics
 
 
@@ -340,20 +358,22 @@ def _metrics(pipeline: Pipeline) -> dict[str, Any]:
     return metrics | seconds
 
 
-def _publish(pipeline: Pipeline, output: Path) -> None:
-    """Copy what other tools read from the store to the run's folder, each whole or not at all."""
-    for name in (*(name for _, name in _PUBLISHED), METRICS, "config.yaml"):
-        (output / name).unlink(missing_ok=True)  # of an earlier run: results of two runs must not mix
-    shutil.rmtree(output / "report", ignore_errors=True)
-    for stage, name in _PUBLISHED:
-        for artifact in pipeline.made(stage):
-            if not (artifact / name).exists():
-                continue
-            with appearing_whole(output / name) as temporary:
-                shutil.copyfile(artifact / name, temporary)
-    for artifact in pipeline.made("report"):
-        with appearing_whole(output / "report") as temporary:
-            shutil.copytree(artifact, temporary)
+def _publish(pipeline: Pipeline, folder: RunFolder, resolved_config: str, metrics: dict[str, Any]) -> None:
+    """Leave the results in the run's folder, each whole or not at all; those of an earlier run go."""
+    output = folder.path
+    with folder.replacing(*FILES):
+        for name in FILES:
+            remove_own(folder, name)  # results of two runs must not mix
+        for stage, name in _PUBLISHED:
+            for artifact in pipeline.made(stage):
+                if (artifact / name).exists():
+                    with appearing_whole(output / name) as temporary:
+                        shutil.copyfile(artifact / name, temporary)
+        for artifact in pipeline.made("report"):
+            with appearing_whole(output / REPORT) as temporary:
+                shutil.copytree(artifact, temporary)
+        write_text_whole(output / CONFIG, resolved_config)
+        write_text_whole(output / METRICS, json.dumps(metrics, indent=2) + "\n")
 
 
 def _arguments(chosen: Any) -> dict[str, Any]:

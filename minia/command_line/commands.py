@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
@@ -14,12 +15,24 @@ from minia.command_line.train_settings import TrainSettings
 
 def mine() -> int:
     """Run the command line of mining; returns the exit code."""
-    return start("mine", MineSettings, _mine)
+    return start("mine", MineSettings, _mine, _files_of_mining)
 
 
 def train() -> int:
     """Run the command line of training; returns the exit code."""
-    return start("train", TrainSettings, _train, CONFIGURATION / "train")
+    return start("train", TrainSettings, _train, _files_of_training, CONFIGURATION / "train")
+
+
+def _files_of_mining() -> Sequence[str]:
+    from minia.pipeline import FILES  # takes time: only sweeps need them beforehand
+
+    return FILES
+
+
+def _files_of_training() -> Sequence[str]:
+    from minia.training.run import FILES  # likewise
+
+    return FILES
 
 
 def _mine(config: DictConfig) -> None:

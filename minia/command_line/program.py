@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from minia.command_line.messages import outside_jobs, print_error, print_summary
 from minia.command_line.mine_settings import check
+from minia.core.run_folder import SWEEP_FILES, RunFolder, sweep_folder
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # The wheel holds conf/ inside the package; in a checkout it lies beside it, where its user edits it.
@@ -53,16 +54,35 @@ def quote_paths(arguments: list[str]) -> list[str]:
 
 def check_all(name: str, settings_type: type[Settings], overrides: list[str], folder: Path) -> None:
     """Check the settings of every job of a run or sweep before any work starts."""
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        for job in jobs_of(overrides):
+            settings_of(hydra.compose(name, [each for each in job if not each.startswith("hydra.")]), settings_type)
+
+
+def refuse_of_others(name: str, overrides: list[str], folder: Path, files: Sequence[str]) -> None:
+    """Check that a sweep replaces nothing of others: Hydra writes in its folder before the first job starts.
+
+    Raises:
+        InputError: it would.
+    """
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        for number, job in enumerate(jobs_of(overrides)):
+            config = hydra.compose(name, list(job), return_hydra_config=True)
+            OmegaConf.update(config, "hydra.job.num", number)
+            sweep = Path(config.hydra.sweep.dir)
+            RunFolder.read(sweep).refuse_of_others([*SWEEP_FILES, f"{name}.log"])
+            RunFolder.read(sweep / config.hydra.sweep.subdir).refuse_of_others([*files, f"{name}.log"])
+
+
+def jobs_of(overrides: list[str]) -> Iterator[tuple[str, ...]]:
+    """The overrides of each job of a sweep, or of the one job of a run."""
     choices = [
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
         if override.is_sweep_override() and override.is_discrete_sweep()
         else [str(override.input_line)]
         for override in OverridesParser.create().parse_overrides(overrides)
-        if not override.key_or_group.startswith("hydra")
     ]
-    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-        for job in itertools.product(*choices):
-            settings_of(hydra.compose(name, list(job)), settings_type)
+    return itertools.product(*choices)
 
 
 def places(store: Path | None) -> tuple[Path, Path, Path | None]:
@@ -74,7 +94,11 @@ def places(store: Path | None) -> tuple[Path, Path, Path | None]:
 
 
 def start(
-    name: str, settings_type: type[Settings], run: Callable[[DictConfig], None], folder: Path = CONFIGURATION
+    name: str,
+    settings_type: type[Settings],
+    run: Callable[[DictConfig], None],
+    files: Callable[[], Sequence[str]],
+    folder: Path = CONFIGURATION,
 ) -> int:
     """Run the command line of a configuration in a folder; returns the exit code, 2 where the input cannot be used."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and print_error words them
@@ -95,6 +119,8 @@ def start(
         arguments = get_args_parser().parse_args()
         if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
             check_all(name, settings_type, arguments.overrides, folder)
+            if arguments.multirun:
+                refuse_of_others(name, arguments.overrides, folder, files())
         hydra.main(version_base="1.3", config_path=str(folder), config_name=name)(job)()
         if failures:
             raise failures[0]
@@ -108,6 +134,9 @@ def start(
 def run_job(config: DictConfig, store: Path | None, work: Callable[[Path, Path, str], dict[str, Any]]) -> None:
     """Do one job's work, given its store, output folder and resolved configuration, and print its metrics."""
     store, output, sweep = places(store)
+    if sweep:
+        with sweep_folder(sweep) as marked:
+            marked.write_mark()  # Hydra has written there
     try:
         metrics = work(store, output, OmegaConf.to_yaml(config, resolve=True))
     finally:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from filelock import FileLock
 
+from minia.core.run_folder import sweep_folder
 from minia.core.writing import appearing_whole, write_text_whole
 
 _PLOTTED = {  # column: title of its panel
@@ -28,7 +28,7 @@ def summarise_sweep(folder: Path) -> None:
     Args:
         folder: holds one folder a job, named by its number, with ``metrics.json`` and ``config.yaml``.
     """
-    with FileLock(folder / ".summary.lock"):
+    with sweep_folder(folder) as marked, marked.replacing("summary.csv", "summary.png"):
         jobs = sorted((path.parent for path in folder.glob("*/metrics.json")), key=_job_order)
         table, swept = _table(jobs)
         write_text_whole(folder / "summary.csv", table.to_csv(index=False))

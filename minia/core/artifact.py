@@ -147,6 +147,8 @@ class Stage:
 
     def _make(self, make: Callable[[Path], Mapping[str, Any]]) -> None:
         work = self.path.with_name(f".{self.path.name}.part")
+        if work.exists() and next(work.iterdir(), None) and not (work / _STARTED_WITH).is_file():
+            raise InputError(f"{work}: was not written by minIA, and would be removed; allowed: move it away")
         if work.exists() and (why := self._why_discard(work)):
             logger.info("%s: discarding what an earlier run left unfinished in %s: %s", self.name, work, why)
             shutil.rmtree(work)
@@ -164,8 +166,10 @@ class Stage:
             if not self.resumable:
                 shutil.rmtree(work, ignore_errors=True)
             raise
-        if self.path.exists():  # something took its manifest away: it is no artifact any more
-            shutil.rmtree(self.path)
+        if self.path.exists():  # without a manifest it is no artifact, and may be anyone's
+            aside = self.path.with_name(f"{self.path.name}.aside-{time.time_ns()}")
+            logger.warning("%s: %s holds no %s: moving it to %s", self.name, self.path, MANIFEST, aside)
+            self.path.replace(aside)
         work.replace(self.path)
         (self.path / _STARTED_WITH).unlink()  # not before: without it the next run would discard what is finished
         logger.info("%s: made %s in %.1f s", self.name, self.path, time.perf_counter() - started)

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from minia.core.progress import progress
+from minia.core.run_folder import MARK, RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -29,22 +30,22 @@ _REASONS = ("", "no such file", "not a file", "empty file")  # numbered in FileS
 _FINE, _MISSING, _NO_FILE, _EMPTY = range(4)
 
 
-def find_images(folder: Path, passed_over: Path, run_files: Collection[str]) -> tuple[pa.ChunkedArray, list[str]]:
+def find_images(folder: Path, passed_over: Path) -> tuple[pa.ChunkedArray, list[str]]:
     """The image files in a folder and below; what starts with a dot is not looked at.
 
-    Links to folders are followed; each folder is looked into once, under its own name where it lies below
-    and else under the first of those that links give it.
+    Nor are the folders of runs of minIA. Where the folder itself is one, images may lie beside the run's files, and
+    only those are passed over. Links to folders are followed; each folder is looked into once, under its own name
+    where it lies below and else under the first of those that links give it.
 
     Args:
         folder: where to look.
         passed_over: a folder that is not looked into.
-        run_files: nor is a folder that holds all files of these names, if there are any.
 
     Returns:
         names: strings, sorted: paths relative to the folder, with forward slashes.
         undecodable: escaped names of image files whose names are not valid UTF-8.
     """
-    found = _names_below(folder, passed_over, run_files)
+    found = _names_below(folder, passed_over)
     chunks, undecodable = [], []
     while batch := list(itertools.islice(found, _NAMES_AT_A_TIME)):
         try:
@@ -59,8 +60,10 @@ def find_images(folder: Path, passed_over: Path, run_files: Collection[str]) -> 
     return names.take(pc.sort_indices(names)), sorted(undecodable)
 
 
-def _names_below(folder: Path, passed_over: Path, run_files: Collection[str]) -> Iterator[str]:
+def _names_below(folder: Path, passed_over: Path) -> Iterator[str]:
     ahead, links = [""], list[str]()
+    of_the_run = RunFolder.read(folder).files
+    folders_of_the_run = {name.partition("/")[0] for name in of_the_run if "/" in name}
     seen = {_identity(passed_over)} if passed_over.is_dir() else set()
     while ahead or links:
         if not ahead:  # links wait for the folders themselves, whatever order the file system names them in
@@ -68,7 +71,7 @@ def _names_below(folder: Path, passed_over: Path, run_files: Collection[str]) ->
             ahead.append(links.pop())
         prefix = ahead.pop()
         parent = folder / prefix
-        if run_files and all((parent / name).is_file() for name in run_files):
+        if (prefix and (parent / MARK).is_file()) or prefix[:-1] in folders_of_the_run:
             continue
         try:
             identity = _identity(parent)
@@ -82,7 +85,7 @@ def _names_below(folder: Path, passed_over: Path, run_files: Collection[str]) ->
                     linked = entry.is_symlink()
                     if Path(entry).is_dir() if linked else entry.is_dir():  # an entry's own fails on a link to itself
                         (links if linked else ahead).append(f"{prefix}{entry.name}/")
-                    elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                    elif entry.name.lower().endswith(IMAGE_SUFFIXES) and prefix + entry.name not in of_the_run:
                         yield prefix + entry.name
         except OSError as error:
             logger.warning("images: passing over %s: %s", parent, error.strerror)

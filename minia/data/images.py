@@ -39,7 +39,6 @@ _MAX_NAMES_IN_MANIFEST = 100
 _LARGEST_SIDE = 8192  # of enlarged images, pixels
 _LABEL_COLUMN = "label"
 _READING = 2  # raise it when read_image gives other pixels for the same file
-_RUN_FILES = ("config.yaml", "metrics.json")  # a folder with both is a run's
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def list_folder(
     folder = folder.absolute()
     if not folder.is_dir():
         raise InputError(f"images.dir={folder}: there is no such folder")
-    found, undecodable = find_images(folder, store.absolute(), _RUN_FILES)
+    found, undecodable = find_images(folder, store.absolute())
     if not len(found) and not undecodable:
         raise InputError(f"images.dir={folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
     names = found.to_pandas()

@@ -12,6 +12,7 @@ from typing import Any
 
 from minia.command_line.train_settings import TrainSettings
 from minia.core.artifact import InputError
+from minia.core.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -99,16 +100,17 @@ def refuse_one_of_several() -> None:
             )
 
 
-def refuse_overwriting(settings: TrainSettings, output: Path) -> None:
-    """Check that a run's folder holds nothing of another run that this one would replace.
+def refuse_overwriting(settings: TrainSettings, folder: RunFolder) -> None:
+    """Check that a run's folder holds nothing whole of another run that this one would replace.
 
     Raises:
         InputError: it does, and ``overwrite`` is not set.
     """
     if settings.overwrite:
         return
+    output = folder.path
     for path in (output / f"model.{ending}" for ending in settings.export):
-        if path.exists():
+        if path.exists() and "metrics.json" in folder.files:  # else the run that wrote it did not come to its end
             raise InputError(f"{path} exists; allowed: another hydra.run.dir, or overwrite=true")
     if settings.resume is None and (output / CHECKPOINTS / LAST).exists():
         raise InputError(

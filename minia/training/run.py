@@ -24,11 +24,13 @@ from minia.command_line.train_settings import (
 )
 from minia.core.artifact import InputError, read_manifest
 from minia.core.device import choose_device
+from minia.core.run_folder import RunFolder, claimed, remove_own
 from minia.core.workers import num_cores
 from minia.core.writing import write_text_whole
 from minia.data.labelled.galaxy_zoo import CATALOGUE_FILE, MAPPING_FILE
 from minia.training.checks import (
     CHECKPOINTS,
+    LAST,
     check_cache,
     check_machine,
     find_checkpoint,
@@ -48,6 +50,15 @@ if TYPE_CHECKING:  # torch and Lightning take seconds to import: only once the s
 
 logger = logging.getLogger(__name__)
 
+_PICTURES = ("history.csv", "history.png", "confusion.png", "attention.png")
+_WHILE_TRAINING = (
+    *(f"{CHECKPOINTS}/{name}" for name in (LAST, "best.ckpt")),
+    "cache",
+)
+FILES = (  # what a run writes in its folder
+    *("config.yaml", "metrics.json", *_PICTURES, *_WHILE_TRAINING),
+    *(f"model.{each}" for each in ("pt", "pt2", "onnx")),
+)
 _STEPS_TO_FIND_RATE = 100
 _OPTIMISATION = (
     *("optimiser", "schedule", "learning_rate", "momentum", "weight_decay", "attention_decay"),
@@ -78,15 +89,21 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
     Raises:
         InputError: what was given cannot be used.
     """
-    started = time.perf_counter()
+    with claimed(output, "train", FILES) as folder:
+        return _train(settings, store, folder, config)
+
+
+def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str) -> dict[str, Any]:
+    started, output = time.perf_counter(), folder.path
     refuse_one_of_several()
     device = choose_device(settings.device)
     check_machine(settings, device)
-    refuse_overwriting(settings, output)
+    refuse_overwriting(settings, folder)
     checkpoint = find_checkpoint(settings.resume)
     pretrained = None if checkpoint else load_pretrained(settings)  # a checkpoint has weights of its own
     artifact = build_table(settings, store)
     seconds_table = time.perf_counter() - started
+    folder.record(store, {"table": artifact})
     from minia.data.labelled.table import GalaxyTable
 
     table = GalaxyTable.load(artifact)
@@ -96,12 +113,14 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
         import torch
 
         torch.set_num_threads(settings.threads)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text_whole(output / "config.yaml", config)
+    with folder.replacing("config.yaml", "metrics.json"):
+        remove_own(folder, "metrics.json")  # without it a run is not whole
+        write_text_whole(output / "config.yaml", config)
     module = build_module(settings, table.classes, read_manifest(artifact)["fingerprint"], pretrained)
     data = build_data(settings, table, output)
     trainer = build_trainer(settings, device, output, checkpoint)
-    fitted = _fit(settings, trainer, module, data, checkpoint)
+    with folder.replacing(*_WHILE_TRAINING):
+        fitted = _fit(settings, trainer, module, data, checkpoint)
     metrics = {
         "num_images": len(table.table),
         "num_training_images": len(data.training),
@@ -109,11 +128,12 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
         "num_classes": len(table.classes),
         "device": device,
         **fitted,
-        **_finish(settings, module, data, trainer, output),
+        **_finish(settings, module, data, trainer, folder),
         "seconds_table": round(seconds_table, 3),
     }
     metrics["seconds_total"] = round(time.perf_counter() - started, 3)
-    write_text_whole(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    with folder.replacing("metrics.json"):
+        write_text_whole(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 
@@ -339,7 +359,7 @@ def _find_learning_rate(trainer: Trainer, module: DELFTraining, data: GalaxyData
 
 
 def _finish(
-    settings: TrainSettings, module: DELFTraining, data: GalaxyData, trainer: Trainer, output: Path
+    settings: TrainSettings, module: DELFTraining, data: GalaxyData, trainer: Trainer, folder: RunFolder
 ) -> dict[str, Any]:
     """Take the best weights, measure them in one exact pass, draw and export them."""
     import pandas as pd
@@ -347,22 +367,24 @@ def _finish(
     from minia.models.delf.export import FORMATS, export_delf
     from minia.training.callbacks import plot_attention, plot_confusion, plot_history
 
-    history = list(module.history)
+    history, output = list(module.history), folder.path
     best = output / CHECKPOINTS / "best.ckpt"
     if settings.trainer.keep == "best" and best.exists():
         module.load_state_dict(read_checkpoint(best)["state_dict"])
     trainer.validate(module, datamodule=data, verbose=False)
     metrics = module.history.pop()
-    write_text_whole(output / "history.csv", pd.DataFrame(history).to_csv(index=False))
-    plot_history(output / "history.png", history)
-    plot_confusion(output / "confusion.png", module)
-    plot_attention(output / "attention.png", module, data)
+    with folder.replacing(*_PICTURES):
+        write_text_whole(output / "history.csv", pd.DataFrame(history).to_csv(index=False))
+        plot_history(output / "history.png", history)
+        plot_confusion(output / "confusion.png", module)
+        plot_attention(output / "attention.png", module, data)
     formats = {ending[1:]: name for name, ending in FORMATS.items()}
     for ending in settings.export:
-        export_delf(
-            module.model, output / f"model.{ending}", classes=list(module.hparams["classes"]), config=plain(settings),
-            file_format=formats[ending], overwrite=settings.overwrite,
-        )  # fmt: skip
+        with folder.replacing(f"model.{ending}"):
+            export_delf(
+                module.model, output / f"model.{ending}", classes=list(module.hparams["classes"]),
+                config=plain(settings), file_format=formats[ending], overwrite=True,  # refused before, where it is not
+            )  # fmt: skip
     logger.info(
         "validation accuracy: descriptor branch %.3f, attention branch %.3f",
         metrics["descriptor_accuracy"], metrics["attention_accuracy"],

@@ -301,7 +301,7 @@ def folder_table(store: Path, selection: Selection, *, folder: Path) -> Path:
     root = folder.absolute()
     if not root.is_dir():
         raise InputError(f"data.dir={folder}: there is no such folder")
-    found, undecodable = find_images(root, store.absolute(), ())
+    found, undecodable = find_images(root, store.absolute())
     rows = [(path, path, path.split("/")[0]) for path in found.to_pylist() if "/" in path]
     if not rows:
         raise InputError(f"data.dir={folder}: holds no folder of images; expected one folder a class")
