@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         ]
         places = [f"store={tmp_path / 'store'}", f"hydra.run.dir={tmp_path / output}"]
         places.append(f"hydra.sweep.dir={tmp_path / output}")
-        monkeypatch.setattr(sys, "argv", ["mine.py", *chosen, *overrides, *places])
+        monkeypatch.setattr(sys, "argv", ["mine.py", *overrides, *chosen, *places])
         return mine()
 
     return run
@@ -137,8 +137,10 @@ def test_files_of_others_stop_a_sweep_before_any_work(
     assert run("-m", "seed=1,2", output="sweep") == 2
     assert f"{theirs}: was not written by minIA" in error_of(capsys)
     assert content(tmp_path / "sweep") == before
-    theirs.unlink()
-    for _ in range(2):  # a sweep of ours is replaced
+
+
+def test_a_sweep_replaces_what_a_sweep_wrote(run: Run, tmp_path: Path) -> None:
+    for _ in range(2):
         assert run("-m", "seed=1,2", "stages=[mining]", output="sweep") == 0
     assert (tmp_path / "sweep" / "summary.png").exists()
 
