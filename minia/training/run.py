@@ -51,10 +51,7 @@ if TYPE_CHECKING:  # torch and Lightning take seconds to import: only once the s
 logger = logging.getLogger(__name__)
 
 _PICTURES = ("history.csv", "history.png", "confusion.png", "attention.png")
-_WHILE_TRAINING = (
-    *(f"{CHECKPOINTS}/{name}" for name in (LAST, "best.ckpt")),
-    "cache",
-)
+_WHILE_TRAINING = (f"{CHECKPOINTS}/{LAST}", f"{CHECKPOINTS}/best.ckpt", "cache")
 FILES = (  # what a run writes in its folder
     *("config.yaml", "metrics.json", *_PICTURES, *_WHILE_TRAINING),
     *(f"model.{each}" for each in ("pt", "pt2", "onnx")),
