@@ -80,6 +80,7 @@ def test_smoke_run_on_the_simulator_leaves_everything(
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
         "metrics.json", "structures.txt", "structures.csv", "matches.parquet", "report", "config.yaml", "mine.log",
+        ".minia.json", ".minia.lock",
     }  # fmt: skip
     metrics = metrics_of(folder)
     assert metrics.keys() >= METRICS | LABEL_METRICS

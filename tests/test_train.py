@@ -191,7 +191,7 @@ def test_smoke_run_on_the_simulator_leaves_everything(run: Run, tmp_path: Path) 
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
         "metrics.json", "history.csv", "checkpoints", "model.pt", "config.yaml", "tensorboard", "train.log",
-        "history.png", "confusion.png", "attention.png",
+        "history.png", "confusion.png", "attention.png", ".minia.json", ".minia.lock",
     }  # fmt: skip
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["num_images"], metrics["num_classes"], metrics["num_steps"]) == (54, 9, 6)
