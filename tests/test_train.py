@@ -292,7 +292,7 @@ def test_a_learning_rate_is_found_without_a_bar_in_the_log(
     assert "weights_only" not in log
     assert metrics["learning_rate"] not in (0.0, 0.5)
     assert list(pd.read_csv(tmp_path / "run" / "history.csv")["step"]) == [6]  # of the training alone
-    assert not list((tmp_path / "run").glob(".*"))
+    assert {path.name for path in (tmp_path / "run").glob(".*")} == {".minia.json", ".minia.lock"}
 
 
 def test_pretrained_weights_are_what_training_begins_with(tmp_path: Path) -> None:
