@@ -11,11 +11,13 @@ WORKDIR /opt/minia
 COPY pyproject.toml README.md LICENSE ./
 COPY conf conf
 COPY minia minia
-RUN pip install ".[${EXTRA}]" && useradd --create-home minia
+# The versions are pyproject.toml's.
+# hadolint ignore=DL3013
+RUN pip install ".[${EXTRA}]" && useradd --uid 1000 --create-home minia
 
 # Runs and the store of artifacts land in the mounted folder; HOME must be writable for any user id (docker run --user).
 ENV HOME=/tmp
-USER minia
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["minia"]
 CMD ["--help"]
