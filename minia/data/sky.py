@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 WCS_TABLE = "wcs.parquet"
 _FILES_PER_TASK = 64
+_MOST_PARSED = 1024
 _ARCSEC = 3600.0  # in a degree
 
 
@@ -45,8 +46,13 @@ class SkyPositions:
     def load(cls, images: Path) -> SkyPositions:
         """Read them from an artifact of the images stage; empty where it has none."""
         if not (images / WCS_TABLE).is_file():
-            return cls(pd.DataFrame({"wcs": [], "height": []}))
+            return cls.none()
         return cls(pd.read_parquet(images / WCS_TABLE).set_index("image"))
+
+    @classmethod
+    def none(cls) -> SkyPositions:
+        """Those of images without any."""
+        return cls(pd.DataFrame({"wcs": [], "height": []}))
 
     def __contains__(self, image: str) -> bool:
         return image in self.table.index
@@ -63,7 +69,10 @@ class SkyPositions:
         """
         pixels = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
         wcs, height = self._wcs(image)
-        places = wcs.pixel_to_world(pixels[:, 0], height - 1 - pixels[:, 1]).icrs
+        pixels = np.stack([pixels[:, 0], height - 1 - pixels[:, 1]], axis=1)
+        if wcs.wcs.radesys == "ICRS" and wcs.wcs.lngtyp == "RA":  # a hundred times faster than by SkyCoord
+            return np.asarray(wcs.all_pix2world(pixels, 0)[:, [wcs.wcs.lng, wcs.wcs.lat]])
+        places = wcs.pixel_to_world(pixels[:, 0], pixels[:, 1]).icrs
         return np.stack([places.ra.deg, places.dec.deg], axis=1)
 
     def pixel_scale(self, image: str) -> float:
@@ -77,7 +86,8 @@ class SkyPositions:
         from astropy.wcs import WCS
 
         if image not in self._parsed:
-            self._parsed.clear()  # images are asked for one after another, and a survey's would fill the memory
+            if len(self._parsed) >= _MOST_PARSED:  # a survey's would fill the memory
+                self._parsed.clear()
             self._parsed[image] = WCS(fits.Header.fromstring(self.table["wcs"][image]))
         return self._parsed[image], int(self.table["height"][image])
 
