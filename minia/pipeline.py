@@ -9,7 +9,6 @@ mines a file of words needs but the last.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import logging
@@ -19,24 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minia.command_line.mine_settings import (
-    STAGES,
-    DELFFeatures,
-    FolderImages,
-    ListDBMining,
-    ListDBWords,
-    MineSettings,
-    SIFTFeatures,
-    SimulatedImages,
-    StoredFeatures,
-    StoredVocabulary,
-    SURFFeatures,
-)
+from minia.command_line.mine_settings import STAGES, MineSettings
 from minia.core.artifact import InputError, read_manifest
-from minia.core.device import choose_device, choose_precision
+from minia.core.context import Context
+from minia.core.device import choose_device
 from minia.core.run_folder import RunFolder, claimed, remove_own
 from minia.core.workers import num_cores
 from minia.core.writing import appearing_whole, write_text_whole
+from minia.data.settings import FolderImages, SimulatedImages
+from minia.mining.features.settings import StoredFeatures
+from minia.mining.structures.settings import ListDBMining
+from minia.mining.vocabulary.settings import StoredVocabulary
+from minia.mining.words.settings import ListDBWords
 
 if TYPE_CHECKING:
     from minia.models.extractors.base import Extractor
@@ -66,10 +59,10 @@ class Pipeline:
     settings: MineSettings
     store: Path
 
-    @property
-    def num_workers(self) -> int:
-        """Processes to use."""
-        return self.settings.num_workers or num_cores()
+    @functools.cached_property
+    def context(self) -> Context:
+        """The seed, the device and the processes to use."""
+        return Context(self.settings.seed, self.settings.device, self.settings.num_workers or num_cores())
 
     @functools.cached_property
     def images(self) -> Path:
@@ -77,39 +70,25 @@ class Pipeline:
         from minia.data.images import list_catalogue, list_folder, simulate_images
 
         chosen = self.settings.images
-        arguments = _arguments(chosen)
         if isinstance(chosen, SimulatedImages):
-            seed, num_workers = self.settings.seed, self.num_workers
-            return simulate_images(self.store, seed=seed, num_workers=num_workers, **arguments)
-        arguments["folder"] = arguments.pop("dir")
+            return simulate_images(self.store, chosen, self.context)
         if isinstance(chosen, FolderImages):
-            return list_folder(self.store, **arguments)
-        return list_catalogue(self.store, **arguments)
+            return list_folder(self.store, chosen)
+        return list_catalogue(self.store, chosen)
 
     @functools.cached_property
     def features(self) -> Path:
         """The keypoints and descriptors of every image."""
-        from minia.mining.features.stage import extract_features
-        from minia.mining.features.store import FeatureStore
-
         chosen = self.settings.features
         if isinstance(chosen, StoredFeatures):
-            FeatureStore.load(chosen.path).check()
-            return chosen.path
-        pca: dict[str, Any] = {}
-        if isinstance(chosen, DELFFeatures):
-            pca = {"pca_dim": chosen.pca_dim, "pca_images": chosen.pca_images, "seed": self.settings.seed}
-        artifact = extract_features(
-            self.images,
-            self.store,
-            kind=chosen.kind,
-            shard_images=chosen.shard_images,
-            parameters=self._extractor_parameters(chosen),
-            num_workers=self.num_workers,
-            extractor=self.__dict__.pop("extractor", None),  # later stages can use the memory of a network
-            **pca,
-        )
-        _warn_of_images_without_keypoints(artifact, chosen.background_mask)
+            from minia.mining.features.store import check_features
+
+            return check_features(chosen.path, self.store)
+        from minia.mining.features.stage import extract_features
+
+        extractor = self.__dict__.pop("extractor", None)  # later stages can use the memory of a network
+        artifact = extract_features(self.images, self.store, chosen, self.context, extractor)
+        _warn_of_images_without_keypoints(artifact, getattr(chosen, "background_mask", False))
         return artifact
 
     @functools.cached_property
@@ -119,18 +98,7 @@ class Pipeline:
 
         chosen = self.settings.features
         assert not isinstance(chosen, StoredFeatures)
-        return build_extractor(chosen.kind, self._extractor_parameters(chosen))
-
-    def _extractor_parameters(self, chosen: SIFTFeatures | SURFFeatures | DELFFeatures) -> dict[str, Any]:
-        parameters = _arguments(chosen)
-        del parameters["shard_images"]
-        if isinstance(chosen, DELFFeatures):
-            del parameters["pca_dim"], parameters["pca_images"]
-            device = choose_device(self.settings.device)
-            # As they come out on this machine: features made on another must not pass for this one's.
-            parameters |= {"device": device, "precision": choose_precision(chosen.precision, device)}
-            parameters["model"] = str(chosen.model.absolute())
-        return parameters
+        return build_extractor(chosen, self.context)
 
     @functools.cached_property
     def vocabulary(self) -> Path:
@@ -140,17 +108,15 @@ class Pipeline:
         chosen = self.settings.vocabulary
         if isinstance(chosen, StoredVocabulary):
             return import_vocabulary(chosen.path, self.store)
-        return build_vocabulary(
-            self.features, self.store, seed=self.settings.seed, device=self.settings.device, **_arguments(chosen)
-        )
+        return build_vocabulary(self.features, self.store, chosen, self.context)
 
     @functools.cached_property
     def assignment(self) -> Path:
         """The visual word of every keypoint."""
-        from minia.mining.vocabulary.stage import assign_words
+        from minia.mining.vocabulary.assignment import assign_words
 
         vocabulary = self.vocabulary
-        return assign_words(self.features, vocabulary, self.store, device=self.settings.device)
+        return assign_words(self.features, vocabulary, self.store, self.context)
 
     @functools.cached_property
     def words(self) -> Path:
@@ -161,7 +127,7 @@ class Pipeline:
         if isinstance(chosen, ListDBWords):
             return import_listdb(chosen.path, self.store)
         assignment = self.assignment
-        return count_words(self.features, self.vocabulary, assignment, self.store, **_arguments(chosen))
+        return count_words(self.features, self.vocabulary, assignment, self.store, chosen)
 
     @functools.cached_property
     def mining(self) -> Path:
@@ -171,44 +137,32 @@ class Pipeline:
         chosen = self.settings.mining
         if isinstance(chosen, ListDBMining):
             return import_structures(chosen.path, self.store)
-        words = self.words
-        return mine_structures(
-            words, self.store, seed=self.settings.seed, device=self.settings.device, **_arguments(chosen)
-        )
+        return mine_structures(self.words, self.store, chosen, self.context)
 
     @functools.cached_property
     def matching(self) -> Path:
         """The images that hold each structure."""
         from minia.mining.matching.stage import match_structures
 
-        words = self.words
-        return match_structures(
-            words,
-            self.mining,
-            self.store,
-            features=self.features if self.has_keypoints else None,
-            assignment=self.assignment if self.has_keypoints else None,
-            **_arguments(self.settings.matching),
-        )
+        words, mining = self.words, self.mining
+        keypoints = (self.features, self.assignment) if self.has_keypoints else (None, None)
+        return match_structures(words, mining, self.store, self.settings.matching, *keypoints)
 
     @functools.cached_property
     def report(self) -> Path:
         """The metrics and the page to browse."""
-        from minia.mining.report.stage import write_report
+        from minia.mining.report.stage import Artifacts, write_report
 
         matching = self.matching
-        return write_report(
-            self.words,
-            self.mining,
-            matching,
-            self.store,
-            formula=self.settings.matching.formula,
-            seed=self.settings.seed,
+        artifacts = Artifacts(
+            words=self.words,
+            mining=self.mining,
+            matching=matching,
             images=None if "images" in self.superseded else self.images,
             features=self.features if self.has_keypoints else None,
             vocabulary=self.vocabulary if self.has_keypoints else None,
-            **_arguments(self.settings.report),
         )
+        return write_report(artifacts, self.store, self.settings.report, self.context)
 
     @property
     def has_keypoints(self) -> bool:
@@ -224,8 +178,6 @@ class Pipeline:
         needed = set(self.settings.stages) - self.superseded
         if self.settings.device == "cuda":
             choose_device(self.settings.device)
-        if isinstance(self.settings.mining, ListDBMining) and needed & {"mining", "matching", "report"}:
-            _ = self.mining
         if not needed:
             chosen = ",".join(self.settings.stages)
             why = (
@@ -234,24 +186,31 @@ class Pipeline:
                 else "none is named"
             )
             raise InputError(f"stages=[{chosen}]: there is nothing to do: {why}; allowed: {', '.join(STAGES)}")
+        if needed & {"mining", "matching", "report"}:
+            self._check_mining()
         if not self.has_keypoints or needed <= {"images"}:
             return
         if isinstance(self.settings.features, StoredFeatures):
             _ = self.features
         else:
-            extractor = self.extractor
-            if isinstance(self.settings.features, DELFFeatures):
-                from minia.mining.features.stage import check_pca_dim
+            from minia.mining.features.stage import check_pca_dim
 
-                check_pca_dim(self.settings.features.pca_dim, extractor)
+            check_pca_dim(self.settings.features.pca_dim, self.extractor)
         if not needed <= {"images", "features"}:
-            vocabulary = self.settings.vocabulary
-            if isinstance(vocabulary, StoredVocabulary):
+            if isinstance(self.settings.vocabulary, StoredVocabulary):
                 _ = self.vocabulary
-            elif vocabulary.algorithm == "lloyd" or vocabulary.initialisation != "random":
-                from minia.mining.vocabulary.faiss_kmeans import import_faiss
+            else:
+                from minia.mining.vocabulary.stage import check_vocabulary
 
-                import_faiss()
+                check_vocabulary(self.settings.vocabulary, self.context)
+
+    def _check_mining(self) -> None:
+        if isinstance(self.settings.mining, ListDBMining):
+            _ = self.mining
+        else:
+            from minia.mining.structures.stage import check_linkage
+
+            check_linkage(self.settings.mining, self.context)
 
     @property
     def superseded(self) -> set[str]:
@@ -374,10 +333,3 @@ def _publish(pipeline: Pipeline, folder: RunFolder, resolved_config: str, metric
                 shutil.copytree(artifact, temporary)
         write_text_whole(output / CONFIG, resolved_config)
         write_text_whole(output / METRICS, json.dumps(metrics, indent=2) + "\n")
-
-
-def _arguments(chosen: Any) -> dict[str, Any]:
-    """A choice's settings as keyword arguments of its stage."""
-    arguments = {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}
-    del arguments["kind"]
-    return arguments

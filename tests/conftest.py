@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,16 +12,6 @@ import pytest
 import torch
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-SIFT: dict[str, Any] = {
-    "num_features": 0,
-    "octave_layers": 3,
-    "contrast_threshold": 0.01,
-    "edge_threshold": 10.0,
-    "sigma": 1.6,
-    "root_sift": True,
-    "background_mask": False,
-}
 
 
 @pytest.fixture(autouse=True)

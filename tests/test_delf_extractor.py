@@ -8,27 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from choices import CPU, delf
 from conftest import draw_blobs
 from test_delf import small_network
 from torch import Tensor
 
 from minia.core.artifact import InputError
+from minia.core.context import Context
+from minia.core.setting_types import check
 from minia.models.delf.export import export_delf
 from minia.models.extractors.background import foreground_mask
 from minia.models.extractors.base import Features
 from minia.models.extractors.delf import DELFExtractor
+from minia.models.extractors.settings import DELFSettings
 
-DELF: dict[str, Any] = {
-    "scales": [0.5, 1.4142],
-    "num_features": 20,
-    "score_threshold": 0.0,
-    "score_percentile": 0.0,
-    "nms_iou": 1.0,
-    "batch_size": 4,
-    "device": "cpu",
-    "precision": "float32",
-    "background_mask": False,
-}
+SCALES = [0.5, 1.4142]
 NETWORK = {"backbone": "resnet18", "stride_in_1x1": False, "block3_stride": True, "attention_channels": 32}
 
 
@@ -43,8 +37,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"checkpoint": folder / "a.ckpt", "torchscript": script}
 
 
-def extractor(models: dict[str, Path], kind: str = "checkpoint", **changes: Any) -> DELFExtractor:
-    return DELFExtractor(model=str(models[kind]), **{**DELF, **changes})
+def extractor(models: dict[str, Path], kind: str = "checkpoint", device: str = "cpu", **changes: Any) -> DELFExtractor:
+    return DELFExtractor(delf(models[kind], **changes), Context(device=device))
 
 
 def assert_close(first: Features, second: Features) -> None:
@@ -66,7 +60,7 @@ def test_contract(models: dict[str, Path], kind: str) -> None:
     assert all(features[name].dtype == np.float32 for name in ("keypoints", "sizes", "scores", "descriptors"))
     assert (np.diff(features["scores"]) <= 0).all()
     np.testing.assert_allclose(np.linalg.norm(features["descriptors"], axis=1), 1, atol=1e-5)
-    covered = [211 / scale for scale in DELF["scales"]]
+    covered = [211 / scale for scale in SCALES]
     assert all(any(size == pytest.approx(side) for side in covered) for size in features["sizes"])
 
 
@@ -158,13 +152,13 @@ def test_an_overflow_of_the_network_shows_in_its_image_alone(models: dict[str, P
 
 
 def test_models_that_cannot_be_used(models: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a file that exists"):
-        DELFExtractor(model=tmp_path / "none.pt", **DELF)
+    with pytest.raises(InputError, match=r"features.model=.*none.pt: expected a path of a file that exists"):
+        check(DELFSettings, delf(tmp_path / "a.pt").model_dump() | {"model": str(tmp_path / "none.pt")}, "features.")
     (tmp_path / "a.pt").write_bytes(b"no")
     with pytest.raises(InputError, match="cannot be read as plain tensors"):
-        DELFExtractor(model=tmp_path / "a.pt", **DELF)
-    with pytest.raises(InputError, match="at least one scale"):
-        extractor(models, scales=[])
+        DELFExtractor(delf(tmp_path / "a.pt"), CPU)
+    with pytest.raises(InputError, match=r"features.scales=\[\]: expected at least 1"):
+        check(DELFSettings, delf(tmp_path / "a.pt").model_dump() | {"scales": []}, "features.")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -11,20 +11,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from choices import CPU, delf
 from conftest import draw_blobs
 from sklearn.decomposition import PCA as ReferencePCA  # noqa: N811
 from test_delf import small_network
-from test_delf_extractor import DELF
 from test_features import artifact_bytes, folder_images
 
-import minia.mining.features.stage
 from minia.command_line.commands import mine
 from minia.core.artifact import InputError, read_manifest
+from minia.core.context import Context
 from minia.core.device import choose_precision
 from minia.data.reading import read_image
+from minia.mining.features import reader
 from minia.mining.features.pca import PCA
 from minia.mining.features.stage import extract_features
 from minia.mining.features.store import FeatureStore
+from minia.mining.features.write import ShardWriter
 from minia.models.delf.export import export_delf
 from minia.models.extractors.delf import DELFExtractor
 
@@ -47,12 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def extract(folder: Path, model: Path, store: Path, workers: int = 1, shard: int = 20, **changes: Any) -> Path:
-    options = {name: changes.pop(name) for name in ("pca_dim", "pca_images", "seed") if name in changes}
-    parameters = DELF | {"model": str(model)} | changes
-    images = folder_images(store, folder)
-    return extract_features(
-        images, store, kind="delf", parameters=parameters, shard_images=shard, num_workers=workers, **options
-    )
+    context = Context(changes.pop("seed", 0), "cpu", workers)
+    settings = delf(model, shard_images=shard, **changes)
+    return extract_features(folder_images(store, folder), store, settings, context)
 
 
 @pytest.fixture
@@ -88,7 +87,7 @@ def test_batches_of_one_size_give_what_single_images_give(
 
 
 def test_large_images_are_not_stacked_beyond_memory(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = DELFExtractor(model=model, **DELF)
+    subject = DELFExtractor(delf(model), CPU)
     passes: list[int] = []
     run = subject._run
 
@@ -151,7 +150,7 @@ def test_images_are_read_while_the_network_works(
             waited.append(ahead.wait(30))
         return run(self, images, masks)
 
-    monkeypatch.setattr(minia.mining.features.stage, "read_image", note)
+    monkeypatch.setattr(reader, "read_image", note)
     monkeypatch.setattr(DELFExtractor, "_run", wait)
     extract(folder, model, tmp_path, workers=2)
     assert waited == [True]
@@ -162,12 +161,12 @@ def test_killed_run_is_finished_without_redoing_its_parts(
     tmp_path: Path, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch, batches: list[int], pca_dim: int | None
 ) -> None:
     whole = extract(folder, model, tmp_path / "whole", shard=4, pca_dim=pca_dim)
-    write, fit, fitted = minia.mining.features.stage._write_shard, PCA.fit, []
+    write, fit, fitted = ShardWriter._write_shard, PCA.fit, []
 
-    def die(work: Path, shard: int, *arguments: Any) -> None:
+    def die(self: ShardWriter, shard: int, *arguments: Any) -> None:
         if shard == 1:
             raise KeyboardInterrupt
-        write(work, shard, *arguments)
+        write(self, shard, *arguments)
 
     def note(descriptors: np.ndarray, dim: int) -> PCA:
         fitted.append(len(descriptors))
@@ -175,7 +174,7 @@ def test_killed_run_is_finished_without_redoing_its_parts(
 
     monkeypatch.setattr(PCA, "fit", note)
     with monkeypatch.context() as patch:
-        patch.setattr(minia.mining.features.stage, "_write_shard", die)
+        patch.setattr(ShardWriter, "_write_shard", die)
         with pytest.raises(KeyboardInterrupt):
             extract(folder, model, tmp_path / "killed", workers=2, shard=4, pca_dim=pca_dim)
     batches.clear()

@@ -3,16 +3,18 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from conftest import SIFT, draw_blobs
+from choices import CPU, sift
+from conftest import draw_blobs
 
 from minia.core.artifact import InputError
 from minia.models.extractors.background import foreground_mask
-from minia.models.extractors.base import SIFTExtractor
 from minia.models.extractors.build import build_extractor
+from minia.models.extractors.settings import SURFSettings
+from minia.models.extractors.sift import SIFTExtractor
 
 
 def test_feature_dict_has_the_promised_shapes_and_types() -> None:
-    features = build_extractor("sift", SIFT).extract(draw_blobs(0, width=120, height=80))
+    features = SIFTExtractor(sift()).extract(draw_blobs(0, width=120, height=80))
     number = len(features["scores"])
     assert number > 5
     assert features["keypoints"].shape == (number, 2)
@@ -31,21 +33,21 @@ def test_keypoints_lie_on_the_centres_of_blobs() -> None:
     for (x, y), sigma in zip(centres, (3, 5, 8), strict=True):
         image += 200 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
     grey = np.clip(image, 0, 255).astype(np.uint8)
-    found = build_extractor("sift", SIFT).extract(np.repeat(grey[:, :, None], 3, axis=2))["keypoints"]
+    found = SIFTExtractor(sift()).extract(np.repeat(grey[:, :, None], 3, axis=2))["keypoints"]
     for centre in centres:
         assert np.abs(found - centre).max(axis=1).min() < 0.15
 
 
 def test_image_without_keypoints_is_legal() -> None:
-    features = build_extractor("sift", SIFT | {"background_mask": True}).extract(np.zeros((64, 64, 3), np.uint8))
+    features = build_extractor(sift(background_mask=True), CPU).extract(np.zeros((64, 64, 3), np.uint8))
     assert features["keypoints"].shape == (0, 2)
     assert features["descriptors"].shape == (0, 128)
 
 
 def test_root_sift_is_of_unit_length_and_plain_sift_whole_numbers() -> None:
     image = draw_blobs(1)
-    root = SIFTExtractor(**SIFT).extract(image)["descriptors"]
-    plain_extractor = SIFTExtractor(**SIFT | {"root_sift": False})
+    root = SIFTExtractor(sift()).extract(image)["descriptors"]
+    plain_extractor = SIFTExtractor(sift(root_sift=False))
     plain = plain_extractor.extract(image)["descriptors"]
     assert np.allclose(np.linalg.norm(root, axis=1), 1, atol=1e-5)
     assert plain_extractor.descriptor_dtype == "uint8"
@@ -55,8 +57,8 @@ def test_root_sift_is_of_unit_length_and_plain_sift_whole_numbers() -> None:
 
 def test_num_features_keeps_the_strongest() -> None:
     image = draw_blobs(2)
-    everything = SIFTExtractor(**SIFT).extract(image)
-    best = SIFTExtractor(**SIFT | {"num_features": 5}).extract(image)
+    everything = SIFTExtractor(sift()).extract(image)
+    best = SIFTExtractor(sift(num_features=5)).extract(image)
     assert np.array_equal(best["scores"], everything["scores"][:5])
 
 
@@ -69,27 +71,21 @@ def test_background_mask_keeps_objects_only() -> None:
     mask = foreground_mask(rgb)
     assert mask[90, 60]
     assert not mask[10:40, 120:].any()
-    sensitive = SIFT | {"contrast_threshold": 0.002}
-    masked = SIFTExtractor(**sensitive | {"background_mask": True}).extract(rgb)["keypoints"]
-    everything = SIFTExtractor(**sensitive).extract(rgb)["keypoints"]
+    masked = SIFTExtractor(sift(contrast_threshold=0.002, background_mask=True)).extract(rgb)["keypoints"]
+    everything = SIFTExtractor(sift(contrast_threshold=0.002)).extract(rgb)["keypoints"]
     assert 0 < len(masked) < len(everything)
     assert np.hypot(masked[:, 0] - 60, masked[:, 1] - 90).max() < 60
 
 
 def test_surf_says_in_one_line_that_it_is_missing() -> None:
-    parameters = {
-        "num_features": 0,
-        "hessian_threshold": 100.0,
-        "octaves": 4,
-        "octave_layers": 3,
-        "extended": False,
-        "upright": False,
-        "background_mask": False,
-    }
+    settings = SURFSettings(
+        num_features=0, hessian_threshold=100.0, octaves=4, octave_layers=3, extended=False, upright=False,
+        background_mask=False,
+    )  # fmt: skip
     try:
         cv2.xfeatures2d.SURF.create(100)
     except (AttributeError, cv2.error):
         with pytest.raises(InputError, match="built without SURF"):
-            build_extractor("surf", parameters)
+            build_extractor(settings, CPU)
     else:
-        assert build_extractor("surf", parameters).extract(draw_blobs(0))["descriptors"].shape[1] == 64
+        assert build_extractor(settings, CPU).extract(draw_blobs(0))["descriptors"].shape[1] == 64

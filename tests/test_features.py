@@ -7,31 +7,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import choices
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SIFT, draw_blobs, write_images
+from choices import CPU, counted, kmeans, sift, simulated
+from conftest import draw_blobs, write_images
 
-import minia.mining.features.stage
 from minia.core.artifact import InputError, read_manifest
+from minia.core.context import Context
 from minia.data.images import list_folder
 from minia.data.reading import Reading, read_image
+from minia.mining.features import reader
 from minia.mining.features import store as feature_store
 from minia.mining.features.stage import extract_features
 from minia.mining.features.store import FeatureStore, features_fingerprint
-from minia.mining.vocabulary.stage import assign_words, build_vocabulary
+from minia.mining.vocabulary.assignment import assign_words
+from minia.mining.vocabulary.stage import build_vocabulary
 from minia.mining.words.stage import count_words
 from minia.models.extractors.base import Extractor, Features
 
 
 def folder_images(store: Path, folder: Path, min_side: int = 0) -> Path:
-    return list_folder(store, folder=folder, labels=None, label_column="label", min_side=min_side, max_side=0)
+    return list_folder(store, choices.folder(folder, min_side=min_side))
 
 
-def extract(images: Path, store: Path, **changes: Any) -> Path:
-    arguments: dict[str, Any] = {"kind": "sift", "parameters": SIFT, "shard_images": 5, "num_workers": 1} | changes
-    return extract_features(images, store, **arguments)
+def extract(
+    images: Path, store: Path, num_workers: int = 1, extractor: Extractor | None = None, **changes: Any
+) -> Path:
+    context = Context(device="cpu", num_workers=num_workers)
+    return extract_features(images, store, sift(**changes), context, extractor)
 
 
 def artifact_bytes(artifact: Path) -> dict[str, bytes]:
@@ -73,7 +79,7 @@ def test_killed_run_is_finished_without_redoing_its_shards(
         read.append(path)
         return read_image(path, reading)
 
-    monkeypatch.setattr(minia.mining.features.stage, "read_image", read_until_killed)
+    monkeypatch.setattr(reader, "read_image", read_until_killed)
     with pytest.raises(KeyboardInterrupt):
         extract(images, tmp_path / "killed")
     read_again: list[Path] = []
@@ -82,7 +88,7 @@ def test_killed_run_is_finished_without_redoing_its_shards(
         read_again.append(path)
         return read_image(path, reading)
 
-    monkeypatch.setattr(minia.mining.features.stage, "read_image", note)
+    monkeypatch.setattr(reader, "read_image", note)
     finished = extract(images, tmp_path / "killed")
     assert len(read_again) == 8 + 7  # the estimate again, and the two shards that were missing
     assert artifact_bytes(finished) == artifact_bytes(whole)
@@ -139,9 +145,7 @@ def test_enlarged_images_keep_their_keypoints_in_original_pixels(tmp_path: Path)
 def test_a_moved_store_still_finds_simulated_images(tmp_path: Path) -> None:
     from minia.data.images import simulate_images
 
-    images = simulate_images(
-        tmp_path / "store", num_images=9, image_size=64, min_side=0, max_side=0, seed=1, num_workers=1
-    )
+    images = simulate_images(tmp_path / "store", simulated(), Context(seed=1))
     features = extract(images, tmp_path / "store")
     shutil.move(tmp_path / "store", tmp_path / "moved")
     moved = FeatureStore.load(tmp_path / "moved" / features.relative_to(tmp_path / "store"))
@@ -247,12 +251,9 @@ def test_changed_features_under_one_name_make_new_words(tmp_path: Path, image_fo
     shutil.copytree(extract(folder_images(tmp_path / "other", image_folder), tmp_path / "other"), features)
 
     def make() -> list[Path]:
-        vocabulary = build_vocabulary(
-            features, store, algorithm="doubling", size=5, iterations=2, restarts=1, initialisation="random",
-            points_per_word=20, seed=0, device="cpu",
-        )  # fmt: skip
-        assignment = assign_words(features, vocabulary, store, device="cpu")
-        words = count_words(features, vocabulary, assignment, store, weighting="size", outlier_sigma=None)
+        vocabulary = build_vocabulary(features, store, kmeans(size=5, iterations=2, points_per_word=20), CPU)
+        assignment = assign_words(features, vocabulary, store, CPU)
+        words = count_words(features, vocabulary, assignment, store, counted(weighting="size"))
         return [vocabulary, assignment, words]
 
     before = make()

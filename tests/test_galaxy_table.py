@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from choices import CPU, simulated
 from conftest import draw_blobs
 
 from minia.core.artifact import InputError, read_manifest
@@ -63,7 +64,7 @@ def test_looser_rules_and_fewer_votes_are_monotone(real_votes: pd.DataFrame) -> 
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a simulated survey of 90 galaxies; the path of the artifact."""
     store = tmp_path_factory.mktemp("store")
-    return simulate_images(store, num_images=90, image_size=64, min_side=0, max_side=0, seed=0, num_workers=1)
+    return simulate_images(store, simulated(num_images=90), CPU)
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
+import choices
 import cv2
 import numpy as np
 import pandas as pd
@@ -23,12 +23,11 @@ from minia.data.images import (
 )
 from minia.data.reading import Reading, read_image
 
-LIMITS: dict[str, Any] = {"min_side": 0, "max_side": 0}
-COLUMNS: dict[str, Any] = {"id_column": "id", "path_column": "path", "label_column": "kind"}
+COLUMNS = {"id_column": "id", "path_column": "path", "label_column": "kind"}
 
 
 def folder_table(store: Path, folder: Path, labels: Path | None = None) -> ImageTable:
-    return ImageTable.load(list_folder(store, folder=folder, labels=labels, label_column="label", **LIMITS))
+    return ImageTable.load(list_folder(store, choices.folder(folder, labels=labels)))
 
 
 def test_folder_is_searched_with_its_subfolders_in_sorted_order(tmp_path: Path, image_folder: Path) -> None:
@@ -44,7 +43,7 @@ def test_empty_and_hidden_files_are_left_out_and_named(tmp_path: Path) -> None:
     (folder / "empty.JPG").write_bytes(b"")
     (folder / ".hidden.png").write_bytes(b"x")
     (folder / "notes.txt").write_text("not an image")
-    artifact = list_folder(tmp_path, folder=folder, labels=None, label_column="label", **LIMITS)
+    artifact = list_folder(tmp_path, choices.folder(folder))
     counts = read_manifest(artifact)["counts"]
     assert counts["num_images"] == 3
     assert counts["num_skipped_images"] == 1
@@ -89,7 +88,7 @@ def test_catalogue_takes_its_label_column_if_there_is_one(tmp_path: Path, image_
     path = tmp_path / "catalogue.csv"
     path.write_text("id,path,label\n0012,image000.png,x\n12,image002.png,y\n")
     columns = COLUMNS | {"label_column": None}
-    found = ImageTable.load(list_catalogue(tmp_path, path=path, folder=image_folder, **columns, **LIMITS)).table
+    found = ImageTable.load(list_catalogue(tmp_path, choices.catalogue(path, dir=image_folder, **columns))).table
     assert found[["image", "label"]].to_numpy().tolist() == [["0012", "x"], ["12", "y"]]
 
 
@@ -128,11 +127,10 @@ def test_damaged_orientation_does_not_cost_the_image(tmp_path: Path, monkeypatch
 
 def test_changed_image_makes_another_artifact(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 2)
-    arguments: dict[str, Any] = {"folder": folder, "labels": None, "label_column": "label", **LIMITS}
-    before = list_folder(tmp_path, **arguments)
-    assert list_folder(tmp_path, **arguments) == before
+    before = list_folder(tmp_path, choices.folder(folder))
+    assert list_folder(tmp_path, choices.folder(folder)) == before
     os.utime(folder / "image000.png", ns=(1, 1))
-    assert list_folder(tmp_path, **arguments) != before
+    assert list_folder(tmp_path, choices.folder(folder)) != before
 
 
 @pytest.mark.parametrize("at_a_time", [3, 1 << 16])
@@ -158,7 +156,7 @@ def test_fingerprint_is_that_of_the_whole_list(tmp_path: Path, monkeypatch: pyte
 def test_names_that_are_not_text_are_skipped_and_named(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", 2)
     Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")).write_bytes(b"x")
-    artifact = list_folder(tmp_path, folder=folder, labels=None, label_column="label", **LIMITS)
+    artifact = list_folder(tmp_path, choices.folder(folder))
     assert read_manifest(artifact)["counts"]["skipped_images"] == ["caf\\xe9.jpg: its name is not valid UTF-8"]
     assert pd.read_csv(artifact / "skipped.csv")["image"].tolist() == ["caf\\xe9.jpg"]
     assert len(ImageTable.load(artifact).table) == 2
@@ -173,7 +171,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
         (folder / name).symlink_to(elsewhere)
     (folder / "linked.png").symlink_to(folder / "image000.png")
     (folder / "broken.png").symlink_to(folder / "none.png")
-    artifact = list_folder(tmp_path, folder=folder, labels=None, label_column="label", **LIMITS)
+    artifact = list_folder(tmp_path, choices.folder(folder))
     assert list(ImageTable.load(artifact).table["image"]) == [
         "image000.png", "linked.png", "sub/image001.png", "x/image000.png", "x/sub/image001.png",
     ]  # fmt: skip
@@ -197,7 +195,7 @@ def test_catalogue_in_any_order_gives_the_same_table(tmp_path: Path, image_folde
             rows.to_parquet(path)
         else:
             rows.to_csv(path, index=False)
-        artifact = list_catalogue(tmp_path, path=path, folder=image_folder, **COLUMNS, **LIMITS)
+        artifact = list_catalogue(tmp_path, choices.catalogue(path, dir=image_folder, **COLUMNS))
         tables.append((artifact / "images.parquet").read_bytes())
     assert tables[0] == tables[1]
 
@@ -215,7 +213,7 @@ def test_bad_catalogue_is_an_error(tmp_path: Path, image_folder: Path, text: str
     path = tmp_path / "catalogue.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        list_catalogue(tmp_path, path=path, folder=image_folder, **COLUMNS, **LIMITS)
+        list_catalogue(tmp_path, choices.catalogue(path, dir=image_folder, **COLUMNS))
 
 
 def test_moved_files_of_a_catalogue_are_read_where_they_are(tmp_path: Path) -> None:
@@ -224,7 +222,7 @@ def test_moved_files_of_a_catalogue_are_read_where_they_are(tmp_path: Path) -> N
     def pixels(name: str, column: str = "label") -> str:
         path.write_text(f"id,path,{column}\na,{name},x\n")
         columns = COLUMNS | {"label_column": None}
-        counts = read_manifest(list_catalogue(tmp_path, path=path, folder=folder, **columns, **LIMITS))["counts"]
+        counts = read_manifest(list_catalogue(tmp_path, choices.catalogue(path, dir=folder, **columns)))["counts"]
         return str(counts["pixels"])
 
     before = pixels("image000.png")
@@ -236,7 +234,7 @@ def test_moved_files_of_a_catalogue_are_read_where_they_are(tmp_path: Path) -> N
 def test_missing_file_of_a_catalogue_is_skipped_and_counted(tmp_path: Path, image_folder: Path) -> None:
     path = tmp_path / "catalogue.csv"
     path.write_text("id,path,kind\n1,image000.png,x\n2,missing.png,x\n")
-    artifact = list_catalogue(tmp_path, path=path, folder=image_folder, **COLUMNS, **LIMITS)
+    artifact = list_catalogue(tmp_path, choices.catalogue(path, dir=image_folder, **COLUMNS))
     assert read_manifest(artifact)["counts"]["skipped_images"] == ["2: no such file"]
 
 

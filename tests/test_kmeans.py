@@ -17,7 +17,7 @@ from minia.mining.features.store import FeatureStore
 from minia.mining.vocabulary import faiss_kmeans, kmeans, nearest
 from minia.mining.vocabulary.clustering import Clustering
 from minia.mining.vocabulary.nearest import nearest_centroids
-from minia.mining.vocabulary.stage import sample_descriptors
+from minia.mining.vocabulary.sample import sample_descriptors
 
 
 def blobs(count: int, num_blobs: int = 60, dimensions: int = 16, spread: float = 0.05) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from choices import overlap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_words import Made
@@ -27,7 +28,7 @@ from minia.mining.matching.stage import (
     structures_of_image,
 )
 from minia.mining.structures.stage import import_structures
-from minia.mining.vocabulary.stage import load_assignment
+from minia.mining.vocabulary.assignment import load_assignment
 from minia.mining.words.stage import import_listdb, load_bags, load_images
 
 LISTS = st.lists(st.dictionaries(st.integers(0, 7), st.integers(1, 9), max_size=8), min_size=1, max_size=6)
@@ -89,8 +90,7 @@ def match(made: Made, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     write_listdb(folder / "structures.txt", STRUCTURES)
     mining = import_structures(folder / "structures.txt", folder)
-    places = {"features": made.features, "assignment": made.assignment}
-    return match_structures(made.words(), mining, folder, formula="distinct", min_overlap=0.5, **places) / MATCHES
+    return match_structures(made.words(), mining, folder, overlap(), made.features, made.assignment) / MATCHES
 
 
 def make_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,9 +201,8 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: pytes
         places = write_artifacts(folder, num_images)
         tracemalloc.start()
         found = match_structures(
-            places["words"], places["mining"], folder, formula="distinct", min_overlap=0.5,
-            features=places["features"], assignment=places["assignment"],
-        )  # fmt: skip
+            places["words"], places["mining"], folder, overlap(), places["features"], places["assignment"]
+        )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         rows.append(read_manifest(found)["counts"]["num_matches"])
@@ -217,7 +216,7 @@ def test_bags_without_keypoints_are_matched_too(tmp_path: Path) -> None:
     (tmp_path / "structures.txt").write_text("2 3:9 0:4\n2 1:2 2:2\n")
     words = import_listdb(tmp_path / "a.corpus", tmp_path)
     mining = import_structures(tmp_path / "structures.txt", tmp_path)
-    matching = match_structures(words, mining, tmp_path, formula="distinct", min_overlap=0.5)
+    matching = match_structures(words, mining, tmp_path, overlap())
     table = pd.read_parquet(matching / "matches.parquet")
     assert table[["structure", "image", "overlap"]].to_numpy().tolist() == [[0, "0", 1.0], [1, "2", 1.0]]
     assert [len(each) for each in table["keypoints"]] == [0, 0]

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import choices
 import cv2
 import markupsafe
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SIFT
+from choices import CPU, counted, gallery, kmeans, overlap, sift
 from PIL import Image
 from test_matching import write_artifacts
 
@@ -29,19 +30,12 @@ from minia.mining.lists.listdb import ListDB, write_listdb
 from minia.mining.matching.stage import match_structures
 from minia.mining.report import panels
 from minia.mining.report.page import Nesting, Page, ShownStructure
-from minia.mining.report.stage import write_report
+from minia.mining.report.stage import Artifacts, write_report
 from minia.mining.structures.stage import import_structures
-from minia.mining.vocabulary.stage import assign_words, build_vocabulary
+from minia.mining.vocabulary.assignment import assign_words
+from minia.mining.vocabulary.stage import build_vocabulary
 from minia.mining.words.stage import count_words, import_listdb, load_bags
 
-SETTINGS: dict[str, Any] = {
-    "formula": "distinct",
-    "max_structures": 5,
-    "images_per_structure": 4,
-    "tile_side": 96,
-    "num_shuffles": 3,
-    "seed": 0,
-}
 NASTY = "a <b> & \"c\" 'd' #5%.png"
 LABELS = ("<disc> & bulge", 'ring "bright"')
 
@@ -63,12 +57,10 @@ class Run:
         store.mkdir(exist_ok=True)
         write_listdb(store / "structures.txt", structures)
         mining = import_structures(store / "structures.txt", store)
-        matching = match_structures(
-            self.words, mining, store, formula="distinct", min_overlap=0.5,
-            features=self.features, assignment=self.assignment,
-        )  # fmt: skip
-        sources = {"images": self.images, "features": self.features, "vocabulary": self.vocabulary}
-        return write_report(self.words, mining, matching, store, **(SETTINGS | sources | changes))
+        matching = match_structures(self.words, mining, store, overlap(), self.features, self.assignment)
+        images = changes.pop("images", self.images)
+        artifacts = Artifacts(self.words, mining, matching, images, self.features, self.vocabulary)
+        return write_report(artifacts, store, gallery(**changes), CPU)
 
 
 def draw_images(folder: Path) -> None:
@@ -89,14 +81,11 @@ def draw_images(folder: Path) -> None:
 
 
 def make_run(folder: Path, store: Path, labels: Path | None) -> Run:
-    images = list_folder(store, folder=folder, labels=labels, label_column="label", min_side=0, max_side=0)
-    features = extract_features(images, store, kind="sift", parameters=SIFT, shard_images=4, num_workers=1)
-    vocabulary = build_vocabulary(
-        features, store, algorithm="doubling", size=20, iterations=5, restarts=1, initialisation="random",
-        points_per_word=50, seed=0, device="cpu",
-    )  # fmt: skip
-    assignment = assign_words(features, vocabulary, store, device="cpu")
-    words = count_words(features, vocabulary, assignment, store, weighting="frequency", outlier_sigma=3.0)
+    images = list_folder(store, choices.folder(folder, labels=labels))
+    features = extract_features(images, store, sift(shard_images=4), CPU)
+    vocabulary = build_vocabulary(features, store, kmeans(size=20, iterations=5, points_per_word=50), CPU)
+    assignment = assign_words(features, vocabulary, store, CPU)
+    words = count_words(features, vocabulary, assignment, store, counted(outlier_sigma=3.0))
     return Run(folder, store, images, features, vocabulary, assignment, words)
 
 
@@ -207,7 +196,7 @@ def test_every_shown_structure_has_a_panel_and_its_images(report: Path, structur
         assert f"structure-{number}" in parsed.ids
     assert all(path in parsed.links for path in ("figures/pca.png", "figures/collection_frequency.png"))
     shown = [link for link in parsed.links if re.fullmatch(r"images/structure_\d{4}_image_\d{6}\.jpg", link)]
-    assert 4 < len(shown) <= 4 * SETTINGS["images_per_structure"]
+    assert 4 < len(shown) <= 4 * 4
     with Image.open(report / shown[0]) as tile:
         assert tile.size == (96, 96)
     pages = sorted(path.name for path in (report / "panels").iterdir())
@@ -294,14 +283,7 @@ def test_labels_of_other_images_are_told(run: Run, structures: ListDB, tmp_path:
     (tmp_path / "other").mkdir()
     Image.fromarray(np.zeros((60, 60, 3), np.uint8)).save(tmp_path / "other" / "stranger.png")
     (tmp_path / "labels.csv").write_text("image,label\nstranger.png,ring\n")
-    images = list_folder(
-        tmp_path,
-        folder=tmp_path / "other",
-        labels=tmp_path / "labels.csv",
-        label_column="label",
-        min_side=0,
-        max_side=0,
-    )
+    images = list_folder(tmp_path, choices.folder(tmp_path / "other", labels=tmp_path / "labels.csv"))
     report = run.report(structures, tmp_path, images=images)
     assert "word_accuracy" not in json.loads((report / "metrics.json").read_text())
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -378,8 +360,8 @@ def test_plain_bags_of_words(tmp_path: Path) -> None:
     write_listdb(tmp_path / "text.models", ListDB.from_lists([[1, 0, 2], [3]], 5))
     store = tmp_path / "store"
     words, mining = import_listdb(tmp_path / "text.corpus", store), import_structures(tmp_path / "text.models", store)
-    matching = match_structures(words, mining, store, formula="distinct", min_overlap=0.5)
-    report = write_report(words, mining, matching, store, **SETTINGS)
+    matching = match_structures(words, mining, store, overlap())
+    report = write_report(Artifacts(words, mining, matching), store, gallery(), CPU)
     page = page_of(report)
     assert not (report / "images").exists()
     assert "<img" not in page
@@ -398,10 +380,10 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: pytes
     for num_images in (1000, 1000, 8000):  # the first time brings what is imported late
         folder = tmp_path / str(len(peaks))
         places = write_artifacts(folder, num_images)
-        matching = match_structures(places["words"], places["mining"], folder, formula="distinct", min_overlap=0.5)
-        sources = {"images": places["images"], **SETTINGS}
+        matching = match_structures(places["words"], places["mining"], folder, overlap())
+        artifacts = Artifacts(places["words"], places["mining"], matching, places["images"])
         tracemalloc.start()
-        report = write_report(places["words"], places["mining"], matching, folder, **sources)
+        report = write_report(artifacts, folder, gallery(), CPU)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         metrics = json.loads((report / "metrics.json").read_text())

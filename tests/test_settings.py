@@ -7,8 +7,9 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from minia.command_line.mine_settings import MineSettings, check
+from minia.command_line.mine_settings import MineSettings
 from minia.core.artifact import InputError
+from minia.core.setting_types import check
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ("images", "features", "vocabulary", "words", "mining", "matching", "report", "experiment")
@@ -53,7 +54,15 @@ def test_every_key_of_the_configuration_is_explained() -> None:
         ("features", "sigma", 0, "features.sigma=0: expected a number above 0"),
         ("features", "root_sift", "maybe", "features.root_sift=maybe: expected true or false"),
         ("matching", "min_overlap", 1.5, "expected a number above 0 and at most 1"),
-        ("words", "outlier_sigma", -1, "expected a number above 0, or null"),
+        ("words", "outlier_sigma", -1, "expected a number above 0 and at most 1000, or null"),
+        ("features", "contrast_threshold", float("inf"), "contrast_threshold=inf: expected a number of at least 0"),
+        ("features", "contrast_threshold", float("nan"), "contrast_threshold=nan: expected a number of at least 0"),
+        ("report", "images_per_structure", 2_000_000_000, "of at least 1 and at most 1000"),
+        ("report", "num_shuffles", 1_000_000_000, "at most 10,000"),
+        ("mining", "num_tuples", 100_000_000_000, "at most 1,000,000, or null"),
+        ("mining", "tuple_size", "many", "expected a whole number of at least 1 and at most 16 or auto"),
+        ("images", "min_side", 99_999_999, "at most 8192"),
+        ("mining", "linkage", "nestd", r"mining.linkage=nestd: there is no such choice \(did you mean nested\?\)"),
         ("mining", "kind", "magic", "mining.kind=magic: expected smh or listdb"),
     ],
 )
@@ -80,3 +89,16 @@ def test_paths_must_exist_before_work_starts(tmp_path: Path) -> None:
 def test_stages_are_known() -> None:
     with pytest.raises(InputError, match="stages=feature: expected images or features"):
         check(MineSettings, compose("stages=[feature]"))
+
+
+@pytest.mark.parametrize(("tuple_size", "threshold", "least"), [(4, 1e-6, "0.0289"), ("auto", 1e-4, "0.000833")])
+def test_a_threshold_that_asks_for_too_many_tuples_is_refused(
+    tuple_size: int | str, threshold: float, least: str
+) -> None:
+    values = compose()
+    values["mining"] |= {"tuple_size": tuple_size, "similarity_threshold": threshold}
+    told = f"mining.similarity_threshold=.*: asks for more than 1,000,000 tuples .* allowed: at least {least}"
+    with pytest.raises(InputError, match=told):
+        check(MineSettings, values)
+    values["mining"] |= {"similarity_threshold": float(least) * 1.01}
+    check(MineSettings, values)

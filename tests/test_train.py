@@ -25,9 +25,9 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from minia.command_line.commands import train
-from minia.command_line.mine_settings import check
 from minia.command_line.train_settings import TrainSettings
 from minia.core.artifact import InputError
+from minia.core.setting_types import check
 from minia.models.delf.weights import load_checkpoint
 from minia.training.checks import check_machine
 from minia.training.module import DELFTraining, _Values, attention_statistics, classification_metrics

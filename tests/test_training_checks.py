@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from test_train import compose
 
-from minia.command_line.mine_settings import check
 from minia.command_line.train_settings import TrainSettings
 from minia.core.artifact import InputError
+from minia.core.setting_types import check
 from minia.training.checks import check_cache
 
 

@@ -7,30 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SIFT
+from choices import CPU, kmeans
 from test_features import extract, folder_images
 
 from minia.core.artifact import InputError, read_manifest
+from minia.core.context import Context
 from minia.mining.features.store import FeatureStore
-from minia.mining.vocabulary.stage import (
-    assign_words,
-    build_vocabulary,
-    import_vocabulary,
-    load_assignment,
-    load_centroids,
-    sample_descriptors,
-)
-
-KMEANS: dict[str, Any] = {
-    "algorithm": "doubling",
-    "size": 12,
-    "iterations": 10,
-    "restarts": 1,
-    "initialisation": "afk-mc2",
-    "points_per_word": 256,
-    "seed": 0,
-    "device": "cpu",
-}
+from minia.mining.vocabulary.assignment import assign_words, load_assignment, load_centroids
+from minia.mining.vocabulary.sample import sample_descriptors
+from minia.mining.vocabulary.stage import build_vocabulary, import_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +34,10 @@ def all_descriptors(features: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("initialisation", ["random", "kmeans++", "afk-mc2"])
 def test_words_are_the_nearest_centroids(features: Path, store: Path, initialisation: str) -> None:
-    vocabulary = build_vocabulary(features, store, **KMEANS | {"initialisation": initialisation})
+    vocabulary = build_vocabulary(features, store, kmeans(initialisation=initialisation), CPU)
     centroids = load_centroids(vocabulary)
     assert centroids.shape == (12, 128)
-    assignment = assign_words(features, vocabulary, store, device="cpu")
+    assignment = assign_words(features, vocabulary, store, CPU)
     words = np.concatenate([load_assignment(assignment, shard) for shard in range(3)])
     descriptors = all_descriptors(features)
     distances = ((descriptors[:, None] - centroids) ** 2).sum(axis=2)
@@ -62,7 +47,7 @@ def test_words_are_the_nearest_centroids(features: Path, store: Path, initialisa
 
 def test_kmeans_lowers_the_distances(features: Path, store: Path) -> None:
     objectives = [
-        read_manifest(build_vocabulary(features, store, **KMEANS | change))["counts"]["mean_squared_distance"]
+        read_manifest(build_vocabulary(features, store, kmeans(**change), CPU))["counts"]["mean_squared_distance"]
         for change in ({"iterations": 1}, {"iterations": 20}, {"size": 40, "iterations": 20})
     ]
     assert objectives[0] > objectives[1] > objectives[2]
@@ -70,7 +55,7 @@ def test_kmeans_lowers_the_distances(features: Path, store: Path) -> None:
 
 def test_same_seed_same_bytes(features: Path, tmp_path: Path) -> None:
     def centroids(store: str, seed: int) -> bytes:
-        vocabulary = build_vocabulary(features, tmp_path / store, **KMEANS | {"seed": seed})
+        vocabulary = build_vocabulary(features, tmp_path / store, kmeans(), Context(seed, "cpu"))
         return (vocabulary / "centroids.npy").read_bytes()
 
     assert centroids("one", 0) == centroids("two", 0) != centroids("one", 1)
@@ -79,8 +64,8 @@ def test_same_seed_same_bytes(features: Path, tmp_path: Path) -> None:
 def test_fewer_distinct_descriptors_than_words_gives_both_numbers(features: Path, store: Path) -> None:
     distinct = len(np.unique(all_descriptors(features), axis=0))
     with pytest.raises(InputError, match=f"vocabulary.size=100000: there are only {distinct} distinct descriptors"):
-        build_vocabulary(features, store, **KMEANS | {"size": 100_000})
-    assert len(load_centroids(build_vocabulary(features, store, **KMEANS | {"size": distinct}))) == distinct
+        build_vocabulary(features, store, kmeans(size=100_000), CPU)
+    assert len(load_centroids(build_vocabulary(features, store, kmeans(size=distinct), CPU))) == distinct
 
 
 def test_sample_takes_the_same_number_from_every_image(features: Path) -> None:
@@ -100,10 +85,9 @@ def test_sample_takes_the_same_number_from_every_image(features: Path) -> None:
 
 
 def test_no_keypoints_at_all_is_an_error(tmp_path: Path, image_folder: Path) -> None:
-    nothing = SIFT | {"contrast_threshold": 10.0}
-    features = extract(folder_images(tmp_path, image_folder), tmp_path, parameters=nothing)
+    features = extract(folder_images(tmp_path, image_folder), tmp_path, contrast_threshold=10.0)
     with pytest.raises(InputError, match="no keypoints were found in any image"):
-        build_vocabulary(features, tmp_path, **KMEANS)
+        build_vocabulary(features, tmp_path, kmeans(), CPU)
 
 
 def test_vocabulary_made_elsewhere(features: Path, tmp_path: Path) -> None:
@@ -112,7 +96,7 @@ def test_vocabulary_made_elsewhere(features: Path, tmp_path: Path) -> None:
     vocabulary = import_vocabulary(tmp_path / "mine.npy", tmp_path)
     assert np.array_equal(load_centroids(vocabulary), centroids.astype(np.float32))
     assert load_centroids(import_vocabulary(vocabulary, tmp_path)).shape == (7, 128)
-    assert load_assignment(assign_words(features, vocabulary, tmp_path, device="cpu"), 0).max() < 7
+    assert load_assignment(assign_words(features, vocabulary, tmp_path, CPU), 0).max() < 7
 
 
 @pytest.mark.parametrize("array", [np.zeros(5), np.full((3, 128), np.nan), np.array(["a", "b"], dtype=object)])
@@ -125,7 +109,7 @@ def test_bad_vocabulary_file_is_an_error(tmp_path: Path, array: np.ndarray) -> N
 def test_vocabulary_of_other_descriptors_is_an_error(features: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "surf.npy", np.random.default_rng(0).random((7, 64)))
     with pytest.raises(InputError, match="64 numbers, the descriptors 128"):
-        assign_words(features, import_vocabulary(tmp_path / "surf.npy", tmp_path), tmp_path, device="cpu")
+        assign_words(features, import_vocabulary(tmp_path / "surf.npy", tmp_path), tmp_path, CPU)
 
 
 def test_missing_faiss_names_the_two_commands(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,4 +122,4 @@ def test_missing_faiss_names_the_two_commands(features: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(builtins, "__import__", without_faiss)
     with pytest.raises(InputError, match=r'pip install -e "\.\[cpu\]", or pip install -e "\.\[gpu\]"'):
-        build_vocabulary(features, tmp_path, **KMEANS)
+        build_vocabulary(features, tmp_path, kmeans(initialisation="afk-mc2"), CPU)

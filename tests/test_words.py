@@ -6,16 +6,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from choices import CPU, counted, kmeans
 from conftest import write_images
 from planted import planted_corpus
 from test_features import extract, folder_images
-from test_vocabulary import KMEANS
 
 from minia.core.artifact import InputError, read_manifest
 from minia.mining.features.store import FeatureStore
 from minia.mining.lists import text as listdb_text
 from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb
-from minia.mining.vocabulary.stage import assign_words, build_vocabulary, load_assignment
+from minia.mining.vocabulary.assignment import assign_words, load_assignment
+from minia.mining.vocabulary.stage import build_vocabulary
 from minia.mining.words.stage import count_words, import_listdb, load_bags, load_images
 
 
@@ -27,18 +28,12 @@ class Made:
         images = write_images(folder / "images", 12)
         cv2.imwrite(str(images / "black.png"), np.zeros((60, 60, 3), np.uint8))
         self.features = extract(folder_images(self.store, images), self.store)
-        self.vocabulary = build_vocabulary(self.features, self.store, **KMEANS)
-        self.assignment = assign_words(self.features, self.vocabulary, self.store, device="cpu")
+        self.vocabulary = build_vocabulary(self.features, self.store, kmeans(initialisation="afk-mc2"), CPU)
+        self.assignment = assign_words(self.features, self.vocabulary, self.store, CPU)
 
     def words(self, weighting: str = "frequency", outlier_sigma: float | None = None) -> Path:
-        return count_words(
-            self.features,
-            self.vocabulary,
-            self.assignment,
-            self.store,
-            weighting=weighting,
-            outlier_sigma=outlier_sigma,
-        )
+        chosen = counted(weighting=weighting, outlier_sigma=outlier_sigma)
+        return count_words(self.features, self.vocabulary, self.assignment, self.store, chosen)
 
     def expected(self) -> list[tuple[Counter[int], Counter[int]]]:
         """Number and total size of the keypoints of each word, for each image, counted one by one."""

@@ -10,8 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from minia.command_line.mine_settings import STAGES, unknown_choice, unknown_key
+from minia.command_line.mine_settings import STAGES
 from minia.core.artifact import InputError
+from minia.core.setting_types import unknown_choice, unknown_key
 
 _SHARES = (
     "descriptor_accuracy", "attention_accuracy", "word_accuracy", "structure_accuracy", "base_rate",

@@ -22,8 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from minia.command_line.messages import outside_jobs, print_error, print_summary
-from minia.command_line.mine_settings import check
 from minia.core.run_folder import SWEEP_FILES, RunFolder, sweep_folder
+from minia.core.setting_types import check
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # The wheel holds conf/ inside the package; in a checkout it lies beside it, where its user edits it.

@@ -1,63 +1,64 @@
-"""The settings of ``train.py``, checked before any work starts; see ``minia.command_line.mine_settings``."""
+"""The settings of ``train.py``, checked before any work starts; ``conf/train/`` explains each key."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from minia.command_line.mine_settings import (
-    Count,
-    CountOrZero,
+from pydantic import Field, model_validator
+
+from minia.core.artifact import InputError
+from minia.core.setting_types import (
+    AnyPath,
+    Device,
     ExistingFile,
     ExistingFolder,
     ExistingPath,
+    NotNegative,
     Positive,
-    Range,
+    PositiveShare,
+    Seed,
+    Settings,
+    Share,
+    Text,
 )
-from minia.core.artifact import InputError
 
-Share = Annotated[float, Range(0, 1)]
-PositiveShare = Annotated[float, Range(0, 1, exclusive=True)]
-NotNegative = Annotated[float, Range(0)]
-Factor = Annotated[float, Range(1)]
+Factor = Annotated[float, Field(ge=1, le=1000)]
+Channels = Annotated[int, Field(ge=1, le=65536)]
+Workers = Annotated[int, Field(ge=1, le=1024)]
+Steps = Annotated[int, Field(ge=1, le=100_000_000)]
+NumImages = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
-@dataclass(frozen=True)
-class Images:
+class Images(Settings):
     """What every choice of ``data`` has."""
 
-    class_size: Count | None
-    validation_share: Annotated[float, Range(0.01, 0.9)]
+    class_size: NumImages | None
+    validation_share: Annotated[float, Field(ge=0.01, le=0.9)]
     check_images: bool
-    side: Annotated[int, Range(16, 8192)]
+    side: Annotated[int, Field(ge=16, le=8192)]
     cache: Literal["none", "memory", "disk"]
-    loader_workers: CountOrZero
+    loader_workers: Annotated[int, Field(ge=0, le=1024)]
     pin_memory: bool
     persistent_workers: bool
 
 
-@dataclass(frozen=True)
-class Votes:
+class Votes(Settings):
     """How votes become classes."""
 
     gate: Share
     threshold: Share
-    min_votes: CountOrZero
+    min_votes: Annotated[int, Field(ge=0, le=1_000_000)]
     ambiguous: Literal["drop", "first", "last", "strongest"]
 
 
-@dataclass(frozen=True)
 class SimulatedData(Images, Votes):
     """``data=simulated``."""
 
     kind: Literal["simulated"]
-    num_images: Count
-    image_size: Annotated[int, Range(64, 4096)]
+    num_images: NumImages
+    image_size: Annotated[int, Field(ge=64, le=4096)]
 
 
-@dataclass(frozen=True)
 class GZ2Data(Images, Votes):
     """``data=gz2``."""
 
@@ -68,21 +69,19 @@ class GZ2Data(Images, Votes):
     images: ExistingFolder | None
 
 
-@dataclass(frozen=True)
 class CSVData(Images):
     """``data=csv``."""
 
     kind: Literal["csv"]
     path: ExistingFile
     dir: ExistingFolder | None
-    id_column: str
-    path_column: str | None
-    label_column: str
-    split_column: str | None
-    galaxy_column: str | None
+    id_column: Text
+    path_column: Text | None
+    label_column: Text
+    split_column: Text | None
+    galaxy_column: Text | None
 
 
-@dataclass(frozen=True)
 class FolderData(Images):
     """``data=folder``."""
 
@@ -90,7 +89,6 @@ class FolderData(Images):
     dir: ExistingFolder
 
 
-@dataclass(frozen=True)
 class ListData(Images):
     """``data=list``."""
 
@@ -100,111 +98,98 @@ class ListData(Images):
     ambiguous: Literal["drop", "first", "last"]
 
 
-@dataclass(frozen=True)
-class AugmentationSettings:
+class AugmentationSettings(Settings):
     """``augmentation``; see :class:`minia.data.labelled.augmentation.Augmentation`."""
 
-    image_size: Annotated[int, Range(32, 2048)]
+    image_size: Annotated[int, Field(ge=32, le=2048)]
     view: PositiveShare
     crop_area: PositiveShare
     crop_aspect: Factor
-    shift: Annotated[float, Range(0, 0.5)]
+    shift: Annotated[float, Field(ge=0, le=0.5)]
     rotate: bool
     flip: bool
     scale: Factor
-    brightness: Annotated[float, Range(0, 2)]
-    colour: Annotated[float, Range(0, 2)]
+    brightness: Annotated[float, Field(ge=0, le=2)]
+    colour: Annotated[float, Field(ge=0, le=2)]
     move_probability: Share
     filter_probability: Share
-    supersample: Annotated[int, Range(1, 4)]
+    supersample: Annotated[int, Field(ge=1, le=4)]
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_together(self) -> AugmentationSettings:
         if self.crop_area < 1 and (self.view < 1 or self.rotate or self.flip or self.scale > 1 or self.shift > 0):
             raise InputError(
                 f"augmentation.crop_area={self.crop_area:g}: a random crop goes with view=1, shift=0, scale=1, no"
                 " rotate and no flip; allowed otherwise: crop_area=1"
             )
+        return self
 
 
-@dataclass(frozen=True)
-class DELFModel:
+class DELFModel(Settings):
     """``model=delf``; see :class:`minia.models.delf.network.DELF`."""
 
     kind: Literal["delf"]
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
-    weights: str
+    weights: Text
     normalisation: Literal["imagenet", "original", "caffe"] | None
     stride_in_1x1: bool
     block3_stride: bool
-    reduction: Count
-    attention_channels: Count
+    reduction: Channels
+    attention_channels: Channels
     descriptor_weight: NotNegative
     attention_weight: NotNegative
     reconstruction_weight: NotNegative
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_together(self) -> DELFModel:
         if self.stride_in_1x1 and self.backbone in ("resnet18", "resnet34"):
             raise InputError(
                 f"model.stride_in_1x1=true: {self.backbone} has no 1x1 convolution to stride; allowed: false"
             )
+        return self
 
 
-@dataclass(frozen=True)
-class TrainerSettings:
+class TrainerSettings(Settings):
     """``trainer``."""
 
     optimiser: Literal["sgd", "adamw"]
     schedule: Literal["linear", "cosine"]
     learning_rate: Positive
     find_learning_rate: bool
-    momentum: Annotated[float, Range(0, 0.9999)]
+    momentum: Annotated[float, Field(ge=0, le=0.9999)]
     weight_decay: NotNegative
     attention_decay: NotNegative
-    warmup_steps: CountOrZero
+    warmup_steps: Annotated[int, Field(ge=0, le=100_000_000)]
     gradient_clip: Positive | None
-    batch_size: Annotated[int, Range(2)]
-    max_steps: Count
-    steps_per_check: Count
-    log_every: Count
-    patience: Count | None
+    batch_size: Annotated[int, Field(ge=2, le=65536)]
+    max_steps: Steps
+    steps_per_check: Steps
+    log_every: Steps
+    patience: Steps | None
     keep: Literal["best", "last"]
     precision: Literal["32-true", "16-mixed", "bf16-mixed"]
     channels_last: bool
     compile: bool
 
 
-@dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(Settings):
     """All settings of one run of ``train.py``."""
 
-    store: Path | None
-    seed: Annotated[int, Range(0, 2**31 - 1)]
-    device: Literal["auto", "cpu", "cuda"]
-    num_workers: Count | None
-    threads: Count | None
+    store: AnyPath | None
+    seed: Seed
+    device: Device
+    num_workers: Workers | None
+    threads: Workers | None
     debug: bool
     resume: ExistingPath | None
     export: list[Literal["pt", "pt2", "onnx"]]
     overwrite: bool
-    data: SimulatedData | GZ2Data | CSVData | FolderData | ListData
+    data: Annotated[SimulatedData | GZ2Data | CSVData | FolderData | ListData, Field(discriminator="kind")]
     augmentation: AugmentationSettings
     model: DELFModel
     trainer: TrainerSettings
 
 
-def plain(settings: Any) -> dict[str, Any]:
+def plain(settings: Settings) -> dict[str, Any]:
     """Settings as a mapping of numbers, strings and lists; paths as text."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: convert(each) for key, each in value.items()}
-        return (
-            [convert(each) for each in value]
-            if isinstance(value, list)
-            else str(value)
-            if isinstance(value, Path)
-            else value
-        )
-
-    converted: dict[str, Any] = convert(dataclasses.asdict(settings))
-    return converted
+    return settings.model_dump(mode="json")

@@ -29,7 +29,7 @@ KIND = "kind"  # the key that tells the choices of a group apart; set by the cho
 class Settings(BaseModel):
     """A group of settings: frozen, without other keys, and without conversions but of whole numbers to decimals."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ def _range(notes: list[Any]) -> str:
 
 
 def _number(number: float) -> str:
-    return f"{number:g}" if isinstance(number, float) else f"{number:,}" if number > 9999 else str(number)
+    whole = float(number).is_integer()
+    return f"{number:g}" if not whole else f"{number:,.0f}" if number > 9999 else f"{number:.0f}"
 
 
 def _bare(kind: Any) -> tuple[Any, list[Any]]:

@@ -30,8 +30,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from minia.core.artifact import InputError, Stage, fingerprint, fingerprint_file
+from minia.core.context import Context
 from minia.data.files import IMAGE_SUFFIXES, FileStates, find_images
 from minia.data.reading import Reading
+from minia.data.settings import CatalogueImages, FolderImages, ImageSides, SimulatedImages
 
 logger = logging.getLogger(__name__)
 
@@ -102,58 +104,45 @@ def fit_sides(image: NDArray[np.uint8], min_side: int, max_side: int) -> NDArray
     return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
 
 
-def simulate_images(
-    store: Path, *, num_images: int, image_size: int, min_side: int, max_side: int, seed: int, num_workers: int
-) -> Path:
+def simulate_images(store: Path, settings: SimulatedImages, context: Context) -> Path:
     """The images stage on a simulated survey of galaxies, rendered into the artifact.
 
     Args:
         store: folder of artifacts.
-        num_images: galaxies to draw, in nine classes of equal size.
-        image_size: side of an image in pixels.
-        min_side: see :class:`ImageTable`.
-        max_side: see :class:`ImageTable`.
-        seed: of all that is drawn.
-        num_workers: processes to use; the images do not depend on it.
+        settings: how many galaxies, and how large.
+        context: ``seed`` of all that is drawn, ``num_workers`` processes that draw.
     """
-    drawing = {"num_images": num_images, "image_size": image_size, "seed": seed}
-    parameters = drawing | {"min_side": min_side, "max_side": max_side}
+    parameters = settings.model_dump(exclude={"kind"}) | {"seed": context.seed}
     stage = Stage("images", "simulated", store, parameters, resumable=True)
 
     def make(work: Path) -> dict[str, Any]:
         from minia.data.simulation.survey import write_survey  # brings astropy, which real images do not need
 
         counts = write_survey(
-            work, num_images=num_images, image_size=image_size, seed=seed, num_workers=num_workers
+            work, num_images=settings.num_images, image_size=settings.image_size, seed=context.seed,
+            num_workers=context.num_workers,
         )  # fmt: skip
         truth = pd.read_csv(work / "truth.csv")
         table = pd.DataFrame({"image": truth["image"], "path": truth["image"], "label": truth["label"]})
         table = table.sort_values("image", kind="stable", ignore_index=True)
-        written = _write_table(work, table, ".", min_side, max_side, skipped=[])
+        written = _write_table(work, table, ".", settings, skipped=[])
         return {"galaxies": dict(counts), **written, "pixels": stage.fingerprint}
 
     return stage.run(make)
 
 
-def list_folder(
-    store: Path, *, folder: Path, labels: Path | None, label_column: str, min_side: int, max_side: int
-) -> Path:
+def list_folder(store: Path, settings: FolderImages) -> Path:
     """The images stage on a folder, searched with all its subfolders.
 
     Args:
         store: folder of artifacts.
-        folder: holds images with the suffixes of :data:`IMAGE_SUFFIXES`, in any case.
-        labels: a CSV file with the columns ``image`` (path relative to the folder) and
-            ``label_column``, or None; an empty label is none.
-        label_column: the column of ``labels`` that holds the label.
-        min_side: see :class:`ImageTable`.
-        max_side: see :class:`ImageTable`.
+        settings: the folder, which holds images with the suffixes of :data:`IMAGE_SUFFIXES`, in any case.
 
     Raises:
         InputError: the folder is missing or holds no images, or the label file lacks a column or
             names none of the images.
     """
-    folder = folder.absolute()
+    folder, labels = settings.dir.absolute(), settings.labels
     if not folder.is_dir():
         raise InputError(f"images.dir={folder}: there is no such folder")
     found, undecodable = find_images(folder, store.absolute())
@@ -161,72 +150,51 @@ def list_folder(
         raise InputError(f"images.dir={folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
     names = found.to_pandas()
     table = pd.DataFrame({"image": names, "path": names})
-    table["label"] = None if labels is None else _labels_of(names, labels, label_column)
+    table["label"] = None if labels is None else _labels_of(names, labels, settings.label_column)
     parameters = {
         "folder": str(folder),
         "labels": fingerprint_file(labels) if labels else None,
-        "label_column": label_column,
-        "min_side": min_side,
-        "max_side": max_side,
+        "label_column": settings.label_column,
     }
     skipped = [(name, "its name is not valid UTF-8") for name in undecodable]
-    return _table_stage(store, "folder", parameters, table, folder, skipped)
+    return _table_stage(store, settings, parameters, _Listed(table, folder, skipped))
 
 
-def list_catalogue(
-    store: Path,
-    *,
-    path: Path,
-    folder: Path | None,
-    id_column: str,
-    path_column: str,
-    label_column: str | None,
-    min_side: int,
-    max_side: int,
-) -> Path:
+def list_catalogue(store: Path, settings: CatalogueImages) -> Path:
     """The images stage on a catalogue: a CSV or parquet table with one row an image.
 
     Args:
         store: folder of artifacts.
-        path: the table, ``.csv``, ``.csv.gz`` or ``.parquet``.
-        folder: where relative paths start; the catalogue's own folder when None.
-        id_column: the column with the image's name, unique.
-        path_column: the column with the image's file.
-        label_column: the column with the label; None takes the column ``label`` if there is one.
-        min_side: see :class:`ImageTable`.
-        max_side: see :class:`ImageTable`.
+        settings: the table and its columns.
 
     Raises:
         InputError: the table is missing or unreadable, lacks a column, repeats an id, or none of
             its images is there.
     """
+    path, label_column = settings.path, settings.label_column
     catalogue = read_table(path, "images.path")
     if label_column is None and _LABEL_COLUMN in catalogue.columns:
         label_column = _LABEL_COLUMN
-    columns = {"image": id_column, "path": path_column} | ({"label": label_column} if label_column else {})
+    columns = {"image": settings.id_column, "path": settings.path_column}
+    columns |= {"label": label_column} if label_column else {}
     require_columns(catalogue, list(columns.values()), f"images.path={path}")
     table = pd.DataFrame({ours: catalogue[theirs] for ours, theirs in columns.items()})
     if table[["image", "path"]].isna().any(axis=None):
         row = int(table[["image", "path"]].isna().any(axis=1).to_numpy().argmax())
-        raise InputError(f"images.path={path}: row {row + 1} has no {id_column} or no {path_column}")
+        raise InputError(f"images.path={path}: row {row + 1} has no {settings.id_column} or no {settings.path_column}")
     if table.empty:
         raise InputError(f"images.path={path}: has no rows")
     table = table.astype({"image": str, "path": str})
     repeated = table["image"][table["image"].duplicated()]
     if len(repeated):
-        raise InputError(f"images.path={path}: column {id_column} repeats {repeated.iat[0]}; ids must be unique")
+        column = settings.id_column
+        raise InputError(f"images.path={path}: column {column} repeats {repeated.iat[0]}; ids must be unique")
     if "label" not in table:
         table["label"] = None
-    root = (folder or path.parent).absolute()
-    parameters = {
-        "catalogue": fingerprint_file(path),
-        "folder": str(root),
-        "columns": columns,
-        "min_side": min_side,
-        "max_side": max_side,
-    }
+    root = (settings.dir or path.parent).absolute()
+    parameters = {"catalogue": fingerprint_file(path), "folder": str(root), "columns": columns}
     table = table.sort_values("image", kind="stable", ignore_index=True)
-    return _table_stage(store, "catalogue", parameters, table, root, [])
+    return _table_stage(store, settings, parameters, _Listed(table, root, []))
 
 
 def read_table(path: Path, key: str) -> pd.DataFrame:
@@ -277,16 +245,29 @@ def _labels_of(images: pd.Series[str], labels: Path, label_column: str) -> pd.Se
     return images.map(of_image)
 
 
-def _table_stage(
-    store: Path, label: str, parameters: dict[str, Any], table: pd.DataFrame, root: Path, skipped: list[tuple[str, str]]
-) -> Path:
-    """Run the images stage on a table, sorted by image, whose files are on disk; missing and empty ones are left out.
+@dataclass(frozen=True)
+class _Listed:
+    """Images that were listed.
 
-    ``skipped`` are files that are left out already, with the reason.
+    Attributes:
+        table: one row an image with the columns image, path, label, sorted by image.
+        root: the folder that relative paths start from.
+        skipped: files that are left out already, with the reason.
     """
+
+    table: pd.DataFrame
+    root: Path
+    skipped: list[tuple[str, str]]
+
+
+def _table_stage(
+    store: Path, settings: FolderImages | CatalogueImages, parameters: dict[str, Any], listed: _Listed
+) -> Path:
+    """Run the images stage on images that are on disk; missing and empty files are left out."""
+    table, root = listed.table, listed.root
     states = FileStates.read(root, table["path"], len(table))
     problems = np.flatnonzero(states.problems).tolist()
-    skipped = skipped + [(str(table["image"].iat[row]), states.reason(row)) for row in problems]
+    skipped = listed.skipped + [(str(table["image"].iat[row]), states.reason(row)) for row in problems]
     if len(problems) == len(table):
         raise InputError(f"none of the {len(skipped)} images can be read, first {skipped[0][0]}: {skipped[0][1]}")
     content = states.fingerprint(pa.chunked_array([pa.array(table["image"])]))
@@ -294,25 +275,25 @@ def _table_stage(
         content = fingerprint([content, states.fingerprint(pa.chunked_array([pa.array(table["path"])]))])
     if len(skipped) > len(problems):
         content = fingerprint([content, skipped])
-    stage = Stage("images", label, store, parameters, {"files": content})
+    sides = {"min_side": settings.min_side, "max_side": settings.max_side}
+    stage = Stage("images", settings.kind, store, parameters | sides, {"files": content})
     kept = table[states.problems == 0] if problems else table
-    limits = (parameters["min_side"], parameters["max_side"])
-    pixels = fingerprint([content, str(root), *limits, _READING])
+    pixels = fingerprint([content, str(root), *sides.values(), _READING])
 
     def make(work: Path) -> dict[str, Any]:
-        return _write_table(work, kept, str(root), *limits, skipped=skipped) | {"pixels": pixels}
+        return _write_table(work, kept, str(root), settings, skipped=skipped) | {"pixels": pixels}
 
     return stage.run(make)
 
 
 def _write_table(
-    work: Path, table: pd.DataFrame, root: str, min_side: int, max_side: int, skipped: list[tuple[str, str]]
+    work: Path, table: pd.DataFrame, root: str, sides: ImageSides, skipped: list[tuple[str, str]]
 ) -> dict[str, Any]:
     table.astype({"image": "string", "path": "string", "label": "string"}).to_parquet(
         work / "images.parquet", index=False
     )
     pd.DataFrame(skipped, columns=["image", "reason"]).to_csv(work / "skipped.csv", index=False)
-    source = {"root": root, "min_side": min_side, "max_side": max_side}
+    source = {"root": root, "min_side": sides.min_side, "max_side": sides.max_side}
     (work / "source.json").write_text(json.dumps(source) + "\n", encoding="utf-8")
     logger.info(
         "images: %d, of which %d have a label; %d skipped", len(table), table["label"].notna().sum(), len(skipped)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import logging
@@ -23,6 +22,7 @@ from minia.command_line.train_settings import (
     plain,
 )
 from minia.core.artifact import InputError, read_manifest
+from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.core.run_folder import RunFolder, claimed, remove_own
 from minia.core.workers import num_cores
@@ -171,11 +171,12 @@ def build_table(settings: TrainSettings, store: Path) -> Path:
         }  # fmt: skip
         if isinstance(data, SimulatedData):
             from minia.data.images import simulate_images
+            from minia.data.settings import SimulatedImages
 
-            survey = simulate_images(
-                store, num_images=data.num_images, image_size=data.image_size,
-                min_side=0, max_side=0, seed=settings.seed, num_workers=num_workers,
-            )  # fmt: skip
+            drawn = SimulatedImages(
+                kind="simulated", num_images=data.num_images, image_size=data.image_size, min_side=0, max_side=0
+            )
+            survey = simulate_images(store, drawn, Context(settings.seed, settings.device, num_workers))
             return table_sources.simulated_table(store, selection, survey, **votes)
         return table_sources.gz2_table(store, selection, **votes, **_gz2_files(data))
     if isinstance(data, CSVData):
@@ -188,7 +189,7 @@ def build_table(settings: TrainSettings, store: Path) -> Path:
 
 
 def _columns_of(data: CSVData) -> list[str]:
-    return [each.name for each in dataclasses.fields(data) if each.name.endswith("_column")]
+    return [name for name in type(data).model_fields if name.endswith("_column")]
 
 
 def _gz2_files(data: GZ2Data) -> dict[str, Any]:

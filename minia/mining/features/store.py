@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minia.core.artifact import InputError, fingerprint, read_manifest
+from minia.core.artifact import InputError, Stage, fingerprint, read_manifest
 from minia.core.progress import progress
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ _COLUMNS = {  # of images.parquet, with the kinds of their numpy types
     "num_keypoints": "iu",
 }  # fmt: skip
 _NUMBERS_AT_A_TIME = 1 << 24
+_CHECKS = 1  # raise it when more is checked
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,31 @@ class FeatureStore:
 def shard_path(artifact: Path, shard: int) -> Path:
     """The folder of a shard."""
     return artifact / f"shard-{shard:05d}"
+
+
+def check_features(features: Path, store: Path) -> Path:
+    """Check features made elsewhere, once: the store remembers those that it found whole, by their files' times.
+
+    Args:
+        features: what was made elsewhere in the place of an artifact of the features stage.
+        store: folder of artifacts.
+
+    Returns:
+        The features.
+
+    Raises:
+        InputError: see :meth:`FeatureStore.check`.
+    """
+    found = FeatureStore.load(features)
+    inputs = {"features": features_fingerprint(features, store)}
+    stage = Stage("checked", "features", store, {}, inputs, version=_CHECKS)
+
+    def check(_: Path) -> dict[str, int]:
+        found.check()
+        return {"num_images": len(found.images), "num_keypoints": found.num_keypoints}
+
+    stage.run(check)
+    return features
 
 
 def features_fingerprint(features: Path, store: Path) -> str:

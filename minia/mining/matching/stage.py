@@ -38,8 +38,9 @@ from minia.core.artifact import Stage, read_manifest
 from minia.core.progress import progress
 from minia.mining.lists.listdb import ListDB, offsets_of
 from minia.mining.matching.overlap import overlap_blocks
+from minia.mining.matching.settings import OverlapMatching
 from minia.mining.structures.stage import load_structures
-from minia.mining.vocabulary.stage import load_assignment
+from minia.mining.vocabulary.assignment import load_assignment
 from minia.mining.words.stage import load_bags, load_images
 
 MATCHES = "matches.parquet"
@@ -56,9 +57,7 @@ def match_structures(
     words: Path,
     mining: Path,
     store: Path,
-    *,
-    formula: str,
-    min_overlap: float,
+    settings: OverlapMatching,
     features: Path | None = None,
     assignment: Path | None = None,
 ) -> Path:
@@ -68,8 +67,7 @@ def match_structures(
         words: artifact of the words stage.
         mining: artifact of the mining stage.
         store: folder of artifacts.
-        formula: ``distinct`` or ``multiset`` (see ``overlap_matrix``).
-        min_overlap: smallest overlap of a match.
+        settings: the overlap's formula and its smallest value.
         features: artifact of the features stage, None where the bags came without keypoints.
         assignment: the visual words of the keypoints, None likewise.
 
@@ -79,7 +77,8 @@ def match_structures(
     inputs = {"words": read_manifest(words)["fingerprint"], "mining": read_manifest(mining)["fingerprint"]}
     if assignment is not None:
         inputs["assignment"] = read_manifest(assignment)["fingerprint"]
-    stage = Stage("matching", formula, store, {"formula": formula, "min_overlap": min_overlap}, inputs, version=2)
+    parameters = settings.model_dump(exclude={"kind"})
+    stage = Stage("matching", settings.formula, store, parameters, inputs, version=2)
 
     def make(work: Path) -> dict[str, Any]:
         bags, names = load_bags(words, mapped=True), load_images(words)["image"]
@@ -88,7 +87,7 @@ def match_structures(
         matched = np.zeros(structures.num_lists, dtype=np.int64)
         num_matched_images = 0
         with pq.ParquetWriter(work / MATCHES, _SCHEMA) as writer, progress("matching", len(names), "image") as advance:
-            for tile in _tiles(bags, structures, formula, min_overlap, keypoints):
+            for tile in _tiles(bags, structures, settings, keypoints):
                 for table in _tables(tile, structures, names, keypoints):
                     writer.write_table(table, row_group_size=len(table))
                 matched += np.diff(tile.matches.indptr)
@@ -180,12 +179,12 @@ class _Tile:
 
 
 def _tiles(
-    bags: ListDB, structures: ListDB, formula: str, min_overlap: float, keypoints: KeypointWords | None
+    bags: ListDB, structures: ListDB, settings: OverlapMatching, keypoints: KeypointWords | None
 ) -> Iterator[_Tile]:
     first, num_matches = 0, 0
     blocks: list[scipy.sparse.csr_matrix] = []
-    for begin, _, overlaps in overlap_blocks(bags, structures, formula):
-        overlaps.data[overlaps.data < np.float32(min_overlap)] = 0
+    for begin, _, overlaps in overlap_blocks(bags, structures, settings.formula):
+        overlaps.data[overlaps.data < np.float32(settings.min_overlap)] = 0
         overlaps.eliminate_zeros()
         blocks.append(overlaps)
         num_matches += overlaps.nnz

@@ -11,6 +11,7 @@ is not shown, memory holds its name and its label alone.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -26,6 +27,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from minia.core.artifact import Stage, read_manifest
+from minia.core.context import Context
 from minia.core.progress import progress
 from minia.data.files import UnreadableImageError
 from minia.data.images import load_labels
@@ -34,13 +36,15 @@ from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.best_images import GalleryImages, choose_gallery_images
 from minia.mining.matching.overlap import overlap_blocks
+from minia.mining.matching.settings import OverlapMatching
 from minia.mining.matching.stage import MATCHES, matched_keypoints
 from minia.mining.report import panels
 from minia.mining.report.label_metrics import best_labelled_images, count_labels, encode_labels, label_metrics
 from minia.mining.report.page import Nesting, Page, ShownImage, ShownStructure, search_entry
 from minia.mining.report.ranking import Scores, score_structures
+from minia.mining.report.settings import GalleryReport
 from minia.mining.structures.stage import STRUCTURE_TABLE, load_structures, why_no_structures
-from minia.mining.vocabulary.stage import load_centroids
+from minia.mining.vocabulary.assignment import load_centroids
 from minia.mining.words.stage import load_bags, load_images
 
 logger = logging.getLogger(__name__)
@@ -56,75 +60,67 @@ _FIGURES = (
 )
 
 
-def write_report(
-    words: Path,
-    mining: Path,
-    matching: Path,
-    store: Path,
-    *,
-    formula: str,
-    max_structures: int,
-    images_per_structure: int,
-    tile_side: int,
-    num_shuffles: int,
-    seed: int,
-    images: Path | None = None,
-    features: Path | None = None,
-    vocabulary: Path | None = None,
-) -> Path:
+@dataclass(frozen=True)
+class Artifacts:
+    """The artifacts that a report is made of.
+
+    Attributes:
+        words: of the words stage.
+        mining: of the mining stage.
+        matching: of the matching stage.
+        images: of the images stage, which knows the labels and how many files it left out; None without images.
+        features: of the features stage; None where the bags came without images.
+        vocabulary: of the vocabulary stage, None likewise.
+    """
+
+    words: Path
+    mining: Path
+    matching: Path
+    images: Path | None = None
+    features: Path | None = None
+    vocabulary: Path | None = None
+
+    def by_stage(self) -> dict[str, Path]:
+        """Those that there are, by the name of their stage."""
+        found = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return {name: path for name, path in found.items() if path is not None}
+
+
+def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, context: Context) -> Path:
     """Measure a run and write a page to browse its structures.
 
     Args:
-        words: artifact of the words stage.
-        mining: artifact of the mining stage.
-        matching: artifact of the matching stage.
+        artifacts: what the earlier stages made.
         store: folder of artifacts.
-        formula: of the overlap, that of the matching (see ``overlap_matrix``).
-        max_structures: structures to show, those of the highest score.
-        images_per_structure: images to show of each.
-        tile_side: side of a shown image in pixels.
-        num_shuffles: shuffles of the labels for the chance purity, at least 1.
-        seed: of ties, shuffles, samples and folds.
-        images: artifact of the images stage, which knows the labels and how many files it left out;
-            None where there are no images.
-        features: artifact of the features stage; None where the bags came without images.
-        vocabulary: artifact of the vocabulary stage, None likewise.
+        settings: what is shown and measured.
+        context: ``seed`` of ties, shuffles, samples and folds.
 
     Returns:
         The report artifact.
     """
-    sources = {"words": words, "mining": mining, "matching": matching, "images": images}
-    sources |= {"features": features, "vocabulary": vocabulary}
-    artifacts = {name: path for name, path in sources.items() if path is not None}
-    parameters = {
-        "formula": formula,
-        "max_structures": max_structures,
-        "images_per_structure": images_per_structure,
-        "tile_side": tile_side,
-        "num_shuffles": num_shuffles,
-        "seed": seed,
-    }
-    inputs = {name: read_manifest(path)["fingerprint"] for name, path in artifacts.items()}
-    if features is not None:
-        inputs["features"] = features_fingerprint(features, store)
+    sources = artifacts.by_stage()
+    inputs = {name: read_manifest(path)["fingerprint"] for name, path in sources.items()}
+    if artifacts.features is not None:
+        inputs["features"] = features_fingerprint(artifacts.features, store)
+    matching = OverlapMatching(**read_manifest(artifacts.matching)["parameters"])
+    parameters = settings.model_dump(exclude={"kind"}) | {"formula": matching.formula, "seed": context.seed}
     stage = Stage("report", "gallery", store, parameters, inputs, version=3)
-    min_overlap = float(read_manifest(matching)["parameters"]["min_overlap"])
 
     def make(work: Path) -> dict[str, Any]:
-        run = _Run.load(artifacts, formula=formula, min_overlap=min_overlap, seed=seed)
-        metrics = _count(artifacts) | run.measure(num_shuffles)
-        shown = run.scores.order[:max_structures]
-        chosen = run.choose_images(shown, images_per_structure)
-        structures = _Gallery(work, run, tile_side).write(shown, chosen)
+        run = _Run.load(sources, matching, context.seed)
+        metrics = _count(sources) | run.measure(settings.num_shuffles)
+        shown = run.scores.order[: settings.max_structures]
+        chosen = run.choose_images(shown, settings.images_per_structure)
+        structures = _Gallery(work, run, settings.tile_side).write(shown, chosen)
         page = Page(
             metrics=metrics,
             structures=structures,
             labels=run.labels,
             images=_searchable(run, shown, chosen),
-            tile_side=tile_side,
-            min_overlap=min_overlap,
-            figures=_copy_figures(work, artifacts),
-            nothing=None if run.structures.num_lists else why_no_structures(mining),
+            tile_side=settings.tile_side,
+            min_overlap=matching.min_overlap,
+            figures=_copy_figures(work, sources),
+            nothing=None if run.structures.num_lists else why_no_structures(artifacts.mining),
         )
         (work / PAGE).write_text(page.render(), encoding="utf-8")
         (work / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -149,8 +145,7 @@ class _Run:
         labels: all labels, sorted.
         scores: of the structures.
         best: see ``best_labelled_images``.
-        formula: of the overlap.
-        min_overlap: smallest overlap of a match.
+        matching: the overlap's formula and its smallest value.
         seed: of all that is random.
     """
 
@@ -165,12 +160,11 @@ class _Run:
     labels: list[str]
     scores: Scores
     best: NDArray[np.int64]
-    formula: str
-    min_overlap: float
+    matching: OverlapMatching
     seed: int
 
     @classmethod
-    def load(cls, artifacts: Mapping[str, Path], *, formula: str, min_overlap: float, seed: int) -> _Run:
+    def load(cls, artifacts: Mapping[str, Path], matching: OverlapMatching, seed: int) -> _Run:
         words = artifacts["words"]
         bags, names = load_bags(words, mapped=True), load_images(words)["image"]
         structures = load_structures(artifacts["mining"], bags.num_items)
@@ -186,9 +180,8 @@ class _Run:
             codes=codes,
             labels=labels,
             scores=score_structures(bags, structures),
-            best=best_labelled_images(bags, structures, codes, formula=formula, seed=seed),
-            formula=formula,
-            min_overlap=min_overlap,
+            best=best_labelled_images(bags, structures, codes, formula=matching.formula, seed=seed),
+            matching=matching,
             seed=seed,
         )
 
@@ -197,14 +190,14 @@ class _Run:
         means = {"mean_coherence": self.scores.coherence, "mean_score": self.scores.score}
         return {name: float(values.mean()) for name, values in means.items() if len(values)} | label_metrics(
             self.bags, self.structures, self.codes,
-            formula=self.formula, num_shuffles=num_shuffles, seed=self.seed, best=self.best,
+            formula=self.matching.formula, num_shuffles=num_shuffles, seed=self.seed, best=self.best,
         )  # fmt: skip
 
     def choose_images(self, shown: NDArray[np.int64], most_images: int) -> GalleryImages:
         """The images to show of each shown structure."""
         return choose_gallery_images(
-            self.bags, self.structures.select(shown), formula=self.formula, min_overlap=self.min_overlap,
-            most_images=most_images, seed=[self.seed, _TIES],
+            self.bags, self.structures.select(shown), formula=self.matching.formula,
+            min_overlap=self.matching.min_overlap, most_images=most_images, seed=[self.seed, _TIES],
         )  # fmt: skip
 
 
@@ -377,10 +370,10 @@ def _searchable(run: _Run, structures: NDArray[np.int64], chosen: GalleryImages)
     searchable = np.array(sorted(rows), dtype=np.int64)
     held: list[list[tuple[int, float]]] = [[] for _ in rows]
     shown = run.structures.select(structures)
-    for first, _, overlaps in overlap_blocks(run.bags, shown, run.formula, searchable):
+    for first, _, overlaps in overlap_blocks(run.bags, shown, run.matching.formula, searchable):
         pairs = overlaps.tocoo()
         for row, place, overlap in zip(pairs.row.tolist(), pairs.col.tolist(), pairs.data.tolist(), strict=True):
-            if overlap >= np.float32(run.min_overlap):
+            if overlap >= np.float32(run.matching.min_overlap):
                 held[first + row].append((int(structures[place]), overlap))
     names = run.names.iloc[searchable].tolist()
     return [

@@ -11,114 +11,69 @@ least 1; with ``single`` linkage, of the structure's co-occurring sets that hold
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minia.core.artifact import InputError, Stage, fingerprint_file, read_manifest
+from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb
+from minia.mining.structures.contract import Linkage
 from minia.mining.structures.minhash.choose_tuples import choose_tuples
+from minia.mining.structures.settings import MOST_TUPLES, PlugInLinkage, SMHMining
 from minia.mining.words.stage import load_bags
 
 STRUCTURES = "structures.txt"
 STRUCTURE_TABLE = "structures.csv"
+_OF_LINKAGE = {  # the settings that each linkage reads
+    "single": ("overlap", "min_cluster_size", "cluster_tuple_size", "cluster_num_tuples"),
+    "nested": ("false_structures", "min_structure_size"),
+}
 
 
-def mine_structures(
-    words: Path,
-    store: Path,
-    *,
-    tuple_size: int | str,
-    num_tuples: int | None,
-    similarity_threshold: float | None,
-    min_set_size: int,
-    memory_budget: float,
-    weights: str,
-    weights_path: Path | None,
-    expand_frequencies: bool,
-    prune_images: int,
-    prune_overlap: float,
-    prune_cooccurrence: float,
-    linkage: str,
-    overlap: float,
-    min_cluster_size: int,
-    cluster_tuple_size: int,
-    cluster_num_tuples: int,
-    false_structures: float,
-    min_structure_size: int,
-    seed: int,
-    device: str,
-) -> Path:
+def mine_structures(words: Path, store: Path, settings: SMHMining, context: Context) -> Path:
     """Mine co-occurring sets of words by Sampled Min-Hashing and link them into structures.
 
     Args:
         words: artifact of the words stage.
         store: folder of artifacts.
-        tuple_size: min-hashes in a tuple, r; ``auto`` chooses it from the corpus (see
-            :func:`minia.mining.structures.minhash.choose_tuples.choose_tuples`).
-        num_tuples: number of tuples, that is of hash tables, l; None derives it from
-            ``similarity_threshold``, or makes 1,500 min-hashes where that is None too.
-        similarity_threshold: the Jaccard similarity at which two words share a tuple with
-            probability one half.
-        min_set_size: words a co-occurring set must have.
-        memory_budget: GB (10^9 bytes) that mining and the nested linkage may take beside three times the bags of words.
-        weights: weight of an image: ``none``, ``ids`` (inverse document size) or ``file``.
-        weights_path: the file of weights, for ``file``.
-        expand_frequencies: count how often a word occurs in an image.
-        prune_images: images that must confirm a co-occurring set;
-            0 keeps all sets as they are.
-        prune_overlap: share of a set's words that such an image holds.
-        prune_cooccurrence: share of these images that a word of the set must be in to stay.
-        linkage: ``nested``, groups of words and their parts (see ``link_nested``, with the last two
-            arguments before the seed), or ``single``, clusters of co-occurring sets (see ``cluster_sets``,
-            with the four before those).
-        overlap: co-occurring sets whose overlap coefficient is larger are linked.
-        min_cluster_size: co-occurring sets a structure must have.
-        cluster_tuple_size: min-hashes in a tuple when clustering.
-        cluster_num_tuples: number of tuples when clustering.
-        false_structures: probability that chance alone makes a structure.
-        min_structure_size: words a structure must have.
-        seed: of all random permutations.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        settings: of the min-hashing and of the linkage.
+        context: ``seed`` of all random permutations; the device.
 
     Returns:
         The mining artifact.
 
+    Raises:
+        InputError: a setting does not fit the bags of words, or a linkage from elsewhere does not keep to its contract.
     """
-    single: dict[str, Any] = {
-        "overlap": overlap,
-        "min_cluster_size": min_cluster_size,
-        "tuple_size": cluster_tuple_size,
-        "num_tuples": cluster_num_tuples,
-    }
-    nested: dict[str, Any] = {"false_structures": false_structures, "min_structure_size": min_structure_size}
-    parameters = {
-        "tuple_size": tuple_size,
-        "num_tuples": num_tuples,
-        "similarity_threshold": similarity_threshold,
-        "min_set_size": min_set_size,
-        "weights": weights,
-        "expand_frequencies": expand_frequencies,
-        "prune": [prune_images, prune_overlap, prune_cooccurrence] if prune_images else None,
-        "linkage": linkage,
-        "linking": single if linkage == "single" else nested,
-        "seed": seed,
-    }
     inputs = {"words": read_manifest(words)["fingerprint"]}
-    if weights_path is not None:
-        inputs["weights"] = fingerprint_file(weights_path)
-    stage = Stage("mining", f"r{tuple_size}l{num_tuples or 'auto'}", store, parameters, inputs, version=3)
-    # What follows decides nothing about the result, or is told by the fingerprints.
-    means: dict[str, Any] = {
-        "weights_path": weights_path,
-        "memory_budget": round(memory_budget * 1e9),
-        "device": device,
-    }
+    if settings.weights_path is not None:
+        inputs["weights"] = fingerprint_file(settings.weights_path)
+    label = f"r{settings.tuple_size}l{settings.num_tuples or 'auto'}"
+    stage = Stage("mining", label, store, _parameters(settings, context), inputs, version=3)
+    return stage.run(lambda work: _mine(work, load_bags(words, mapped=True), settings, context))
 
-    return stage.run(lambda work: _mine(work, load_bags(words, mapped=True), parameters, **means))
+
+def check_linkage(settings: SMHMining, context: Context) -> None:
+    """Check that the linkage, where it is from elsewhere, keeps to its contract.
+
+    Raises:
+        InputError: it does not.
+    """
+    if isinstance(settings.linkage, PlugInLinkage):
+        _plugged_in(settings.linkage, context)
+
+
+def _parameters(settings: SMHMining, context: Context) -> dict[str, Any]:
+    """The settings that decide what is found, those without effect left out."""
+    names = ["tuple_size", "num_tuples", "similarity_threshold", "min_set_size", "weights", "expand_frequencies"]
+    prune = ["prune_images", "prune_overlap", "prune_cooccurrence"] if settings.prune_images else []
+    parameters = settings.model_dump(include={*names, *prune, *_OF_LINKAGE.get(str(settings.linkage), ())})
+    linkage = settings.linkage
+    parameters["linkage"] = linkage.parameters(context) if isinstance(linkage, PlugInLinkage) else linkage
+    return parameters | {"seed": context.seed}
 
 
 def import_structures(path: Path, store: Path) -> Path:
@@ -158,59 +113,104 @@ def why_no_structures(mining: Path) -> str | None:
     if not manifest["counts"]["num_cooccurring_sets"]:
         why = "no words share enough images to make a co-occurring set"
         remedies = "a smaller mining.tuple_size or mining.min_set_size"
+    elif isinstance(parameters["linkage"], dict):
+        why = "the linkage of mining.linkage found none"
+        remedies = "mining.linkage=nested"
     elif parameters["linkage"] == "single":
         why = "no group of co-occurring sets that overlap is as large as mining.min_cluster_size"
         remedies = "a smaller mining.overlap or mining.min_cluster_size, or mining.linkage=nested"
     return f"No structures were found: {why}. Try more images, a smaller vocabulary, or {remedies}."
 
 
-def _mine(
-    work: Path,
-    bags: ListDB,
-    parameters: Mapping[str, Any],
-    *,
-    weights_path: Path | None,
-    memory_budget: int,
-    device: str,
-) -> dict[str, Any]:
+def _mine(work: Path, bags: ListDB, settings: SMHMining, context: Context) -> dict[str, Any]:
     # These import torch, which takes seconds: only where there is something to mine.
     from minia.mining.structures.minhash.cooccurring_sets import image_weights, mine_cooccurring_sets
 
-    shared = {"seed": parameters["seed"], "device": choose_device(device)}
     size, number = choose_tuples(
-        None if parameters["tuple_size"] == "auto" else parameters["tuple_size"],
-        parameters["num_tuples"],
-        parameters["similarity_threshold"],
+        None if settings.tuple_size == "auto" else settings.tuple_size,
+        settings.num_tuples,
+        settings.similarity_threshold,
         word_frequencies=np.bincount(bags.items, minlength=bags.num_items),
         image_sizes=bags.sizes,
     )
-    mining = {name: parameters[name] for name in ("min_set_size", "expand_frequencies")}
-    mining |= {"tuple_size": size, "num_tuples": number}
-    weights = image_weights(bags, parameters["weights"], weights_path)
-    sets = mine_cooccurring_sets(bags, weights=weights, memory_budget=memory_budget, **mining, **shared)
-    if parameters["prune"]:
+    if number > MOST_TUPLES:
+        raise InputError(
+            f"mining.similarity_threshold={settings.similarity_threshold:g}: asks for {number:,} tuples of {size};"
+            f" allowed: at most {MOST_TUPLES:,}; give a larger one, or mining.num_tuples"
+        )
+    sets = mine_cooccurring_sets(
+        bags,
+        tuple_size=size,
+        num_tuples=number,
+        min_set_size=settings.min_set_size,
+        weights=image_weights(bags, settings.weights, settings.weights_path),
+        expand_frequencies=settings.expand_frequencies,
+        seed=context.seed,
+        device=choose_device(context.device),
+        memory_budget=_bytes(settings),
+    )
+    if settings.prune_images:
         from minia.mining.structures.minhash.prune import prune_sets
 
-        images, share, cooccurrence = parameters["prune"]
-        smallest = parameters["min_set_size"]
         sets = prune_sets(
-            sets, bags, overlap=share, cooccurrence=cooccurrence, min_images=images, min_set_size=smallest
-        )
-    if parameters["linkage"] == "single":
-        from minia.mining.structures.linkage.single import cluster_sets
-
-        structures = cluster_sets(sets, **parameters["linking"], **shared)
-    else:
-        from minia.mining.structures.linkage.nested import link_nested
-
-        structures, table = link_nested(sets, bags, memory_budget=memory_budget, **parameters["linking"])
-        with (work / STRUCTURE_TABLE).open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(table)
-            rows.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
+            sets, bags, overlap=settings.prune_overlap, cooccurrence=settings.prune_cooccurrence,
+            min_images=settings.prune_images, min_set_size=settings.min_set_size,
+        )  # fmt: skip
+    structures = _link(work, sets, bags, settings, context)
     write_listdb(work / "cooccurring_sets.txt", sets)
     counts = {"tuple_size": size, "num_tuples": number, "num_cooccurring_sets": sets.num_lists}
     return counts | _write_structures(work, structures)
+
+
+def _link(work: Path, sets: ListDB, bags: ListDB, settings: SMHMining, context: Context) -> ListDB:
+    """The structures; the nested linkage's table of them is written."""
+    if isinstance(settings.linkage, PlugInLinkage):
+        linked = _plugged_in(settings.linkage, context).link(sets, bags, context.seed)
+        return _checked(linked, bags.num_items, settings.linkage)
+    if settings.linkage == "single":
+        from minia.mining.structures.linkage.single import cluster_sets
+
+        return cluster_sets(
+            sets, overlap=settings.overlap, min_cluster_size=settings.min_cluster_size,
+            tuple_size=settings.cluster_tuple_size, num_tuples=settings.cluster_num_tuples,
+            seed=context.seed, device=choose_device(context.device),
+        )  # fmt: skip
+    from minia.mining.structures.linkage.nested import link_nested
+
+    structures, table = link_nested(
+        sets, bags, false_structures=settings.false_structures, min_structure_size=settings.min_structure_size,
+        memory_budget=_bytes(settings),
+    )  # fmt: skip
+    with (work / STRUCTURE_TABLE).open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(table)
+        rows.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
+    return structures
+
+
+def _bytes(settings: SMHMining) -> int:
+    return round(settings.memory_budget * 1e9)
+
+
+def _plugged_in(settings: PlugInLinkage, context: Context) -> Linkage:
+    built = settings.build(context)
+    if not isinstance(built, Linkage):
+        raise InputError(
+            f"mining.linkage._target_={settings.target}: expected a method link; see"
+            " minia.mining.structures.contract.Linkage"
+        )
+    return built
+
+
+def _checked(structures: Any, num_words: int, settings: PlugInLinkage) -> ListDB:
+    """What a linkage from elsewhere gave, if it can be written and read again."""
+    given = f"mining.linkage._target_={settings.target}"
+    if not isinstance(structures, ListDB):
+        raise InputError(f"{given}: gave {type(structures).__name__}; expected minia.mining.lists.listdb.ListDB")
+    outside = (structures.items < 0) | (structures.items >= num_words)
+    if outside.any() or (structures.frequencies < 1).any():
+        raise InputError(f"{given}: gave words outside 0 to {num_words - 1}, or frequencies below 1")
+    return structures
 
 
 def _write_structures(work: Path, structures: ListDB) -> dict[str, Any]:

@@ -1,9 +1,7 @@
-"""The vocabulary stage: k-means centroids of the descriptors, and the visual word of every keypoint.
+"""The vocabulary stage: centroids of the descriptors, which are the visual words.
 
-The vocabulary artifact holds ``centroids.npy``, (size, descriptor_size) float32, and ``pca.png``,
-the first two principal components of a sample of descriptors with the centroids.
-The assignment artifact holds one file a shard of the features, ``words-00000.npy`` and so on,
-(n,) int32: the visual word of each keypoint.
+The artifact holds ``centroids.npy``, (size, descriptor_size) float32, and ``pca.png``, the first two
+principal components of a sample of descriptors with the centroids.
 """
 
 from __future__ import annotations
@@ -15,48 +13,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minia.core.artifact import InputError, Stage, fingerprint_file, read_manifest
+from minia.core.artifact import InputError, Stage, fingerprint_file
+from minia.core.context import Context
 from minia.core.device import choose_device
-from minia.core.progress import progress
-from minia.core.workers import map_in_order
-from minia.core.writing import appearing_whole
 from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.vocabulary import faiss_kmeans
 from minia.mining.vocabulary.clustering import Clustering
+from minia.mining.vocabulary.contract import VocabularyMaker
+from minia.mining.vocabulary.sample import count_distinct, sample_descriptors
+from minia.mining.vocabulary.settings import KMeansVocabulary, PlugInVocabulary
 
 logger = logging.getLogger(__name__)
 
-_DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions
 _DESCRIPTORS_IN_PLOT = 20_000
 
 
 def build_vocabulary(
-    features: Path,
-    store: Path,
-    *,
-    algorithm: str,
-    size: int,
-    iterations: int,
-    restarts: int,
-    initialisation: str,
-    points_per_word: int,
-    seed: int,
-    device: str,
+    features: Path, store: Path, settings: KMeansVocabulary | PlugInVocabulary, context: Context
 ) -> Path:
-    """Cluster a sample of the descriptors into visual words by k-means.
+    """Cluster a sample of the descriptors into visual words.
 
     Args:
         features: artifact of the features stage.
         store: folder of artifacts.
-        algorithm: ``doubling`` (k-means on samples that double) or ``lloyd`` (faiss).
-        size: number of visual words.
-        iterations: of Lloyd's algorithm on the whole sample; ``doubling`` stops when they gain little.
-        restarts: times the clustering is done; the one of lowest objective is kept.
-        initialisation: ``random``, ``kmeans++`` or ``afk-mc2`` (Bachem et al. 2016).
-        points_per_word: descriptors sampled for training, per visual word; all images give the
-            same number, as far as they have it.
-        seed: of the sample and of the initialisation.
-        device: ``auto``, ``cpu`` or ``cuda``; ``lloyd`` uses the GPU only where faiss was built for it.
+        settings: of the clustering; ``lloyd`` uses the GPU only where faiss was built for it.
+        context: ``seed`` of the sample and of the initialisation.
 
     Returns:
         The vocabulary artifact.
@@ -65,49 +46,101 @@ def build_vocabulary(
         InputError: faiss is needed and missing, there are fewer distinct descriptors than visual
             words, or a descriptor is not finite.
     """
-    parameters: dict[str, Any] = {
-        "algorithm": algorithm,
-        "size": size,
-        "iterations": iterations,
-        "restarts": restarts,
-        "initialisation": initialisation,
-        "points_per_word": points_per_word,
-        "seed": seed,
-    }
+    if isinstance(settings, PlugInVocabulary):
+        return _build_by_plug_in(features, store, settings, context)
+    on_gpu = choose_device(context.device) == "cuda"
+    if settings.algorithm == "lloyd":
+        on_gpu = faiss_kmeans.uses_gpu(context.device)
+    parameters = settings.model_dump(exclude={"kind"}) | {"seed": context.seed, "gpu": on_gpu}
     inputs = {"features": features_fingerprint(features, store)}
-    on_gpu = faiss_kmeans.uses_gpu(device) if algorithm == "lloyd" else choose_device(device) == "cuda"
-    stage = Stage("vocabulary", f"kmeans{size}", store, parameters | {"gpu": on_gpu}, inputs, version=3)
+    stage = Stage("vocabulary", f"kmeans{settings.size}", store, parameters, inputs, version=3)
 
     def make(work: Path) -> dict[str, Any]:
-        sample = sample_descriptors(FeatureStore.load(features), size * points_per_word, seed)
-        distinct = count_distinct(sample, enough=size)
-        if distinct == 0:
-            raise InputError("no keypoints were found in any image: lower features.contrast_threshold or the like")
-        if distinct < size:
+        sample = _sample(features, settings.size * settings.points_per_word, context.seed)
+        distinct = count_distinct(sample, enough=settings.size)
+        if distinct < settings.size:
             raise InputError(
-                f"vocabulary.size={size}: there are only {distinct} distinct descriptors; "
+                f"vocabulary.size={settings.size}: there are only {distinct} distinct descriptors; "
                 f"allowed: 1 to {distinct}, or more images or features"
             )
-        logger.info("vocabulary: k-means of %d descriptors into %d words", len(sample), size)
-        from minia.mining.vocabulary import (
-            kmeans,  # imports torch, which takes seconds: only where something is to be clustered
-        )
-
-        train_centroids = faiss_kmeans.train_centroids if algorithm == "lloyd" else kmeans.train_centroids
-        clustering = Clustering(size, iterations, restarts, initialisation, seed, device)
-        centroids, mean_squared_distance = train_centroids(sample, clustering)
-        np.save(work / "centroids.npy", centroids)
-        plot_principal_components(work / "pca.png", sample, centroids, seed)
-        counts = {
-            "num_words": size,
-            "num_sampled_descriptors": len(sample),
-            "mean_squared_distance": mean_squared_distance,
-        }
-        if algorithm == "lloyd":  # its sums of floats depend on how the threads split them
+        logger.info("vocabulary: k-means of %d descriptors into %d words", len(sample), settings.size)
+        centroids, mean_squared_distance = _train(sample, settings, context)
+        counts = _write(work, sample, centroids, context.seed) | {"mean_squared_distance": mean_squared_distance}
+        if settings.algorithm == "lloyd":  # its sums of floats depend on how the threads split them
             counts["num_threads"] = faiss_kmeans.import_faiss().omp_get_max_threads()
         return counts
 
     return stage.run(make)
+
+
+def check_vocabulary(settings: KMeansVocabulary | PlugInVocabulary, context: Context) -> None:
+    """Check that a vocabulary can be made here.
+
+    Raises:
+        InputError: faiss is needed and missing, or a class from elsewhere does not keep to the contract.
+    """
+    if isinstance(settings, PlugInVocabulary):
+        _maker(settings, context)
+    elif settings.needs_faiss:
+        faiss_kmeans.import_faiss()
+
+
+def _train(
+    sample: NDArray[np.float32], settings: KMeansVocabulary, context: Context
+) -> tuple[NDArray[np.float32], float]:
+    clustering = Clustering(
+        settings.size, settings.iterations, settings.restarts, settings.initialisation, context.seed, context.device
+    )
+    if settings.algorithm == "lloyd":
+        return faiss_kmeans.train_centroids(sample, clustering)
+    from minia.mining.vocabulary import kmeans  # imports torch, which takes seconds: only where it clusters
+
+    return kmeans.train_centroids(sample, clustering)
+
+
+def _maker(settings: PlugInVocabulary, context: Context) -> VocabularyMaker:
+    built = settings.build(context)
+    if not isinstance(built, VocabularyMaker):
+        raise InputError(
+            f"vocabulary._target_={settings.target}: expected num_descriptors and make_centroids; see"
+            " minia.mining.vocabulary.contract.VocabularyMaker"
+        )
+    return built
+
+
+def _build_by_plug_in(features: Path, store: Path, settings: PlugInVocabulary, context: Context) -> Path:
+    label = settings.target.rpartition(".")[2].lower()
+    parameters = settings.parameters(context) | {"seed": context.seed}
+    stage = Stage("vocabulary", label, store, parameters, {"features": features_fingerprint(features, store)})
+
+    def make(work: Path) -> dict[str, Any]:
+        maker = _maker(settings, context)
+        sample = _sample(features, maker.num_descriptors, context.seed)
+        centroids = np.asarray(maker.make_centroids(sample, context.seed))
+        if centroids.ndim != 2 or centroids.shape[1:] != sample.shape[1:] or not len(centroids):
+            raise InputError(
+                f"vocabulary._target_={settings.target}: gave centroids of shape {centroids.shape}; expected"
+                f" (num_words, {sample.shape[1]})"
+            )
+        if centroids.dtype.kind not in "fiu" or not np.isfinite(centroids).all():
+            raise InputError(f"vocabulary._target_={settings.target}: gave centroids that are not finite numbers")
+        return _write(work, sample, centroids.astype(np.float32), context.seed)
+
+    return stage.run(make)
+
+
+def _sample(features: Path, num_descriptors: int, seed: int) -> NDArray[np.float32]:
+    sample = sample_descriptors(FeatureStore.load(features), num_descriptors, seed)
+    if not len(sample):
+        raise InputError("no keypoints were found in any image: lower features.contrast_threshold or the like")
+    return sample
+
+
+def _write(work: Path, sample: NDArray[np.float32], centroids: NDArray[np.float32], seed: int) -> dict[str, Any]:
+    """Write centroids and their plot; the counts."""
+    np.save(work / "centroids.npy", centroids)
+    plot_principal_components(work / "pca.png", sample, centroids, seed)
+    return {"num_words": len(centroids), "num_sampled_descriptors": len(sample)}
 
 
 def import_vocabulary(path: Path, store: Path) -> Path:
@@ -141,150 +174,6 @@ def import_vocabulary(path: Path, store: Path) -> Path:
         return {"num_words": len(centroids)}
 
     return stage.run(make)
-
-
-def load_centroids(vocabulary: Path) -> NDArray[np.float32]:
-    """The centroids of a vocabulary artifact, (size, descriptor_size) float32."""
-    centroids: NDArray[np.float32] = np.load(vocabulary / "centroids.npy")
-    return centroids
-
-
-def assign_words(features: Path, vocabulary: Path, store: Path, *, device: str) -> Path:
-    """Find the visual word, the nearest centroid in Euclidean distance, of every keypoint.
-
-    The descriptors are streamed; a finished shard survives a kill.
-
-    Args:
-        features: artifact of the features stage.
-        vocabulary: artifact of the vocabulary stage.
-        store: folder of artifacts.
-        device: ``auto``, ``cpu`` or ``cuda``.
-
-    Returns:
-        The assignment artifact.
-
-    Raises:
-        InputError: the descriptors and the centroids differ in length, or a descriptor is not finite.
-    """
-    inputs = {
-        "features": features_fingerprint(features, store),
-        "vocabulary": read_manifest(vocabulary)["fingerprint"],
-    }
-    device = choose_device(device)
-    label, parameters = vocabulary.name.rsplit("-", 1)[0], {"gpu": device == "cuda"}  # it breaks ties its own way
-    stage = Stage("assignment", label, store, parameters, inputs, resumable=True, version=3)
-    if stage.done:
-        return stage.run(lambda _: {})
-    centroids = load_centroids(vocabulary)
-    found = FeatureStore.load(features)
-    if found.descriptor_size != centroids.shape[1]:
-        raise InputError(
-            f"the vocabulary's centroids have {centroids.shape[1]} numbers, "
-            f"the descriptors {found.descriptor_size}: they must be of one kind"
-        )
-
-    def make(work: Path) -> dict[str, Any]:
-        missing = [shard for shard in range(found.num_shards) if not (work / _words_file(shard)).exists()]
-        remaining = sum(len(found.shard(shard, "scores")) for shard in missing)
-        with progress("assigning words", remaining, "keypoint") as advance:
-            for shard in missing:
-                words = _nearest(found.shard(shard, "descriptors"), centroids, device)
-                with appearing_whole(work / _words_file(shard)) as file:
-                    np.save(file, words)
-                advance(len(words))
-        return {"num_keypoints": found.num_keypoints}
-
-    return stage.run(make)
-
-
-def load_assignment(assignment: Path, shard: int) -> NDArray[np.int32]:
-    """The visual word of each keypoint of one shard, (n,) int32, memory-mapped."""
-    words: NDArray[np.int32] = np.load(assignment / _words_file(shard), mmap_mode="r")
-    return words
-
-
-def sample_descriptors(features: FeatureStore, target: int, seed: int) -> NDArray[np.float32]:
-    """Draw ``target`` descriptors, the same number (or one more) from every image as far as it has them.
-
-    Returns:
-        (min(target, num_keypoints), descriptor_size) float32, in the order of the images.
-    """
-    wanted = _share(np.diff(features.offsets), target, np.random.default_rng([seed, 0]))
-    parts = []
-    for shard, descriptors in enumerate(features.shards("descriptors")):
-        images = features.images_of_shard(shard)
-        counts = np.diff(features.offsets[images.start : images.stop + 1])
-        rows = _choose(counts, wanted[images.start : images.stop], np.random.default_rng([seed, 1, shard]))
-        parts.append(descriptors[rows].astype(np.float32))
-    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
-
-
-def _share(counts: NDArray[np.int64], target: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """How many descriptors to take of each image: in all min(target, those there are).
-
-    All images give the same number, as far as they have it, and images drawn at random one more.
-
-    Args:
-        counts: (num_images,) int64, keypoints of each image.
-        target: descriptors to take in all.
-        generator: draws the images that give one more.
-
-    Returns:
-        (num_images,) int64.
-    """
-    low, high = 0, int(counts.max(initial=0))
-    while low < high:  # the largest number per image that does not exceed the target
-        middle = (low + high + 1) // 2
-        if int(np.minimum(counts, middle).sum()) <= target:
-            low = middle
-        else:
-            high = middle - 1
-    wanted = np.minimum(counts, low)
-    more = np.flatnonzero(counts > low)
-    wanted[generator.permutation(more)[: target - int(wanted.sum())]] += 1
-    return wanted
-
-
-def _choose(counts: NDArray[np.int64], wanted: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
-    """Rows of the wanted numbers of keypoints of each image, of images laid end to end, ascending."""
-    image = np.repeat(np.arange(len(counts)), counts)
-    order = np.lexsort((generator.random(len(image)), image))
-    rank = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(order[rank < np.repeat(wanted, counts)])
-
-
-def count_distinct(descriptors: NDArray[np.float32], enough: int) -> int:
-    """How many different descriptors there are; counting stops soon after ``enough``."""
-    seen: set[bytes] = set()
-    for first in range(0, len(descriptors), _DESCRIPTORS_PER_BLOCK):
-        block = np.ascontiguousarray(descriptors[first : first + _DESCRIPTORS_PER_BLOCK])
-        seen.update(row.tobytes() for row in block)
-        if len(seen) >= enough:
-            break
-    return len(seen)
-
-
-def _nearest(descriptors: NDArray[Any], centroids: NDArray[np.float32], device: str) -> NDArray[np.int32]:
-    import torch
-
-    from minia.core.threads import single_threaded_torch
-    from minia.mining.vocabulary.nearest import nearest_centroids
-
-    on_device = torch.from_numpy(centroids).to(device)
-
-    def assign(first: int) -> NDArray[np.int32]:
-        block = torch.from_numpy(np.array(descriptors[first : first + _DESCRIPTORS_PER_BLOCK], dtype=np.float32))
-        words: NDArray[np.int32] = nearest_centroids(block.to(device), on_device)[0].int().cpu().numpy()
-        return words
-
-    with single_threaded_torch(device) as num_threads:
-        blocks = range(0, len(descriptors), _DESCRIPTORS_PER_BLOCK)
-        found = list(map_in_order(assign, blocks, num_threads, in_threads=True))
-    return np.concatenate(found) if found else np.empty(0, np.int32)
-
-
-def _words_file(shard: int) -> str:
-    return f"words-{shard:05d}.npy"
 
 
 def plot_principal_components(

@@ -23,7 +23,8 @@ from minia.core.artifact import InputError, Stage, fingerprint_file, read_manife
 from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.lists.listdb import ListDB, listdb_pieces, offsets_of, write_listdb
 from minia.mining.lists.text import ParsedLists
-from minia.mining.vocabulary.stage import load_assignment, load_centroids
+from minia.mining.vocabulary.assignment import load_assignment, load_centroids
+from minia.mining.words.settings import CountedWords
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
 _MOST_WORDS = 1 << 27  # arrays as long as the vocabulary are made when mining
 
 
-def count_words(
-    features: Path, vocabulary: Path, assignment: Path, store: Path, *, weighting: str, outlier_sigma: float | None
-) -> Path:
+def count_words(features: Path, vocabulary: Path, assignment: Path, store: Path, settings: CountedWords) -> Path:
     """Count the visual words of every image.
 
     Args:
@@ -41,11 +40,7 @@ def count_words(
         vocabulary: artifact of the vocabulary stage.
         assignment: the visual words of the keypoints (see ``assign_words``).
         store: folder of artifacts.
-        weighting: what a word's frequency in an image is: ``frequency``, its number of keypoints;
-            ``size``, the sum of their sizes in pixels, rounded, at least 1 (the original's SIZE);
-            ``binary``, 1.
-        outlier_sigma: remove the words whose collection frequency (keypoints in all images) lies
-            more than this many standard deviations from the mean, as the original; None keeps all.
+        settings: what is counted, and what is left out.
 
     Returns:
         The words artifact.
@@ -54,19 +49,18 @@ def count_words(
         "features": features_fingerprint(features, store),
         "assignment": read_manifest(assignment)["fingerprint"],
     }
-    stage = Stage(
-        "words", weighting, store, {"weighting": weighting, "outlier_sigma": outlier_sigma}, inputs, version=2
-    )
+    sigma, parameters = settings.outlier_sigma, settings.model_dump(exclude={"kind"})
+    stage = Stage("words", settings.weighting, store, parameters, inputs, version=2)
 
     def make(work: Path) -> dict[str, Any]:
         found = FeatureStore.load(features)
         num_words = len(load_centroids(vocabulary))
-        bags = _bags(found, assignment, num_words, weighting)
+        bags = _bags(found, assignment, num_words, settings.weighting)
         kept = np.ones(num_words, dtype=np.bool_)
-        if outlier_sigma is not None:
+        if sigma is not None:
             total = _collection_frequency(found, assignment, num_words)
-            kept = _inside(total, outlier_sigma)
-            _plot_frequencies(work / "collection_frequency.png", total, kept, outlier_sigma)
+            kept = _inside(total, sigma)
+            _plot_frequencies(work / "collection_frequency.png", total, kept, sigma)
             bags = _keep_words(bags, kept)
         return _write_words(work, bags, pa.array(found.images["image"]), int(kept.sum()))
 

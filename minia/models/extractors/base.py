@@ -1,4 +1,4 @@
-"""The extractor contract, and the classic extractors SIFT and SURF.
+"""The extractor contract.
 
 Every extractor, classic or neural, gives the same feature dict, so that everything downstream is
 the same for all of them.
@@ -11,12 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypedDict
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from minia.core.artifact import InputError
-from minia.models.extractors.background import foreground_mask
 
 
 class Features(TypedDict):
@@ -85,133 +81,3 @@ class Extractor(ABC):
     def working(self) -> contextlib.AbstractContextManager[None]:
         """To be held by a process whose threads extract, if ``in_threads``."""
         return contextlib.nullcontext()
-
-
-class OpenCVExtractor(Extractor):
-    """An extractor whose keypoints and descriptors are OpenCV's; a subclass sets ``_detector``."""
-
-    _detector: cv2.Feature2D
-
-    def extract(self, image: NDArray[np.uint8]) -> Features:
-        """See :class:`Extractor`."""
-        mask = foreground_mask(image) if self.background_mask else None
-        features = self._detect(image, mask)
-        x, y = features["keypoints"].T
-        order = np.lexsort((features["sizes"], x, y, -features["scores"]))
-        if mask is not None:  # OpenCV's own test of the mask rounds otherwise
-            column = np.clip(np.rint(x[order]).astype(np.int64), 0, mask.shape[1] - 1)
-            row = np.clip(np.rint(y[order]).astype(np.int64), 0, mask.shape[0] - 1)
-            order = order[mask[row, column]]
-        if self.num_features:
-            order = order[: self.num_features]
-        return Features(
-            keypoints=features["keypoints"][order],
-            sizes=features["sizes"][order],
-            scores=features["scores"][order],
-            descriptors=features["descriptors"][order],
-            image_size=features["image_size"],
-        )
-
-    def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
-        """All keypoints of an image, in any order; outside the mask none is described, which saves most of the time."""
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        found, descriptors = self._detector.detectAndCompute(grey, None if mask is None else mask.astype(np.uint8))
-        if descriptors is None:
-            descriptors = np.empty((0, self.descriptor_size), np.float32)
-        height, width = image.shape[:2]
-        return Features(
-            keypoints=np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2),
-            sizes=np.array([point.size for point in found], dtype=np.float32),
-            scores=np.array([point.response for point in found], dtype=np.float32),
-            descriptors=np.asarray(descriptors),
-            image_size=np.array([width, height], dtype=np.int32),
-        )
-
-
-class SIFTExtractor(OpenCVExtractor):
-    """SIFT (Lowe 2004) by OpenCV, with its precise upscaling, so that keypoints are not shifted.
-
-    Args:
-        num_features: see :class:`Extractor`.
-        octave_layers: layers in each octave.
-        contrast_threshold: keypoints of lower contrast are dropped (OpenCV divides it by octave_layers).
-        edge_threshold: keypoints on straighter edges are dropped; larger keeps more.
-        sigma: blur of the first octave's base in pixels.
-        root_sift: RootSIFT (Arandjelovic and Zisserman 2012): the square root of the L1-normalised
-            descriptor, of unit L2 norm, so that Euclidean distance becomes the Hellinger kernel.
-        background_mask: see :class:`Extractor`.
-    """
-
-    descriptor_size = 128
-
-    def __init__(
-        self,
-        *,
-        num_features: int,
-        octave_layers: int,
-        contrast_threshold: float,
-        edge_threshold: float,
-        sigma: float,
-        root_sift: bool,
-        background_mask: bool,
-    ) -> None:
-        super().__init__(num_features=num_features, background_mask=background_mask)
-        self.root_sift = root_sift
-        self.descriptor_dtype = "float16" if root_sift else "uint8"
-        self._detector = cv2.SIFT.create(
-            nfeatures=0,  # the best are chosen after the background mask
-            nOctaveLayers=octave_layers,
-            contrastThreshold=contrast_threshold,
-            edgeThreshold=edge_threshold,
-            sigma=sigma,
-            descriptorType=cv2.CV_32F,
-            enable_precise_upscale=True,
-        )
-
-    def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
-        features = super()._detect(image, mask)
-        if self.root_sift:
-            descriptors = features["descriptors"]
-            total = np.maximum(descriptors.sum(axis=1, keepdims=True), np.float32(1e-12))
-            features["descriptors"] = np.sqrt(descriptors / total)
-        return features
-
-
-class SURFExtractor(OpenCVExtractor):
-    """SURF (Bay et al. 2008) by OpenCV, where the installed OpenCV was built with it.
-
-    Args:
-        num_features: see :class:`Extractor`.
-        hessian_threshold: keypoints of a smaller determinant of the Hessian are dropped.
-        octaves: number of octaves.
-        octave_layers: layers in each octave.
-        extended: describe by 128 numbers rather than 64.
-        upright: do not estimate the orientation.
-        background_mask: see :class:`Extractor`.
-
-    Raises:
-        InputError: the installed OpenCV has no SURF.
-    """
-
-    descriptor_dtype = "float16"
-
-    def __init__(
-        self,
-        *,
-        num_features: int,
-        hessian_threshold: float,
-        octaves: int,
-        octave_layers: int,
-        extended: bool,
-        upright: bool,
-        background_mask: bool,
-    ) -> None:
-        super().__init__(num_features=num_features, background_mask=background_mask)
-        self.descriptor_size = 128 if extended else 64
-        try:
-            self._detector = cv2.xfeatures2d.SURF.create(hessian_threshold, octaves, octave_layers, extended, upright)
-        except (AttributeError, cv2.error):
-            raise InputError(
-                f"features=surf: the installed OpenCV {cv2.__version__} was built without SURF"
-                " (it needs OPENCV_ENABLE_NONFREE); allowed here: features=sift"
-            ) from None

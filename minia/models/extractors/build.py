@@ -1,22 +1,35 @@
-"""Builds the extractor that the configuration names."""
+"""Builds the extractor that the settings ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import importlib
 
-from minia.models.extractors.base import Extractor, SIFTExtractor, SURFExtractor
+from minia.core.artifact import InputError
+from minia.core.context import Context
+from minia.core.plug_in import PlugIn, construct
+from minia.models.extractors.base import Extractor
+from minia.models.extractors.settings import ExtractorSettings
+
+_CLASSES = {  # by kind; imported when built, for OpenCV and torch take seconds
+    "sift": "minia.models.extractors.sift.SIFTExtractor",
+    "surf": "minia.models.extractors.surf.SURFExtractor",
+    "delf": "minia.models.extractors.delf.DELFExtractor",
+}
 
 
-def build_extractor(kind: str, parameters: Mapping[str, Any]) -> Extractor:
-    """The extractor of a kind, ``sift``, ``surf`` or ``delf``, with its constructor's arguments.
+def build_extractor(settings: ExtractorSettings | PlugIn, context: Context) -> Extractor:
+    """The extractor of these settings.
 
     Raises:
-        InputError: this machine cannot run that extractor.
+        InputError: this machine cannot run it, or a class from elsewhere is no extractor.
     """
-    if kind == "delf":
-        from minia.models.extractors.delf import DELFExtractor  # brings torch, which the others do not need
-
-        return DELFExtractor(**parameters)
-    kinds: dict[str, type[Extractor]] = {"sift": SIFTExtractor, "surf": SURFExtractor}
-    return kinds[kind](**parameters)
+    if isinstance(settings, PlugIn):
+        built = settings.build(context)
+    else:
+        module, _, name = _CLASSES[settings.kind].rpartition(".")
+        built = construct(getattr(importlib.import_module(module), name), settings, context)
+    if not isinstance(built, Extractor):
+        raise InputError(
+            f"features={type(built).__name__}: expected a subclass of minia.models.extractors.base.Extractor"
+        )
+    return built

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
+from minia.core.context import Context
 from minia.core.device import choose_device, choose_precision
 from minia.core.threads import single_threaded_torch
 from minia.models.delf.export import is_torchscript, load_exported, plain_execution
@@ -20,6 +21,7 @@ from minia.models.delf.local_features import LocalFeatures, Selection, prepare
 from minia.models.delf.weights import load_checkpoint
 from minia.models.extractors.background import foreground_mask
 from minia.models.extractors.base import Extractor, Features
+from minia.models.extractors.settings import DELFSettings
 
 _HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
 # Pixels of the largest scale in one pass: fills a GPU with some 4 GB of maps (resnet50, half precision); a
@@ -33,22 +35,8 @@ class DELFExtractor(Extractor):
     A keypoint lies at the centre of a cell's receptive field; its size is the side of what the field
     covers in pixels of the image, so that a small scale gives a large size.
 
-    Args:
-        model: a TorchScript file that ``export_delf`` wrote, or a checkpoint of the training.
-        scales: sizes at which an image is looked at, 1 = its own.
-        num_features: see :class:`~minia.models.extractors.Extractor`.
-        score_threshold: drop lower scores; 0 keeps all. What a score means depends on the training run.
-        score_percentile: drop scores below this percentile, 0..100, of the image's own; 0 keeps all.
-        nms_iou: of two keypoints whose boxes overlap more (intersection over union), keep the better;
-            1 keeps both.
-        batch_size: images of one size that may go through the network together; fewer do where the
-            largest scale fills the device with fewer.
-        device: ``cpu``, ``cuda``, or ``auto``.
-        precision: ``float32``; ``half`` for the convolutions in float16 on CUDA and bfloat16 on the
-            CPU; ``auto``: see :func:`~minia.device.choose_precision`. On 40 real galaxies (resnet18,
-            bfloat16) half finds 99.9 % of the keypoints of float32; the cosine of their descriptors to
-            those of float32 has a median of 0.99996 and a minimum of 0.9993, at half the time.
-        background_mask: see :class:`~minia.models.extractors.Extractor`.
+    ``half`` precision: on 40 real galaxies (resnet18, bfloat16) it finds 99.9 % of the keypoints of float32; the
+    cosine of their descriptors to those of float32 has a median of 0.99996 and a minimum of 0.9993, at half the time.
 
     Threads may extract at once: on a GPU they take turns, so that images are read and masked while it
     works; on a CPU each has a core (``working`` sees to that), so that the result does not depend on
@@ -61,40 +49,25 @@ class DELFExtractor(Extractor):
     descriptor_dtype = "float16"
     in_threads = True
 
-    def __init__(
-        self,
-        *,
-        model: str | Path,
-        scales: Sequence[float],
-        num_features: int,
-        score_threshold: float,
-        score_percentile: float,
-        nms_iou: float,
-        batch_size: int,
-        device: str,
-        precision: str,
-        background_mask: bool,
-    ) -> None:
-        super().__init__(num_features=num_features, background_mask=background_mask)
-        if not scales:
-            raise InputError("features.scales=[]: expected at least one scale")
-        self.scales = [float(scale) for scale in scales]
-        self.score_threshold, self.score_percentile, self.nms_iou = score_threshold, score_percentile, nms_iou
-        self.batch_size = batch_size
-        self.device = choose_device(device)
+    def __init__(self, settings: DELFSettings, context: Context) -> None:
+        super().__init__(num_features=settings.num_features, background_mask=settings.background_mask)
+        self.scales = list(settings.scales)
+        self.score_threshold, self.score_percentile = settings.score_threshold, settings.score_percentile
+        self.nms_iou, self.batch_size = settings.nms_iou, settings.batch_size
+        self.device = choose_device(context.device)
         self._turn = threading.Lock()
-        self._network = _load(Path(model))
-        half = choose_precision(precision, self.device) == "half"
+        self._network = _load(settings.model)
+        half = choose_precision(settings.precision, self.device) == "half"
         prepare(self._network, self.device, _HALF[self.device] if half else torch.float32)
         self.receptive_field = int(self._network.receptive_field)
         self.descriptor_size = int(self._network.descriptor_size)
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
-        """See :class:`~minia.models.extractors.Extractor`."""
+        """See :class:`~minia.models.extractors.base.Extractor`."""
         return self.extract_batch([image])[0]
 
     def extract_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
-        """See :class:`~minia.models.extractors.Extractor`; a scale of a batch is one pass of the network."""
+        """See :class:`~minia.models.extractors.base.Extractor`; a scale of a batch is one pass of the network."""
         if not images:
             return []
         height, width = images[0].shape[:2]

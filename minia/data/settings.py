@@ -1,0 +1,72 @@
+"""The settings of the images stage, a model a choice of the group ``images``; ``conf/images/`` explains each key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from minia.core.setting_types import ExistingFile, ExistingFolder, Settings, Text
+
+
+class ImageSides(Settings):
+    """What every choice has.
+
+    Attributes:
+        min_side: images whose shorter side is below it are enlarged to it when read, in pixels; 0 for never.
+        max_side: images whose longer side is above it are reduced to it when read, in pixels; 0 for never.
+    """
+
+    min_side: Annotated[int, Field(ge=0, le=8192)]
+    max_side: Annotated[int, Field(ge=0, le=65536)]
+
+
+class SimulatedImages(ImageSides):
+    """``images=simulated``.
+
+    Attributes:
+        num_images: galaxies to draw, in nine classes of equal size.
+        image_size: side of an image in pixels.
+    """
+
+    kind: Literal["simulated"]
+    num_images: Annotated[int, Field(ge=1, le=10_000_000)]
+    image_size: Annotated[int, Field(ge=64, le=4096)]
+
+
+class FolderImages(ImageSides):
+    """``images=folder``.
+
+    Attributes:
+        dir: holds images, in any of its subfolders too.
+        labels: a CSV file with the columns ``image`` (path relative to the folder) and ``label_column``, or None;
+            an empty label is none.
+        label_column: the column of ``labels`` that holds the label.
+    """
+
+    kind: Literal["folder"]
+    dir: ExistingFolder
+    labels: ExistingFile | None
+    label_column: Text
+
+
+class CatalogueImages(ImageSides):
+    """``images=catalogue``.
+
+    Attributes:
+        path: the table, ``.csv``, ``.csv.gz`` or ``.parquet``.
+        dir: where relative paths start; the catalogue's own folder when None.
+        id_column: the column with the image's name, unique.
+        path_column: the column with the image's file.
+        label_column: the column with the label; None takes the column ``label`` if there is one.
+    """
+
+    kind: Literal["catalogue"]
+    path: ExistingFile
+    dir: ExistingFolder | None
+    id_column: Text
+    path_column: Text
+    label_column: Text | None
+
+
+ImageSettings = Annotated[SimulatedImages | FolderImages | CatalogueImages, Field(discriminator="kind")]

@@ -1,0 +1,63 @@
+"""The settings of the features stage, a model a choice of the group ``features``; ``conf/features/`` explains each key.
+
+Another extractor is another model here, a line in :mod:`minia.models.extractors.build` and a file in
+``conf/features/``; one from elsewhere needs none of them (see :mod:`minia.core.plug_in`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from minia.core.plug_in import PlugIn, PlugInChoice
+from minia.core.setting_types import ExistingFolder, Settings
+from minia.models.extractors.settings import DELFSettings, SIFTSettings, SURFSettings
+
+PCADim = Annotated[int, Field(ge=1, le=65536)] | None
+PCAImages = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Extraction(Settings):
+    """What the stage needs to know beside the extractor's settings.
+
+    Attributes:
+        shard_images: images in a shard; a killed run loses at most one shard's work.
+        pca_dim: shorten descriptors to this many principal components (see ``pca``); None for as they are.
+        pca_images: images that the components are fitted on, at most 1,000 descriptors of each.
+    """
+
+    shard_images: Annotated[int, Field(ge=1, le=100_000)] = 512
+    pca_dim: PCADim = None
+    pca_images: PCAImages = 128
+
+
+class SIFTFeatures(SIFTSettings, Extraction):
+    """``features=sift``."""
+
+
+class SURFFeatures(SURFSettings, Extraction):
+    """``features=surf``."""
+
+
+class DELFFeatures(DELFSettings, Extraction):
+    """``features=delf``."""
+
+
+class PlugInFeatures(PlugIn, Extraction):
+    """An extractor from elsewhere."""
+
+
+class StoredFeatures(Settings):
+    """``features=artifact``."""
+
+    kind: Literal["artifact"]
+    path: ExistingFolder
+
+
+ExtractedFeatures = SIFTFeatures | SURFFeatures | DELFFeatures | PlugInFeatures
+FeatureSettings = Annotated[
+    ExtractedFeatures | StoredFeatures,
+    Field(discriminator="kind"),
+    BeforeValidator(PlugInChoice("features", "minia.extractors", Extraction)),
+]

@@ -1,0 +1,106 @@
+"""The visual word of every keypoint.
+
+The assignment artifact holds one file a shard of the features, ``words-00000.npy`` and so on,
+(n,) int32: the visual word of each keypoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minia.core.artifact import InputError, Stage, read_manifest
+from minia.core.context import Context
+from minia.core.device import choose_device
+from minia.core.progress import progress
+from minia.core.workers import map_in_order
+from minia.core.writing import appearing_whole
+from minia.mining.features.store import FeatureStore, features_fingerprint
+
+_DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions
+
+
+def load_centroids(vocabulary: Path) -> NDArray[np.float32]:
+    """The centroids of a vocabulary artifact, (size, descriptor_size) float32."""
+    centroids: NDArray[np.float32] = np.load(vocabulary / "centroids.npy")
+    return centroids
+
+
+def assign_words(features: Path, vocabulary: Path, store: Path, context: Context) -> Path:
+    """Find the visual word, the nearest centroid in Euclidean distance, of every keypoint.
+
+    The descriptors are streamed; a finished shard survives a kill.
+
+    Args:
+        features: artifact of the features stage.
+        vocabulary: artifact of the vocabulary stage.
+        store: folder of artifacts.
+        context: of the run.
+
+    Returns:
+        The assignment artifact.
+
+    Raises:
+        InputError: the descriptors and the centroids differ in length, or a descriptor is not finite.
+    """
+    inputs = {
+        "features": features_fingerprint(features, store),
+        "vocabulary": read_manifest(vocabulary)["fingerprint"],
+    }
+    device = choose_device(context.device)
+    label, parameters = vocabulary.name.rsplit("-", 1)[0], {"gpu": device == "cuda"}  # it breaks ties its own way
+    stage = Stage("assignment", label, store, parameters, inputs, resumable=True, version=3)
+    if stage.done:
+        return stage.run(lambda _: {})
+    centroids = load_centroids(vocabulary)
+    found = FeatureStore.load(features)
+    if found.descriptor_size != centroids.shape[1]:
+        raise InputError(
+            f"the vocabulary's centroids have {centroids.shape[1]} numbers, "
+            f"the descriptors {found.descriptor_size}: they must be of one kind"
+        )
+
+    def make(work: Path) -> dict[str, Any]:
+        missing = [shard for shard in range(found.num_shards) if not (work / _words_file(shard)).exists()]
+        remaining = sum(len(found.shard(shard, "scores")) for shard in missing)
+        with progress("assigning words", remaining, "keypoint") as advance:
+            for shard in missing:
+                words = _nearest(found.shard(shard, "descriptors"), centroids, device)
+                with appearing_whole(work / _words_file(shard)) as file:
+                    np.save(file, words)
+                advance(len(words))
+        return {"num_keypoints": found.num_keypoints}
+
+    return stage.run(make)
+
+
+def load_assignment(assignment: Path, shard: int) -> NDArray[np.int32]:
+    """The visual word of each keypoint of one shard, (n,) int32, memory-mapped."""
+    words: NDArray[np.int32] = np.load(assignment / _words_file(shard), mmap_mode="r")
+    return words
+
+
+def _nearest(descriptors: NDArray[Any], centroids: NDArray[np.float32], device: str) -> NDArray[np.int32]:
+    import torch
+
+    from minia.core.threads import single_threaded_torch
+    from minia.mining.vocabulary.nearest import nearest_centroids
+
+    on_device = torch.from_numpy(centroids).to(device)
+
+    def assign(first: int) -> NDArray[np.int32]:
+        block = torch.from_numpy(np.array(descriptors[first : first + _DESCRIPTORS_PER_BLOCK], dtype=np.float32))
+        words: NDArray[np.int32] = nearest_centroids(block.to(device), on_device)[0].int().cpu().numpy()
+        return words
+
+    with single_threaded_torch(device) as num_threads:
+        blocks = range(0, len(descriptors), _DESCRIPTORS_PER_BLOCK)
+        found = list(map_in_order(assign, blocks, num_threads, in_threads=True))
+    return np.concatenate(found) if found else np.empty(0, np.int32)
+
+
+def _words_file(shard: int) -> str:
+    return f"words-{shard:05d}.npy"

@@ -1,0 +1,71 @@
+"""Which descriptors a vocabulary is made of: the same number from every image."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minia.mining.features.store import FeatureStore
+
+_DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions
+
+
+def sample_descriptors(features: FeatureStore, target: int, seed: int) -> NDArray[np.float32]:
+    """Draw ``target`` descriptors, the same number (or one more) from every image as far as it has them.
+
+    Returns:
+        (min(target, num_keypoints), descriptor_size) float32, in the order of the images.
+    """
+    wanted = _share(np.diff(features.offsets), target, np.random.default_rng([seed, 0]))
+    parts = []
+    for shard, descriptors in enumerate(features.shards("descriptors")):
+        images = features.images_of_shard(shard)
+        counts = np.diff(features.offsets[images.start : images.stop + 1])
+        rows = _choose(counts, wanted[images.start : images.stop], np.random.default_rng([seed, 1, shard]))
+        parts.append(descriptors[rows].astype(np.float32))
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def _share(counts: NDArray[np.int64], target: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """How many descriptors to take of each image: in all min(target, those there are).
+
+    All images give the same number, as far as they have it, and images drawn at random one more.
+
+    Args:
+        counts: (num_images,) int64, keypoints of each image.
+        target: descriptors to take in all.
+        generator: draws the images that give one more.
+
+    Returns:
+        (num_images,) int64.
+    """
+    low, high = 0, int(counts.max(initial=0))
+    while low < high:  # the largest number per image that does not exceed the target
+        middle = (low + high + 1) // 2
+        if int(np.minimum(counts, middle).sum()) <= target:
+            low = middle
+        else:
+            high = middle - 1
+    wanted = np.minimum(counts, low)
+    more = np.flatnonzero(counts > low)
+    wanted[generator.permutation(more)[: target - int(wanted.sum())]] += 1
+    return wanted
+
+
+def _choose(counts: NDArray[np.int64], wanted: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of the wanted numbers of keypoints of each image, of images laid end to end, ascending."""
+    image = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((generator.random(len(image)), image))
+    rank = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(order[rank < np.repeat(wanted, counts)])
+
+
+def count_distinct(descriptors: NDArray[np.float32], enough: int) -> int:
+    """How many different descriptors there are; counting stops soon after ``enough``."""
+    seen: set[bytes] = set()
+    for first in range(0, len(descriptors), _DESCRIPTORS_PER_BLOCK):
+        block = np.ascontiguousarray(descriptors[first : first + _DESCRIPTORS_PER_BLOCK])
+        seen.update(row.tobytes() for row in block)
+        if len(seen) >= enough:
+            break
+    return len(seen)

@@ -1,0 +1,57 @@
+"""The settings of the vocabulary stage, a model a choice of the group ``vocabulary``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from minia.core.plug_in import PlugIn, PlugInChoice
+from minia.core.setting_types import ExistingPath, Settings
+
+Words = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class KMeansVocabulary(Settings):
+    """``vocabulary=kmeans``.
+
+    Attributes:
+        algorithm: ``doubling`` (k-means on samples that double) or ``lloyd`` (faiss).
+        size: number of visual words.
+        iterations: of Lloyd's algorithm on the whole sample, at most; ``doubling`` stops when they gain little.
+        restarts: times the clustering is done; the one of least distance is kept.
+        initialisation: ``random``, ``kmeans++`` or ``afk-mc2`` (Bachem et al. 2016), the latter two by faiss.
+        points_per_word: descriptors sampled for training, per visual word; all images give the same number, as far
+            as they have it.
+    """
+
+    kind: Literal["kmeans"] = "kmeans"
+    algorithm: Literal["doubling", "lloyd"]
+    size: Words
+    iterations: Annotated[int, Field(ge=1, le=100_000)]
+    restarts: Annotated[int, Field(ge=1, le=1000)]
+    initialisation: Literal["random", "kmeans++", "afk-mc2"]
+    points_per_word: Annotated[int, Field(ge=1, le=1_000_000)]
+
+    @property
+    def needs_faiss(self) -> bool:
+        """Whether the clustering or what seeds it is faiss's."""
+        return self.algorithm == "lloyd" or self.initialisation != "random"
+
+
+class PlugInVocabulary(PlugIn):
+    """A way to make a vocabulary from elsewhere (see :class:`minia.mining.vocabulary.contract.VocabularyMaker`)."""
+
+
+class StoredVocabulary(Settings):
+    """``vocabulary=artifact``."""
+
+    kind: Literal["artifact"]
+    path: ExistingPath
+
+
+VocabularySettings = Annotated[
+    KMeansVocabulary | PlugInVocabulary | StoredVocabulary,
+    Field(discriminator="kind"),
+    BeforeValidator(PlugInChoice("vocabulary", "minia.vocabularies")),
+]
