@@ -16,11 +16,11 @@ from torch import Tensor
 from minia.core.artifact import InputError
 from minia.core.context import Context
 from minia.core.setting_types import check
+from minia.mining.features.settings import DELFFeatures
 from minia.models.delf.export import export_delf
 from minia.models.extractors.background import foreground_mask
 from minia.models.extractors.base import Features
 from minia.models.extractors.delf import DELFExtractor
-from minia.models.extractors.settings import DELFSettings
 
 SCALES = [0.5, 1.4142]
 NETWORK = {"backbone": "resnet18", "stride_in_1x1": False, "block3_stride": True, "attention_channels": 32}
@@ -152,13 +152,13 @@ def test_an_overflow_of_the_network_shows_in_its_image_alone(models: dict[str, P
 
 
 def test_models_that_cannot_be_used(models: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"features.model=.*none.pt: expected a path of a file that exists"):
-        check(DELFSettings, delf(tmp_path / "a.pt").model_dump() | {"model": str(tmp_path / "none.pt")}, "features.")
     (tmp_path / "a.pt").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"features.model=.*none.pt: expected a path of a file that exists"):
+        check(DELFFeatures, delf(tmp_path / "a.pt").model_dump() | {"model": str(tmp_path / "none.pt")}, "features.")
     with pytest.raises(InputError, match="cannot be read as plain tensors"):
         DELFExtractor(delf(tmp_path / "a.pt"), CPU)
     with pytest.raises(InputError, match=r"features.scales=\[\]: expected at least 1"):
-        check(DELFSettings, delf(tmp_path / "a.pt").model_dump() | {"scales": []}, "features.")
+        check(DELFFeatures, delf(tmp_path / "a.pt").model_dump() | {"scales": []}, "features.")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
