@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel
 
 from minia.command_line.messages import outside_jobs, print_error, print_summary
 from minia.core.run_folder import SWEEP_FILES, RunFolder, sweep_folder
@@ -29,7 +30,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 # The wheel holds conf/ inside the package; in a checkout it lies beside it, where its user edits it.
 CONFIGURATION = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 PATH_KEYS = re.compile(r"(^store|[._](dir|path|labels|root|model))$")
-Settings = TypeVar("Settings")
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def settings_of(config: DictConfig, settings_type: type[Settings]) -> Settings:
