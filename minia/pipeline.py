@@ -23,6 +23,7 @@ from minia.core.artifact import InputError, read_manifest
 from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.core.run_folder import RunFolder, claimed, remove_own
+from minia.core.store import register_run
 from minia.core.workers import num_cores
 from minia.core.writing import appearing_whole, write_text_whole
 from minia.data.settings import FolderImages, SimulatedImages
@@ -191,7 +192,10 @@ class Pipeline:
         if not self.has_keypoints or needed <= {"images"}:
             return
         if isinstance(self.settings.features, StoredFeatures):
-            _ = self.features
+            try:
+                _ = self.features
+            except InputError as error:
+                raise InputError(f"features.path={self.settings.features.path}: {error}") from None
         else:
             from minia.mining.features.stage import check_pca_dim
 
@@ -268,6 +272,8 @@ def _mine(settings: MineSettings, store: Path, folder: RunFolder, resolved_confi
         raise InputError(f"store={store}: cannot be made a folder: {error.strerror}") from None
     pipeline = Pipeline(settings, store)
     pipeline.check_inputs()
+    folder.record(store, {})
+    register_run(folder)
     for stage in settings.stages:
         if stage not in pipeline.superseded:
             getattr(pipeline, stage)
@@ -277,6 +283,7 @@ def _mine(settings: MineSettings, store: Path, folder: RunFolder, resolved_confi
 
         if why := why_no_structures(artifact):
             logger.warning(why)
+    register_run(folder)  # stores of artifacts made elsewhere learn of it too
     metrics = _metrics(pipeline)
     metrics["seconds_total"] = round(time.perf_counter() - started, 3)
     _publish(pipeline, folder, resolved_config, metrics)

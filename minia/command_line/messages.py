@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minia.command_line.mine_settings import STAGES
+from minia.command_line.signals import EndingSignal
 from minia.core.artifact import InputError
 from minia.core.setting_types import unknown_choice, unknown_key
 
@@ -19,6 +21,15 @@ _SHARES = (
     "mean_purity_at_30", "chance_purity_at_30",
 )  # fmt: skip
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)  # a file or folder of the user's that is not to be used so
+_MEMORY_KEYS = {  # of each part of the program, which of its settings decide how much memory it takes
+    "minia.mining.features": "features.scales, features.batch_size, images.max_side or num_workers",
+    "minia.mining.vocabulary": "vocabulary.points_per_word, vocabulary.size or features.pca_dim",
+    "minia.mining.words": "vocabulary.size or features.num_features",
+    "minia.mining.structures": "mining.memory_budget, mining.num_tuples or vocabulary.size",
+    "minia.mining.matching": "vocabulary.size or features.num_features",
+    "minia.mining.report": "report.max_structures, report.images_per_structure or report.tile_side",
+    "minia.training": "trainer.batch_size, data.side or data.loader_workers",
+}
 _MOST_OF_A_REASON = 150  # characters
 EXIT_UNUSABLE_INPUT = 2
 EXIT_FAILURE = 1
@@ -33,7 +44,10 @@ def print_error(error: BaseException) -> int:
         there is, 130 where the user interrupted, else 1.
     """
     if isinstance(error, KeyboardInterrupt):
-        return _print_line("interrupted; finished parts are kept, the same command goes on", EXIT_INTERRUPTED)
+        how = f"ended by {signal.Signals(error.number).name}" if isinstance(error, EndingSignal) else "interrupted"
+        code = 128 + error.number if isinstance(error, EndingSignal) else EXIT_INTERRUPTED
+        why = str(error) or "finished parts are kept, the same command goes on"
+        return _print_line(f"{how}; {why}", code)
     if isinstance(error, InputError):
         return _print_line(str(error), EXIT_UNUSABLE_INPUT)
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
@@ -43,7 +57,7 @@ def print_error(error: BaseException) -> int:
         return _print_line(f"{why}; finished parts are kept", EXIT_FAILURE)
     if _memory_is_full(error):
         where = "the GPU's memory" if type(error).__module__.startswith("torch") else "memory"
-        keys = "features.scales, features.batch_size, images.max_side (mine.py) or trainer.batch_size (train.py)"
+        keys = _keys_that_help(error)
         why = " ".join(str(error).split())[:_MOST_OF_A_REASON]
         return _print_line(f"out of {where}: make {keys} smaller; debug=true says where ({why})", EXIT_UNUSABLE_INPUT)
     if isinstance(error, OSError):
@@ -106,6 +120,15 @@ def _memory_is_full(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or on_gpu or on_cpu
 
 
+def _keys_that_help(error: BaseException) -> str:
+    """The settings that decide how much memory the part of the program takes in which it gave out."""
+    found = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        found = next((keys for name, keys in _MEMORY_KEYS.items() if module.startswith(name)), found)
+    return found or ", ".join(_MEMORY_KEYS.values())
+
+
 def _print_line(message: str, code: int) -> int:
     print("error:", " ".join(message.split()), file=sys.stderr)
     return code
@@ -123,6 +146,8 @@ def _configuration_message(error: BaseException) -> str:
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{name}" if prefix else str(name) for name in parent]
             return unknown_key(key, [name for name in names if name not in ("hydra", "experiment")])
+        if key and "Interpolation" in type(cause).__name__:
+            return f"{key}: what ${{...}} in it names is not there; allowed: a key of the configuration, or \\${{...}}"
         if key and type(cause).__name__ == "MissingMandatoryValue":
             return f"{key}: must be given, for example {key}=PATH"
     return str(error)

@@ -6,31 +6,140 @@ This package alone knows Hydra: all else takes settings objects.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import io
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import BaseModel
 
+from minia.command_line.arguments import CommandLine
+from minia.command_line.help import help_text
 from minia.command_line.messages import outside_jobs, print_error, print_summary
+from minia.command_line.signals import signals_interrupt
+from minia.core.artifact import InputError
 from minia.core.run_folder import SWEEP_FILES, RunFolder, sweep_folder
 from minia.core.setting_types import check
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # The wheel holds conf/ inside the package; in a checkout it lies beside it, where its user edits it.
 CONFIGURATION = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-PATH_KEYS = re.compile(r"(^store|[._](dir|path|labels|root|model))$")
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that Hydra starts.
+
+    Attributes:
+        name: ``mine`` or ``train``, also of its main configuration.
+        about: what it does, with examples, for ``--help``; ``PROGRAM`` stands for its name.
+        settings: the type of its settings.
+        folder: of its configuration.
+        job: does one job, given its configuration.
+        files: the names of what a job writes in its folder.
+    """
+
+    name: str
+    about: str
+    settings: type[Any]
+    folder: Path
+    job: Callable[[DictConfig], None]
+    files: Callable[[], Sequence[str]]
+
+
+def start(program: Program) -> int:
+    """Run a program with the command line in ``sys.argv``; returns the exit code, 2 where the input is unusable."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and print_error words them
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads must not hold cores that others could use
+    words = sys.argv
+    failures: list[BaseException] = []
+    try:
+        with signals_interrupt():
+            command = CommandLine(words[1:])
+            if command.flags.version or command.flags.help:
+                print(_version() if command.flags.version else _help(program, command))
+                return 0
+            if command.runs:
+                check_jobs(program, command)
+            sys.argv = [words[0], *command.words]
+            with _without_other_groups(program, command):
+                _run(program, failures)
+        if failures:
+            raise failures[0]
+    except (Exception, KeyboardInterrupt) as error:
+        if {"debug=true", "+debug=true", "++debug=true"} & {word.lower() for word in words}:
+            raise
+        return print_error(error if failures else outside_jobs(error))
+    finally:
+        sys.argv = words
+    return 0
+
+
+def _run(program: Program, failures: list[BaseException]) -> None:
+    """Let Hydra start the jobs; what fails is added to ``failures``."""
+
+    def job(config: DictConfig) -> None:
+        try:
+            program.job(config)
+        except Exception as error:
+            failures.append(error)  # a single run says it in one line, without Hydra's own beside it
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                print_error(error)
+                raise  # Hydra names the job and goes on with the others
+
+    hydra.main(version_base="1.3", config_path=str(program.folder), config_name=program.name)(job)()
+
+
+def check_jobs(program: Program, command: CommandLine) -> None:
+    """Check the settings of every job of a run or sweep, and that it replaces nothing of others, before any work.
+
+    Raises:
+        InputError: a job cannot run, or would replace what no run wrote.
+    """
+    with composing(program.folder, command.flags.config_dir) as further:
+        for number, job in enumerate(command.jobs()):
+            name = command.flags.config_name or program.name
+            config = hydra.compose(name, [*job, *further(job)], return_hydra_config=True)
+            folders = None
+            if command.sweeps:
+                OmegaConf.update(config, "hydra.job.num", number)
+                folders = Path(config.hydra.sweep.dir), Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+            with open_dict(config):
+                del config["hydra"]
+            settings_of(config, program.settings)
+            if folders and folders[0].exists():  # Hydra writes there before the first job starts
+                RunFolder.read(folders[0]).refuse_of_others([*SWEEP_FILES, f"{program.name}.log"])
+                RunFolder.read(folders[1]).refuse_of_others([*program.files(), f"{program.name}.log"])
+
+
+@contextlib.contextmanager
+def composing(folder: Path, further: str | None = None) -> Iterator[Callable[[Sequence[str]], list[str]]]:
+    """Let ``hydra.compose`` find the configuration in a folder, and in a further one.
+
+    Yields:
+        The overrides that add the further folder to those of a job.
+    """
+
+    def overrides(job: Sequence[str]) -> list[str]:
+        if further is None:
+            return []
+        path = Path(further).absolute()
+        if not path.is_dir():
+            raise InputError(f"--config-dir {further}: there is no such folder")
+        if any(each.startswith("hydra.searchpath=") for each in job):
+            raise InputError("--config-dir and hydra.searchpath do not go together; allowed: one of them")
+        return ["hydra.searchpath=['file://{}']".format(str(path).replace("'", "\\'"))]
+
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        yield overrides
 
 
 def settings_of(config: DictConfig, settings_type: type[Settings]) -> Settings:
@@ -39,102 +148,9 @@ def settings_of(config: DictConfig, settings_type: type[Settings]) -> Settings:
     return check(settings_type, cast(dict[str, Any], values))
 
 
-def quote_paths(arguments: list[str]) -> list[str]:
-    """Quote the values of paths, which may hold what Hydra's grammar reserves: ``~ = ' ,`` or any letter."""
-    sweep = {"-m", "--multirun"} & set(arguments)
-    quoted = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        plain = re.fullmatch(r"[\w./:+-]*", value, re.ASCII) or value[:1] in "'\"[$" or value == "???"
-        if equals and PATH_KEYS.search(key) and not plain and not (sweep and "," in value):
-            argument = "{}='{}'".format(key, value.replace("'", "\\'"))
-        if argument != "experiment=null":  # the default, but no value that Hydra takes
-            quoted.append(argument)
-    return quoted
-
-
-def check_all(name: str, settings_type: type[Settings], overrides: list[str], folder: Path) -> None:
-    """Check the settings of every job of a run or sweep before any work starts."""
-    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-        for job in jobs_of(overrides):
-            settings_of(hydra.compose(name, [each for each in job if not each.startswith("hydra.")]), settings_type)
-
-
-def refuse_of_others(name: str, overrides: list[str], folder: Path, files: Sequence[str]) -> None:
-    """Check that a sweep replaces nothing of others: Hydra writes in its folder before the first job starts.
-
-    Raises:
-        InputError: it would.
-    """
-    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-        for number, job in enumerate(jobs_of(overrides)):
-            config = hydra.compose(name, list(job), return_hydra_config=True)
-            OmegaConf.update(config, "hydra.job.num", number)
-            sweep = Path(config.hydra.sweep.dir)
-            RunFolder.read(sweep).refuse_of_others([*SWEEP_FILES, f"{name}.log"])
-            RunFolder.read(sweep / config.hydra.sweep.subdir).refuse_of_others([*files, f"{name}.log"])
-
-
-def jobs_of(overrides: list[str]) -> Iterator[tuple[str, ...]]:
-    """The overrides of each job of a sweep, or of the one job of a run."""
-    choices = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-        if override.is_sweep_override() and override.is_discrete_sweep()
-        else [str(override.input_line)]
-        for override in OverridesParser.create().parse_overrides(overrides)
-    ]
-    return itertools.product(*choices)
-
-
-def places(store: Path | None) -> tuple[Path, Path, Path | None]:
-    """The store of artifacts, this job's output folder, and the sweep's folder if it is one of a sweep."""
-    job = HydraConfig.get()
-    output = Path(job.runtime.output_dir)
-    sweep = Path(job.sweep.dir).absolute() if job.mode == RunMode.MULTIRUN else None
-    return (store or (sweep or output).parent / "store").absolute(), output, sweep
-
-
-def start(
-    name: str,
-    settings_type: type[Settings],
-    run: Callable[[DictConfig], None],
-    files: Callable[[], Sequence[str]],
-    folder: Path = CONFIGURATION,
-) -> int:
-    """Run the command line of a configuration in a folder; returns the exit code, 2 where the input cannot be used."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors, and print_error words them
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads must not hold cores that others could use
-    failures: list[BaseException] = []
-
-    def job(config: DictConfig) -> None:
-        try:
-            run(config)
-        except Exception as error:
-            failures.append(error)  # a single run says it in one line, without Hydra's own beside it
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                print_error(error)
-                raise  # Hydra names the job and goes on with the others
-
-    try:
-        sys.argv[1:] = quote_paths(sys.argv[1:])
-        arguments = get_args_parser().parse_args()
-        if not (arguments.help or arguments.hydra_help or arguments.info or arguments.cfg):
-            check_all(name, settings_type, arguments.overrides, folder)
-            if arguments.multirun:
-                refuse_of_others(name, arguments.overrides, folder, files())
-        hydra.main(version_base="1.3", config_path=str(folder), config_name=name)(job)()
-        if failures:
-            raise failures[0]
-    except (Exception, KeyboardInterrupt) as error:
-        if {"debug=true", "+debug=true", "++debug=true"} & {argument.lower() for argument in sys.argv}:
-            raise
-        return print_error(error if failures else outside_jobs(error))
-    return 0
-
-
 def run_job(config: DictConfig, store: Path | None, work: Callable[[Path, Path, str], dict[str, Any]]) -> None:
     """Do one job's work, given its store, output folder and resolved configuration, and print its metrics."""
-    store, output, sweep = places(store)
+    store, output, sweep = _folders_of_job(store)
     if sweep:
         with sweep_folder(sweep) as marked:
             marked.write_mark()  # Hydra has written there
@@ -148,3 +164,43 @@ def run_job(config: DictConfig, store: Path | None, work: Callable[[Path, Path, 
 
         summarise_sweep(sweep)
     print_summary(metrics, output)
+
+
+def store_beside(output: Path) -> Path:
+    """The folder of artifacts that runs share where ``store`` names none: beside the run's or the sweep's folder."""
+    return output.absolute().parent / "store"
+
+
+def _folders_of_job(store: Path | None) -> tuple[Path, Path, Path | None]:
+    """The store of artifacts, this job's output folder, and the sweep's folder if it is one of a sweep."""
+    job = HydraConfig.get()
+    output = Path(job.runtime.output_dir)
+    sweep = Path(job.sweep.dir).absolute() if job.mode == RunMode.MULTIRUN else None
+    return (store or store_beside(sweep or output)).absolute(), output, sweep
+
+
+def _help(program: Program, command: CommandLine) -> str:
+    called = f"python {Path(sys.argv[0]).name}" if sys.argv[0].endswith(".py") else f"minia {program.name}"
+    further = [Path(command.flags.config_dir)] if command.flags.config_dir else []
+    return help_text(called, program.about, program.name, [program.folder, *further])
+
+
+def _version() -> str:
+    from minia import __version__
+
+    return f"minia {__version__}"
+
+
+@contextlib.contextmanager
+def _without_other_groups(program: Program, command: CommandLine) -> Iterator[None]:
+    """Of the completions that Hydra offers, leave out those of the other program, whose configuration lies below."""
+    others = [path.parent.name for path in program.folder.glob("*/*.yaml") if path.stem == path.parent.name]
+    if not (command.flags.shell_completion and others):
+        yield
+        return
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        yield
+    text = printed.getvalue()
+    if "query=" in " ".join(command.overrides):
+        text = " ".join(word for word in text.split() if not word.startswith(tuple(others))) + "\n"
+    print(text, end="")

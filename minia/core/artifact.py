@@ -33,7 +33,7 @@ _RECORDED_PACKAGES = (
     "minia", "astropy", "faiss-cpu", "faiss-gpu", "numpy", "opencv-contrib-python-headless", "pandas", "pillow",
     "pyarrow", "scikit-learn", "scipy", "torch",
 )  # fmt: skip
-_STARTED_WITH = ".versions.json"  # in an unfinished artifact: what its finished parts were made with
+STARTED_WITH = ".versions.json"  # in an unfinished artifact: what its finished parts were made with
 
 
 class InputError(Exception):
@@ -147,14 +147,14 @@ class Stage:
 
     def _make(self, make: Callable[[Path], Mapping[str, Any]]) -> None:
         work = self.path.with_name(f".{self.path.name}.part")
-        if work.exists() and next(work.iterdir(), None) and not (work / _STARTED_WITH).is_file():
+        if work.exists() and next(work.iterdir(), None) and not (work / STARTED_WITH).is_file():
             raise InputError(f"{work}: was not written by minIA, and would be removed; allowed: move it away")
         if work.exists() and (why := self._why_discard(work)):
             logger.info("%s: discarding what an earlier run left unfinished in %s: %s", self.name, work, why)
             shutil.rmtree(work)
         work.mkdir(exist_ok=True)
         remove_unfinished(work)
-        (work / _STARTED_WITH).write_text(json.dumps(_versions()), encoding="utf-8")
+        (work / STARTED_WITH).write_text(json.dumps(_versions()), encoding="utf-8")
         started = time.perf_counter()
         try:
             counts = make(work)
@@ -171,14 +171,14 @@ class Stage:
             logger.warning("%s: %s holds no %s: moving it to %s", self.name, self.path, MANIFEST, aside)
             self.path.replace(aside)
         work.replace(self.path)
-        (self.path / _STARTED_WITH).unlink()  # not before: without it the next run would discard what is finished
+        (self.path / STARTED_WITH).unlink()  # not before: without it the next run would discard what is finished
         logger.info("%s: made %s in %.1f s", self.name, self.path, time.perf_counter() - started)
 
     def _why_discard(self, work: Path) -> str:
         """Why an unfinished artifact cannot be continued; empty where it can."""
         if not self.resumable:
             return "this stage cannot continue"
-        before, now = _read(work / _STARTED_WITH), _versions()
+        before, now = _read(work / STARTED_WITH), _versions()
         if not isinstance(before, dict):
             return "it does not say what versions made it"
         other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]

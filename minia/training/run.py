@@ -25,6 +25,7 @@ from minia.core.artifact import InputError, read_manifest
 from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.core.run_folder import RunFolder, claimed, remove_own
+from minia.core.store import register_run
 from minia.core.workers import num_cores
 from minia.core.writing import write_text_whole
 from minia.data.labelled.galaxy_zoo import CATALOGUE_FILE, MAPPING_FILE
@@ -96,11 +97,14 @@ def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str)
     device = choose_device(settings.device)
     check_machine(settings, device)
     refuse_overwriting(settings, folder)
+    folder.record(store, {})
+    register_run(folder)
     checkpoint = find_checkpoint(settings.resume)
     pretrained = None if checkpoint else load_pretrained(settings)  # a checkpoint has weights of its own
     artifact = build_table(settings, store)
     seconds_table = time.perf_counter() - started
     folder.record(store, {"table": artifact})
+    register_run(folder)
     from minia.data.labelled.table import GalaxyTable
 
     table = GalaxyTable.load(artifact)
