@@ -18,10 +18,10 @@ def test_feature_dict_has_the_promised_shapes_and_types() -> None:
     number = len(features["scores"])
     assert number > 5
     assert features["keypoints"].shape == (number, 2)
-    assert features["sizes"].shape == (number,)
+    assert features["sizes"].shape == features["angles"].shape == (number,)
     assert features["descriptors"].shape == (number, 128)
     assert features["image_size"].tolist() == [120, 80]
-    for name in ("keypoints", "sizes", "scores", "descriptors"):
+    for name in ("keypoints", "sizes", "angles", "scores", "descriptors"):
         assert features[name].dtype == np.float32
     assert np.all(np.diff(features["scores"]) <= 0)
 
@@ -36,6 +36,18 @@ def test_keypoints_lie_on_the_centres_of_blobs() -> None:
     found = SIFTExtractor(sift()).extract(np.repeat(grey[:, :, None], 3, axis=2))["keypoints"]
     for centre in centres:
         assert np.abs(found - centre).max(axis=1).min() < 0.15
+
+
+def test_angles_turn_with_the_image_from_x_towards_y() -> None:
+    image = draw_blobs(3, width=128, height=128)
+    plain = SIFTExtractor(sift()).extract(image)
+    turned = SIFTExtractor(sift()).extract(np.ascontiguousarray(np.rot90(image, -1)))
+    there = np.stack([127 - plain["keypoints"][:, 1], plain["keypoints"][:, 0]], axis=1)
+    off = np.linalg.norm(there[:, None] - turned["keypoints"], axis=2)
+    change = np.abs((turned["angles"] - plain["angles"][:, None] - 90 + 180) % 360 - 180)
+    alike = np.abs(np.log(turned["sizes"] / plain["sizes"][:, None])) < 0.05
+    # The rounder a blob, the less it has a direction.
+    assert ((off < 0.3) & (change < 3) & alike).any(axis=0).mean() > 0.7
 
 
 def test_image_without_keypoints_is_legal() -> None:

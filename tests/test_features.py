@@ -160,6 +160,9 @@ def test_other_artifacts_are_refused(tmp_path: Path, image_folder: Path) -> None
 def test_features_made_elsewhere_are_checked(tmp_path: Path, image_folder: Path) -> None:
     artifact = extract(folder_images(tmp_path, image_folder), tmp_path)
     FeatureStore.load(artifact).check()
+    (artifact / "shard-00000" / "angles.npy").unlink()  # which features made elsewhere need not have
+    FeatureStore.load(artifact).check()
+    assert (FeatureStore.load(artifact).shard(0, "angles") == -1).all()
     table = pd.read_parquet(artifact / "images.parquet")
     table.sample(frac=1, random_state=0).to_parquet(artifact / "images.parquet", index=False)
     with pytest.raises(InputError, match="not in the order of their shards"):
@@ -276,6 +279,7 @@ class PlainExtractor(Extractor):
         return Features(
             keypoints=np.zeros((count, 2), np.float32),
             sizes=np.ones(count, np.float32),
+            angles=np.zeros(count, np.float32),
             scores=np.ones(count, np.float32),
             descriptors=np.zeros((count, 128), np.float32),
             image_size=np.array(image.shape[1::-1], np.int32),

@@ -85,7 +85,7 @@ def _stage(images: Path, store: Path, settings: ExtractedFeatures, context: Cont
                 inputs[name] = fingerprint_file(path)
     parameters = {name: value for name, value in parameters.items() if name not in shortened}
     parameters |= {"shard_images": settings.shard_images} | (shortened if settings.pca_dim is not None else {})
-    version = 1 if settings.pca_dim is None else 2  # 2: shortened image by image, which rounds otherwise
+    version = 3 if settings.pca_dim is None else 4  # one more: shortened image by image, which rounds otherwise
     return Stage("features", label, store, parameters, inputs, resumable=True, version=version)
 
 

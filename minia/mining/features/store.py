@@ -14,16 +14,19 @@ num_keypoints   int32   how many rows it has there
 ==============  ======  ====================================================================
 
 ``failed.csv`` (image, reason: the files that could not be read) and one folder a shard,
-``shard-00000`` and so on, with four NumPy files that can be memory-mapped:
+``shard-00000`` and so on, with five NumPy files that can be memory-mapped:
 
 ===============  ===================  ======================================================
 file             shape and dtype      meaning
 ===============  ===================  ======================================================
 keypoints.npy    (n, 2) float32       x, y in pixels of the original image, pixel centres
 sizes.npy        (n,) float32         diameter in pixels of the original image
+angles.npy       (n,) float32         direction in degrees from x towards y (down); -1: none
 scores.npy       (n,) float32         strength, falling inside an image
 descriptors.npy  (n, descriptor_size) uint8 or float16
 ===============  ===================  ======================================================
+
+Features made elsewhere may lack ``angles.npy``: then no keypoint has a direction.
 
 A shard is written under a temporary name and renamed, so that the shards of a killed run stay. Where
 descriptors were shortened, the folder ``pca`` holds what by (see ``pca``).
@@ -46,7 +49,9 @@ from minia.core.progress import progress
 if TYPE_CHECKING:
     import pandas as pd
 
-ARRAYS = ("keypoints", "sizes", "scores", "descriptors")
+ARRAYS = ("keypoints", "sizes", "angles", "scores", "descriptors")
+NO_ANGLE = -1.0  # degrees, as OpenCV has it: a keypoint without a direction
+_OPTIONAL = "angles"
 _COLUMNS = {  # of images.parquet, with the kinds of their numpy types
     "image": "OTU", "path": "OTU", "width": "iu", "height": "iu", "shard": "iu", "first_keypoint": "iu",
     "num_keypoints": "iu",
@@ -151,8 +156,9 @@ class FeatureStore:
         if not np.array_equal(first, np.cumsum(own) - own):
             raise InputError(f"{shard_path(self.artifact, shard)}: first_keypoint does not add up num_keypoints")
         total = int(own.sum())
-        shapes = {"keypoints": (total, 2), "sizes": (total,), "scores": (total,), "descriptors": (total, size)}
-        for name, shape in shapes.items():
+        shapes = {"keypoints": (total, 2), "descriptors": (total, size)}
+        for name in ARRAYS:
+            shape = shapes.get(name, (total,))
             array = self.shard(shard, name)
             file = shard_path(self.artifact, shard) / f"{name}.npy"
             if array.shape != shape or array.dtype.kind not in "fu":
@@ -172,8 +178,11 @@ class FeatureStore:
         return self.root / str(self.images["path"].iat[row])
 
     def shard(self, shard: int, array: str) -> NDArray[Any]:
-        """One array of one shard, memory-mapped: keypoints, sizes, scores or descriptors."""
-        loaded: NDArray[Any] = np.load(shard_path(self.artifact, shard) / f"{array}.npy", mmap_mode="r")
+        """One array of one shard, memory-mapped: keypoints, sizes, angles, scores or descriptors."""
+        file = shard_path(self.artifact, shard) / f"{array}.npy"
+        if array == _OPTIONAL and not file.exists():
+            return np.full(len(self.shard(shard, "scores")), NO_ANGLE, dtype=np.float32)
+        loaded: NDArray[Any] = np.load(file, mmap_mode="r")
         return loaded
 
     def shards(self, array: str) -> Iterator[NDArray[Any]]:
@@ -237,7 +246,8 @@ def features_fingerprint(features: Path, store: Path) -> str:
         return own
     shards = [shard_path(features, shard) for shard in range(int(manifest["counts"]["num_shards"]))]
     files = [features / "images.parquet", features / "source.json"]
-    files += [shard / f"{name}.npy" for shard in shards for name in ARRAYS]
+    files += [shard / f"{name}.npy" for shard in shards for name in ARRAYS if name != _OPTIONAL]
+    files += [file for shard in shards if (file := shard / f"{_OPTIONAL}.npy").exists()]
     try:
         states = [(file.relative_to(features).as_posix(), file.stat()) for file in files]
     except OSError as error:

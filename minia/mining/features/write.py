@@ -77,6 +77,7 @@ class ShardWriter:
         empty = {
             "keypoints": np.empty((0, 2), np.float32),
             "sizes": np.empty(0, np.float32),
+            "angles": np.empty(0, np.float32),
             "scores": np.empty(0, np.float32),
             "descriptors": np.empty((0, size), extractor.descriptor_dtype),
         }

@@ -20,6 +20,7 @@ class Features(TypedDict):
 
     keypoints: (num_keypoints, 2) float32, x and y in pixels, centre of the top-left pixel = (0, 0).
     sizes: (num_keypoints,) float32, diameter of the described region in pixels.
+    angles: (num_keypoints,) float32, direction in degrees from x towards y (down), in 0 .. 360; -1 where there is none.
     scores: (num_keypoints,) float32, strength, larger is better, falling.
     descriptors: (num_keypoints, descriptor_size) float32.
     image_size: (2,) int32, width and height of the image in pixels.
@@ -27,6 +28,7 @@ class Features(TypedDict):
 
     keypoints: NDArray[np.float32]
     sizes: NDArray[np.float32]
+    angles: NDArray[np.float32]
     scores: NDArray[np.float32]
     descriptors: NDArray[np.float32]
     image_size: NDArray[np.int32]

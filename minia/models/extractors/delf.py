@@ -124,6 +124,7 @@ def _features(rows: NDArray[np.float32], width: int, height: int) -> Features:
     return Features(
         keypoints=np.ascontiguousarray(rows[:, :2]),
         sizes=np.ascontiguousarray(rows[:, 2]),
+        angles=np.full(len(rows), -1, dtype=np.float32),
         scores=np.ascontiguousarray(rows[:, 3]),
         descriptors=np.ascontiguousarray(rows[:, 4:]),
         image_size=np.array([width, height], dtype=np.int32),

@@ -30,6 +30,7 @@ class OpenCVExtractor(Extractor):
         return Features(
             keypoints=features["keypoints"][order],
             sizes=features["sizes"][order],
+            angles=features["angles"][order],
             scores=features["scores"][order],
             descriptors=features["descriptors"][order],
             image_size=features["image_size"],
@@ -45,6 +46,7 @@ class OpenCVExtractor(Extractor):
         return Features(
             keypoints=np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2),
             sizes=np.array([point.size for point in found], dtype=np.float32),
+            angles=np.array([point.angle for point in found], dtype=np.float32),
             scores=np.array([point.response for point in found], dtype=np.float32),
             descriptors=np.asarray(descriptors),
             image_size=np.array([width, height], dtype=np.int32),
