@@ -17,22 +17,29 @@ CPU = Context(seed=0, device="cpu", num_workers=1)
 
 
 def simulated(**changes: Any) -> SimulatedImages:
-    values = {"kind": "simulated", "num_images": 9, "image_size": 64, "min_side": 0, "max_side": 0}
+    values: dict[str, Any] = {"kind": "simulated", "num_images": 9, "image_size": 64, "min_side": 0, "max_side": 0}
     return SimulatedImages(**values | changes)
 
 
 def folder(path: Path, **changes: Any) -> FolderImages:
-    values = {"kind": "folder", "dir": path, "labels": None, "label_column": "label", "min_side": 0, "max_side": 0}
+    values: dict[str, Any] = {
+        "kind": "folder",
+        "dir": path,
+        "labels": None,
+        "label_column": "label",
+        "min_side": 0,
+        "max_side": 0,
+    }
     return FolderImages(**values | changes)
 
 
 def catalogue(path: Path, **changes: Any) -> CatalogueImages:
-    values = {"kind": "catalogue", "path": path, "dir": None, "id_column": "id", "path_column": "path"}
+    values: dict[str, Any] = {"kind": "catalogue", "path": path, "dir": None, "id_column": "id", "path_column": "path"}
     return CatalogueImages(**values | {"label_column": None, "min_side": 0, "max_side": 0} | changes)
 
 
 def sift(**changes: Any) -> SIFTFeatures:
-    values = {
+    values: dict[str, Any] = {
         "num_features": 0, "octave_layers": 3, "contrast_threshold": 0.01, "edge_threshold": 10.0, "sigma": 1.6,
         "root_sift": True, "background_mask": False, "shard_images": 5,
     }  # fmt: skip
@@ -40,7 +47,7 @@ def sift(**changes: Any) -> SIFTFeatures:
 
 
 def delf(model: Path, **changes: Any) -> DELFFeatures:
-    values = {
+    values: dict[str, Any] = {
         "model": model, "scales": [0.5, 1.4142], "num_features": 20, "score_threshold": 0.0, "score_percentile": 0.0,
         "nms_iou": 1.0, "batch_size": 4, "precision": "float32", "background_mask": False, "shard_images": 20,
     }  # fmt: skip
@@ -48,7 +55,7 @@ def delf(model: Path, **changes: Any) -> DELFFeatures:
 
 
 def kmeans(**changes: Any) -> KMeansVocabulary:
-    values = {
+    values: dict[str, Any] = {
         "algorithm": "doubling", "size": 12, "iterations": 10, "restarts": 1, "initialisation": "random",
         "points_per_word": 256,
     }  # fmt: skip
@@ -60,9 +67,10 @@ def counted(**changes: Any) -> CountedWords:
 
 
 def overlap(**changes: Any) -> OverlapMatching:
-    return OverlapMatching(**{"formula": "distinct", "min_overlap": 0.5} | changes)
+    values: dict[str, Any] = {"formula": "distinct", "min_overlap": 0.5}
+    return OverlapMatching(**values | changes)
 
 
 def gallery(**changes: Any) -> GalleryReport:
-    values = {"max_structures": 5, "images_per_structure": 4, "tile_side": 96, "num_shuffles": 3}
+    values: dict[str, Any] = {"max_structures": 5, "images_per_structure": 4, "tile_side": 96, "num_shuffles": 3}
     return GalleryReport(**values | changes)
