@@ -40,6 +40,7 @@ from minia.mining.structures.linkage.nested import link_nested
 from minia.mining.structures.linkage.single import cluster_sets
 from minia.mining.structures.minhash.choose_tuples import choose_tuples
 from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
+from minia.mining.structures.minhash.tuple_tables import TupleHashing
 
 FIRST_WORDS, FIRST_STRUCTURES = 10, 25
 LDA_TOPICS = 50
@@ -54,8 +55,8 @@ def find(bags: ListDB, way: str, seed: int) -> tuple[ListDB, float]:
         tuple_size, num_tuples = choose_tuples(None, None, None, word_frequencies=frequencies, image_sizes=bags.sizes)
     else:
         tuple_size, num_tuples = (3, 252) if "r3" in way else (2, 750)
-    sets = mine_cooccurring_sets(bags, tuple_size=tuple_size, num_tuples=num_tuples, min_set_size=3, seed=seed)
-    found = link_nested(sets, bags)[0] if way == "nested" else cluster_sets(sets, seed=seed)
+    sets = mine_cooccurring_sets(bags, TupleHashing(tuple_size, num_tuples, seed), min_set_size=3)
+    found = link_nested(sets, bags)[0] if way == "nested" else cluster_sets(sets, TupleHashing(3, 255, seed))
     return found, time.perf_counter() - begin
 
 

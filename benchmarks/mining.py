@@ -55,6 +55,7 @@ from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb
 from minia.mining.structures.linkage.nested import link_nested
 from minia.mining.structures.linkage.single import cluster_sets
 from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
+from minia.mining.structures.minhash.tuple_tables import TupleHashing
 
 CORPORA = {
     "gz_sift_v1000": "smh", "gz_sift_v5000": "smh", "planted_small": "smh", "planted_flat": "smh",
@@ -90,7 +91,7 @@ def run_ours(corpus: Path, models: Path, tuple_size: int, num_tuples: int, linka
     """Wall seconds from text to text, and the number of co-occurring sets."""
     begin = time.perf_counter()
     bags = read_listdb(corpus)
-    sets = mine_cooccurring_sets(bags, tuple_size=tuple_size, num_tuples=num_tuples, min_set_size=3)
+    sets = mine_cooccurring_sets(bags, TupleHashing(tuple_size, num_tuples), min_set_size=3)
     write_listdb(models, link_nested(sets, bags)[0] if linkage == "nested" else cluster_sets(sets))
     return time.perf_counter() - begin, sets.num_lists
 

@@ -44,6 +44,7 @@ from minia.mining.lists.listdb import ListDB, listdb_pieces, offsets_of, read_li
 from minia.mining.structures.linkage.nested import link_nested
 from minia.mining.structures.linkage.single import cluster_sets
 from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
+from minia.mining.structures.minhash.tuple_tables import TupleHashing
 from minia.mining.words.stage import import_listdb, load_bags
 
 IMAGES_AT_A_TIME = 20_000
@@ -136,7 +137,7 @@ def mine(folder: Path, corpus: Corpus) -> dict[str, Any]:
     """Co-occurring sets of the words."""
     (words,) = (folder / "store" / "words").glob("listdb-*")
     bags = load_bags(words, mapped=True)
-    sets = mine_cooccurring_sets(bags, tuple_size=corpus.tuple_size, num_tuples=corpus.num_tuples, min_set_size=3)
+    sets = mine_cooccurring_sets(bags, TupleHashing(corpus.tuple_size, corpus.num_tuples), min_set_size=3)
     write_listdb(folder / "sets", sets)
     return {"sets": sets.num_lists}
 

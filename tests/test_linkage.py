@@ -13,7 +13,8 @@ from minia.core.artifact import InputError
 from minia.mining.lists.listdb import ListDB, offsets_of
 from minia.mining.structures.linkage import single as linkage
 from minia.mining.structures.linkage.single import _PURPOSE, cluster_sets, unique_sets
-from minia.mining.structures.minhash.cooccurring_sets import TupleTables, mine_cooccurring_sets
+from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
+from minia.mining.structures.minhash.tuple_tables import TupleHashing, TupleTables
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,7 +33,7 @@ def test_overlap_must_exceed_the_threshold(shared: int, linked: bool) -> None:
 
 def test_overlap_is_relative_to_the_smaller_set() -> None:
     sets = ListDB.from_lists([range(12), [0, 1, 2], [3, 4, 5, 20], [6, 7, 20, 21]])
-    structures = cluster_sets(sets, num_tuples=2000)  # 3 of 3 and 3 of 4 link, 2 of 4 does not
+    structures = cluster_sets(sets, TupleHashing(3, 2000))  # 3 of 3 and 3 of 4 link, 2 of 4 does not
     assert structures_as_dictionaries(structures) == [
         dict.fromkeys([0, 1, 2, 3, 4, 5], 2) | dict.fromkeys([6, 7, 8, 9, 10, 11, 20], 1)
     ]
@@ -59,7 +60,7 @@ def plain_clusters(sets: ListDB, num_tuples: int, seed: int) -> set[frozenset[tu
     """The same rule without de-duplication, blocks or skipping: every leader pair, one after another."""
     groups = {index: {index} for index in range(sets.num_lists)}
     words = [set(items.tolist()) for items in sets]
-    tables = TupleTables(sets, tuple_size=3, seed=seed, purpose=_PURPOSE)
+    tables = TupleTables(sets, TupleHashing(3, 1, seed), purpose=_PURPOSE)
     for table in range(num_tuples):
         buckets = tables.buckets(table, table + 1, 2)
         for bucket in np.split(buckets.members, offsets_of(buckets.sizes)[1:-1]):
@@ -76,9 +77,9 @@ def plain_clusters(sets: ListDB, num_tuples: int, seed: int) -> set[frozenset[tu
 @pytest.mark.parametrize("seed", range(3))
 def test_same_clusters_as_the_plain_rule_with_all_duplicates(seed: int) -> None:
     bags, _ = planted_corpus(seed, num_images=800, num_words=500, num_sets=8)
-    sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=120, min_set_size=3, seed=seed)
+    sets = mine_cooccurring_sets(bags, TupleHashing(3, 120, seed), min_set_size=3)
     assert unique_sets(sets)[0].num_lists < sets.num_lists  # there are duplicates
-    structures = cluster_sets(sets, num_tuples=60, seed=seed)
+    structures = cluster_sets(sets, TupleHashing(3, 60, seed))
     found = {frozenset(entries.items()) for entries in structures_as_dictionaries(structures)}
     assert len(found) == structures.num_lists > 3
     assert found == plain_clusters(sets, 60, seed)
@@ -86,7 +87,7 @@ def test_same_clusters_as_the_plain_rule_with_all_duplicates(seed: int) -> None:
 
 def test_copies_of_all_sets_only_multiply_the_frequencies() -> None:
     bags, _ = planted_corpus(4, num_images=800, num_words=500, num_sets=8)
-    sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=120, min_set_size=3)
+    sets = mine_cooccurring_sets(bags, TupleHashing(3, 120), min_set_size=3)
     once = cluster_sets(sets, min_cluster_size=2)
     thrice = cluster_sets(sets.select(np.arange(sets.num_lists).repeat(3)), min_cluster_size=6)
     assert once.num_lists > 3
@@ -96,7 +97,7 @@ def test_copies_of_all_sets_only_multiply_the_frequencies() -> None:
 
 def test_form_of_the_structures() -> None:
     bags, _ = planted_corpus(5)
-    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=200, min_set_size=3)
+    sets = mine_cooccurring_sets(bags, TupleHashing(2, 200), min_set_size=3)
     structures = cluster_sets(sets)
     assert structures.num_items == bags.num_items and structures.num_lists > 5
     for index, words in enumerate(structures):
@@ -108,7 +109,9 @@ def test_form_of_the_structures() -> None:
     assert one_less == structures.select(np.arange(one_less.num_lists))  # the smallest come last
 
 
-@pytest.mark.parametrize("change", [{"overlap": 1.0}, {"overlap": -0.1}, {"tuple_size": 0}, {"num_tuples": 0}])
+@pytest.mark.parametrize(
+    "change", [{"overlap": 1.0}, {"overlap": -0.1}, {"hashing": TupleHashing(0, 255)}, {"hashing": TupleHashing(3, 0)}]
+)
 def test_settings_that_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         cluster_sets(ListDB.from_lists([[0, 1, 2]]), **change)
@@ -129,8 +132,8 @@ def test_planted_sets_are_found_as_by_the_reference(
     bags, truth = read_corpus(folder, name, tmp_path), read_truth(folder, name)
     scores = []
     for seed in range(seeds):
-        sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=252, min_set_size=3, seed=seed)
-        scores.append(score(cluster_sets(sets, seed=seed), truth))
+        sets = mine_cooccurring_sets(bags, TupleHashing(3, 252, seed), min_set_size=3)
+        scores.append(score(cluster_sets(sets, TupleHashing(3, 255, seed)), truth))
     margin = 3 * spread * np.sqrt(1 / seeds + 1 / 8)  # of the difference of two means
     assert np.mean([one.recall for one in scores]) > recall - margin
     assert np.mean([one.precision for one in scores]) > precision - margin
@@ -150,6 +153,6 @@ def test_a_bucket_of_a_hundred_thousand_sets_is_compared_with_its_first_alone(mo
         return overlapping(self, left, right)
 
     monkeypatch.setattr(linkage._Links, "_overlapping", counted)
-    structures = cluster_sets(sets, num_tuples=20)
+    structures = cluster_sets(sets, TupleHashing(3, 20))
     assert structures.num_lists == 1 and structures.sizes[0] > 0.9 * count
     assert 0.9 * count < sum(compared) < 3 * count

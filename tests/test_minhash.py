@@ -15,18 +15,12 @@ from minia.core.artifact import InputError
 from minia.mining.lists import listdb
 from minia.mining.lists.listdb import ListDB, read_listdb, read_weights
 from minia.mining.structures.linkage.single import cluster_sets
-from minia.mining.structures.minhash import cooccurring_sets as minhash
-from minia.mining.structures.minhash import long_lists as heavy_minima
-from minia.mining.structures.minhash import minima
-from minia.mining.structures.minhash import random_keys as elements_module
+from minia.mining.structures.minhash import long_lists, minima, random_keys, tuple_tables
 from minia.mining.structures.minhash.choose_tuples import num_tuples_for_threshold
-from minia.mining.structures.minhash.cooccurring_sets import (
-    TupleTables,
-    image_weights,
-    mine_cooccurring_sets,
-)
-from minia.mining.structures.minhash.long_lists import HeavyMinima
-from minia.mining.structures.minhash.random_keys import Elements, RandomKeys
+from minia.mining.structures.minhash.cooccurring_sets import image_weights, mine_cooccurring_sets
+from minia.mining.structures.minhash.long_lists import LongListMinima
+from minia.mining.structures.minhash.random_keys import RandomKeys, Universe
+from minia.mining.structures.minhash.tuple_tables import TupleHashing, TupleTables
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,9 +63,8 @@ def test_words_meet_with_the_power_of_their_similarity(tuple_size: int, weighted
         bags = similar_words(seed, num_words=13)
         weights = np.random.default_rng(seed).exponential(size=bags.num_lists) if weighted else None
         sets = mine_cooccurring_sets(
-            bags, tuple_size=tuple_size, num_tuples=num_tuples, min_set_size=2,
-            weights=weights, expand_frequencies=expand, seed=seed,
-        )  # fmt: skip
+            bags, TupleHashing(tuple_size, num_tuples, seed), min_set_size=2, weights=weights, expand_frequencies=expand
+        )
         pairs = np.triu_indices(bags.num_items, 1)
         chance = (similarity(bags, weights, expand) ** tuple_size)[pairs]
         met = pair_counts(sets)[pairs]
@@ -90,7 +83,7 @@ def test_many_copies_cost_nothing() -> None:
     word = np.tile([0, 1], 4)
     frequency = [2**31 - 1, 2**30, 7, 2**31 - 1, 1, 1, 2**30, 2**31 - 1]
     bags = bags_from_pairs(image, word, frequency, 4, 2)
-    sets = mine_cooccurring_sets(bags, tuple_size=1, num_tuples=4000, min_set_size=2, expand_frequencies=True)
+    sets = mine_cooccurring_sets(bags, TupleHashing(1, 4000), min_set_size=2, expand_frequencies=True)
     chance = similarity(bags, None, True)[0, 1]
     assert abs(sets.num_lists - 4000 * chance) < 4.5 * np.sqrt(4000 * chance * (1 - chance))
 
@@ -98,12 +91,12 @@ def test_many_copies_cost_nothing() -> None:
 def test_weight_zero_is_absence() -> None:
     bags = similar_words(5)
     weights = np.where(np.arange(bags.num_lists) % 3 == 0, 0.0, 1.0)
-    sets = mine_cooccurring_sets(bags, tuple_size=1, num_tuples=400, min_set_size=2, weights=weights)
+    sets = mine_cooccurring_sets(bags, TupleHashing(1, 400), min_set_size=2, weights=weights)
     removed = ListDB.from_lists([[] if not weights[i] else bags[i].tolist() for i in range(bags.num_lists)])
     pairs = np.triu_indices(bags.num_items, 1)
     chance, met = similarity(removed, None, False)[pairs], pair_counts(sets)[pairs]
     assert np.all(np.abs(met - 400 * chance) < 5 * np.sqrt(400 * chance * (1 - chance)))
-    nothing = mine_cooccurring_sets(bags, tuple_size=1, num_tuples=10, min_set_size=2, weights=np.zeros(bags.num_lists))
+    nothing = mine_cooccurring_sets(bags, TupleHashing(1, 10), min_set_size=2, weights=np.zeros(bags.num_lists))
     assert nothing.num_lists == 0
 
 
@@ -111,7 +104,7 @@ def test_form_of_the_result() -> None:
     planted, _ = planted_corpus(2)
     bags = ListDB(planted.offsets, planted.items + 3, planted.frequencies, planted.num_items + 5)
     unused = {0, 1, 2, bags.num_items - 1}
-    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=100, min_set_size=4)
+    sets = mine_cooccurring_sets(bags, TupleHashing(2, 100), min_set_size=4)
     assert sets.num_lists > 100 and sets.num_items == bags.num_items
     assert np.all(np.diff(sets.sizes) <= 0) and sets.sizes[-1] == 4
     assert np.all(sets.frequencies == 1)
@@ -121,38 +114,33 @@ def test_form_of_the_result() -> None:
 
 def test_smaller_sets_are_a_superset() -> None:
     bags, _ = planted_corpus(2)
-    loose, strict = (mine_cooccurring_sets(bags, tuple_size=2, num_tuples=40, min_set_size=size) for size in (2, 4))
+    loose, strict = (mine_cooccurring_sets(bags, TupleHashing(2, 40), min_set_size=size) for size in (2, 4))
     assert strict == loose.select(loose.sizes >= 4)
 
 
 def test_same_seed_same_sets_whatever_the_threads_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     bags, _ = planted_corpus(3)
     weights = image_weights(bags, "ids")
-    settings: dict[str, Any] = {
-        "tuple_size": 3,
-        "num_tuples": 70,
-        "min_set_size": 3,
-        "weights": weights,
-        "expand_frequencies": True,
-    }
-    sets = mine_cooccurring_sets(bags, seed=7, **settings)
+    settings: dict[str, Any] = {"min_set_size": 3, "weights": weights, "expand_frequencies": True}
+    sets = mine_cooccurring_sets(bags, TupleHashing(3, 70, 7), **settings)
     assert sets.num_lists > 50
-    assert sets != mine_cooccurring_sets(bags, seed=8, **settings)
+    assert sets != mine_cooccurring_sets(bags, TupleHashing(3, 70, 8), **settings)
     torch.set_num_threads(2)
-    assert mine_cooccurring_sets(bags, seed=7, **settings) == sets
-    monkeypatch.setattr(minhash, "TABLES_AT_A_TIME", 9)
-    monkeypatch.setattr(minhash, "_CODES_AT_A_TIME", 1000)
-    monkeypatch.setattr(elements_module, "_KEYS_AT_A_TIME", 1000)
-    assert mine_cooccurring_sets(bags, seed=7, **settings) == sets
+    assert mine_cooccurring_sets(bags, TupleHashing(3, 70, 7), **settings) == sets
+    monkeypatch.setattr(tuple_tables, "TABLES_AT_A_TIME", 9)
+    monkeypatch.setattr(tuple_tables, "_CODES_AT_A_TIME", 1000)
+    monkeypatch.setattr(random_keys, "_KEYS_AT_A_TIME", 1000)
+    assert mine_cooccurring_sets(bags, TupleHashing(3, 70, 7), **settings) == sets
     monkeypatch.setattr(listdb, "_ENTRIES_AT_A_TIME", 3000)
     monkeypatch.setattr(listdb, "_MOST_SORTED_AT_ONCE", 5000)
-    assert mine_cooccurring_sets(bags, seed=7, memory_budget=1, **settings) == sets
+    assert mine_cooccurring_sets(bags, TupleHashing(3, 70, 7), memory_budget=1, **settings) == sets
 
 
-def same_minima(lists: ListDB, elements: Elements | None = None) -> None:
+def same_minima(lists: ListDB, universe: Universe | None = None) -> None:
     """Every kernel gives the same bits, whatever stands in the others' place."""
     tables = [
-        TupleTables(lists, elements, tuple_size=2, seed=3, kernel=kernel) for kernel in ("gather", "product", "mixed")
+        TupleTables(lists, TupleHashing(2, 20, 3), universe=universe, kernel=kernel)
+        for kernel in ("gather", "product", "mixed")
     ]
     keys = tables[0].keys(np.arange(50))
     expected, *others = (table._minima(keys).view(torch.int32) for table in tables)
@@ -163,16 +151,16 @@ def same_minima(lists: ListDB, elements: Elements | None = None) -> None:
         assert np.array_equal(buckets.members, first.members) and np.array_equal(buckets.sizes, first.sizes)
 
 
-def element_kinds(bags: ListDB) -> list[Elements | None]:
+def universes(bags: ListDB) -> list[Universe | None]:
     """Images as elements: all alike; of skewed rates; in groups; of extreme rates."""
     rates = np.random.default_rng(0).exponential(size=bags.num_lists).astype(np.float32) ** 3 + np.float32(1e-6)
     groups = np.unique(np.append(np.arange(0, bags.num_lists, 3), bags.num_lists))
     tiny = np.where(np.arange(bags.num_lists) % 50, 1e-20, 1.0).astype(np.float32)
     return [
         None,
-        Elements(bags.num_lists, rates),
-        Elements(bags.num_lists, rates, groups),
-        Elements(bags.num_lists, tiny),
+        Universe(bags.num_lists, rates),
+        Universe(bags.num_lists, rates, groups),
+        Universe(bags.num_lists, tiny),
     ]
 
 
@@ -183,8 +171,8 @@ def test_kernels_agree_bit_for_bit(monkeypatch: pytest.MonkeyPatch, elements_in_
         monkeypatch.setattr(minima, "_LARGEST_INT32", 100)
         monkeypatch.setattr(minima, "_MOST_ENTRIES", 2000)
     bags = similar_words(1, num_words=40, num_images=5000)  # lists longer than a piece of the gather kernel
-    for elements in element_kinds(bags):
-        same_minima(bags.transpose(), elements)
+    for universe in universes(bags):
+        same_minima(bags.transpose(), universe)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -194,25 +182,25 @@ def test_search_among_the_smallest_keys_finds_every_minimum(
 ) -> None:
     torch.set_num_threads(threads)
     for module, name, value in (
-        (minima, "_PER_ENTRY", price), (heavy_minima, "_PER_STRATUM", 0), (heavy_minima, "_VISITS_AT_A_TIME", 100),
-        (heavy_minima, "_VISITS_OF_A_TASK", 500), (heavy_minima, "_KEYS_AT_A_TIME", 7000),
-        (heavy_minima, "_CODE_BITS", heavy_minima._KEY_BITS + 13 + 4),
+        (minima, "_PER_ENTRY", price), (long_lists, "_PER_STRATUM", 0), (long_lists, "_VISITS_AT_A_TIME", 100),
+        (long_lists, "_VISITS_OF_A_TASK", 500), (long_lists, "_KEYS_AT_A_TIME", 7000),
+        (long_lists, "_CODE_BITS", long_lists._KEY_BITS + 13 + 4),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     bags, _ = planted_corpus(4, num_images=5000, num_words=400)  # 31 columns' worth of codes, 16 at a time
     words = bags.transpose()
     words = words.select(words.sizes > 0)
-    for elements in element_kinds(bags):
-        heavy = HeavyMinima(words, elements or Elements(bags.num_lists), minima.ProductMinima.nanoseconds(words))
-        assert (len(heavy.rest) == 0) if price > 1 else (0 < len(heavy.rest) < words.num_lists)
-        same_minima(words, elements)
+    for universe in universes(bags):
+        found = LongListMinima(words, universe or Universe(bags.num_lists), minima.ProductMinima.nanoseconds(words))
+        assert (len(found.others) == 0) if price > 1 else (0 < len(found.others) < words.num_lists)
+        same_minima(words, universe)
 
 
 def test_numpy_and_torch_make_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elements_module, "_KEYS_AT_A_TIME_CUDA", 10_000)
+    monkeypatch.setattr(random_keys, "_KEYS_AT_A_TIME_CUDA", 10_000)
     bags = similar_words(1, num_images=5000)
-    for kind in element_kinds(bags):
-        keys = RandomKeys(kind or Elements(bags.num_lists), 12345, torch.device("cpu"))
+    for kind in universes(bags):
+        keys = RandomKeys(kind or Universe(bags.num_lists), 12345, torch.device("cpu"))
         assert torch.equal(keys._by_numpy(np.arange(7)), keys._by_torch(np.arange(7)))
 
 
@@ -220,11 +208,10 @@ def test_a_corpus_that_does_not_fit_the_device_is_mined_on_cpu(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bags, _ = planted_corpus(3)
-    settings: dict[str, Any] = {"tuple_size": 3, "num_tuples": 50, "min_set_size": 3}
-    sets = mine_cooccurring_sets(bags, **settings)
-    monkeypatch.setattr(minhash, "free_memory", lambda device: (1 << 30) + 100_000)
+    sets = mine_cooccurring_sets(bags, TupleHashing(3, 50), min_set_size=3)
+    monkeypatch.setattr(tuple_tables, "free_memory", lambda device: (1 << 30) + 100_000)
     with caplog.at_level(logging.INFO):
-        assert mine_cooccurring_sets(bags, device="cuda", **settings) == sets
+        assert mine_cooccurring_sets(bags, TupleHashing(3, 50, device="cuda"), min_set_size=3) == sets
     assert [message for message in caplog.messages if "mining: on CPU, which gives the same bits" in message]
 
 
@@ -233,13 +220,15 @@ def test_tables_at_a_time_fit_the_memory_that_is_free_on_the_device(
     monkeypatch: pytest.MonkeyPatch, weighted: bool
 ) -> None:
     bags = similar_words(1, num_images=50_000)
-    lists, elements = bags.transpose(), element_kinds(bags)[int(weighted)]
+    lists, universe = bags.transpose(), universes(bags)[int(weighted)]
     lists = lists.select(lists.sizes > 0)
 
     def most_tables(free: int) -> tuple[str, int]:
-        monkeypatch.setattr(minhash, "free_memory", lambda device: free)  # meta: a device whose tensors hold nothing
-        tables = TupleTables(lists, elements, tuple_size=2, seed=0, device="meta")
-        return tables.device.type, max(end - begin for begin, end in tables.blocks(600))
+        monkeypatch.setattr(
+            tuple_tables, "free_memory", lambda device: free
+        )  # meta: a device whose tensors hold nothing
+        tables = TupleTables(lists, TupleHashing(2, 600, device="meta"), universe=universe)
+        return tables.device.type, max(end - begin for begin, end in tables.blocks())
 
     fixed, of_function = minima.GatherMinima.num_bytes(lists)
     assert fixed >= 8 * lists.num_entries
@@ -272,9 +261,11 @@ def test_free_memory_counts_what_torch_holds_unused(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("expand", [False, True], ids=["presence", "expanded"])
 def test_cuda_gives_the_sets_of_the_cpu(scheme: str, expand: bool) -> None:
     bags, _ = planted_corpus(3)
-    settings: dict[str, Any] = {"tuple_size": 3, "num_tuples": 300, "min_set_size": 3, "expand_frequencies": expand}
+    settings: dict[str, Any] = {"min_set_size": 3, "expand_frequencies": expand}
     sets, there = (
-        mine_cooccurring_sets(bags, weights=image_weights(bags, scheme), device=device, **settings)
+        mine_cooccurring_sets(
+            bags, TupleHashing(3, 300, device=device), weights=image_weights(bags, scheme), **settings
+        )
         for device in ("cpu", "cuda")
     )
     assert sets.num_lists > 50 and there == sets
@@ -297,7 +288,7 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
 
 
 def test_keys_are_uniform_and_different() -> None:
-    tables = TupleTables(ListDB.from_lists([[0]], num_items=100_000), tuple_size=1, seed=0)
+    tables = TupleTables(ListDB.from_lists([[0]], num_items=100_000), TupleHashing(1, 1))
     keys = tables.keys(np.arange(8)).double().numpy() * 2.0**-31
     for column in keys.T:
         counts, _ = np.histogram(column, bins=100, range=(0, 1))
@@ -310,12 +301,12 @@ def test_keys_are_uniform_and_different() -> None:
 def test_exponential_is_the_logarithm() -> None:
     hashes = torch.cat([torch.arange(2000), torch.arange(2**31 - 2000, 2**31), torch.arange(0, 2**31, 999_983)])
     expected = -torch.log1p(-(hashes.double() + 0.5) * 2.0**-31)
-    assert torch.allclose(elements_module._exponential(torch, hashes.to(torch.int32)), expected, rtol=1e-6, atol=0)
+    assert torch.allclose(random_keys._exponential(torch, hashes.to(torch.int32)), expected, rtol=1e-6, atol=0)
 
 
 def test_tiny_corpus_by_hand(shared_data: Path) -> None:
     tiny = read_listdb(shared_data / "smh" / "tiny.corpus")
-    sets = mine_cooccurring_sets(tiny, tuple_size=1, num_tuples=400, min_set_size=3)
+    sets = mine_cooccurring_sets(tiny, TupleHashing(1, 400), min_set_size=3)
     for words in sets:  # words 3 and 4, and words 0 and 2, are in the same images; word 6 is in none
         held = set(words.tolist())
         assert (3 in held) == (4 in held) and (0 in held) == (2 in held) and 6 not in held
@@ -326,7 +317,7 @@ def test_tiny_corpus_by_hand(shared_data: Path) -> None:
     weights = image_weights(tiny, "ids")
     assert weights is not None
     assert np.allclose(weights, read_weights(shared_data / "smh" / "reference" / "tiny.ids.weights"), atol=1e-6)
-    assert mine_cooccurring_sets(tiny, tuple_size=1, num_tuples=20, min_set_size=2, weights=weights).num_lists > 0
+    assert mine_cooccurring_sets(tiny, TupleHashing(1, 20), min_set_size=2, weights=weights).num_lists > 0
 
 
 def test_number_of_tuples_as_the_reference() -> None:
@@ -340,17 +331,20 @@ def test_number_of_tuples_as_the_reference() -> None:
 def test_word_numbers_may_have_gaps() -> None:
     bags, _ = planted_corpus(6, num_images=500, num_words=300)
     spread = ListDB(bags.offsets, bags.items * 7_000_000, bags.frequencies, 2_147_000_000)
-    settings: dict[str, Any] = {"tuple_size": 2, "num_tuples": 50, "min_set_size": 3}
-    sets, apart = (mine_cooccurring_sets(lists, **settings) for lists in (bags, spread))
+    sets, apart = (mine_cooccurring_sets(lists, TupleHashing(2, 50), min_set_size=3) for lists in (bags, spread))
     assert sets.num_lists > 20 and apart.num_items == spread.num_items
     assert np.array_equal(apart.items, sets.items * 7_000_000) and np.array_equal(apart.offsets, sets.offsets)
 
 
 def test_settings_that_are_refused() -> None:
     bags = similar_words(0)
-    good: dict[str, Any] = {"tuple_size": 2, "num_tuples": 5, "min_set_size": 3}
+    good: dict[str, Any] = {"hashing": TupleHashing(2, 5), "min_set_size": 3}
     ones = np.ones(bags.num_lists)
-    changes: list[dict[str, Any]] = [{"tuple_size": 0}, {"num_tuples": 0}, {"min_set_size": 1}]
+    changes: list[dict[str, Any]] = [
+        {"hashing": TupleHashing(0, 5)},
+        {"hashing": TupleHashing(2, 0)},
+        {"min_set_size": 1},
+    ]
     for change in [*changes, {"weights": -ones}, {"weights": ones[1:]}, {"weights": ones * np.nan}]:
         with pytest.raises(InputError):
             mine_cooccurring_sets(bags, **(good | change))
@@ -363,7 +357,7 @@ def test_settings_that_are_refused() -> None:
 @pytest.mark.parametrize("expand", [False, True])
 def test_nothing_to_mine(lists: list[list[int]], expand: bool) -> None:
     bags = ListDB.from_lists(lists, num_items=3)
-    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=5, min_set_size=2, expand_frequencies=expand)
+    sets = mine_cooccurring_sets(bags, TupleHashing(2, 5), min_set_size=2, expand_frequencies=expand)
     assert sets.num_lists == 0 and sets.num_items == 3
     assert cluster_sets(sets).num_lists == 0
 
@@ -394,7 +388,7 @@ def test_as_many_sets_as_the_reference(
     bags = read_corpus(shared_data / "smh", name, tmp_path)
     counts = [
         mine_cooccurring_sets(
-            bags, tuple_size=tuple_size, num_tuples=num_tuples, min_set_size=3, expand_frequencies=expand, seed=seed
+            bags, TupleHashing(tuple_size, num_tuples, seed), min_set_size=3, expand_frequencies=expand
         ).num_lists
         for seed in range(1 if name == "planted_large" else 3)
     ]

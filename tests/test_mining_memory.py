@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from minia.mining.lists.listdb import ListDB, read_listdb
 from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
+from minia.mining.structures.minhash.tuple_tables import TupleHashing
 from minia.mining.structures.linkage.nested import link_nested
 from minia.mining.words.stage import import_listdb, load_bags
 
@@ -32,7 +33,7 @@ def memory(name):
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 folder, work, budget = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-settings = {"tuple_size": 1, "num_tuples": 32, "min_set_size": 3, "memory_budget": budget}
+settings = {"hashing": TupleHashing(1, 32), "min_set_size": 3, "memory_budget": budget}
 settings["expand_frequencies"] = "expanded" in work
 torch.set_num_threads(2)  # every thread takes a few MB
 mine_cooccurring_sets(ListDB.from_lists([[0, 1, 2]] * 9), **settings)  # what comes with the first call is no bags'

@@ -17,16 +17,18 @@ from minia.mining.lists.listdb import ListDB
 from minia.mining.structures.linkage import word_pairs
 from minia.mining.structures.linkage.chance import deviations, fit_chance, probability_of_at_least
 from minia.mining.structures.linkage.growth import distinct_groups, grow_groups
-from minia.mining.structures.linkage.nested import _Node, _Search, link_nested
+from minia.mining.structures.linkage.nested import link_nested
+from minia.mining.structures.linkage.nested_search import NestedSearch, _Node
 from minia.mining.structures.linkage.word_pairs import candidate_pairs, count_shared, proposed_pairs
 from minia.mining.structures.minhash.choose_tuples import choose_tuples
 from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
+from minia.mining.structures.minhash.tuple_tables import TupleHashing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def structures_of(bags: ListDB, seed: int = 0, tuple_size: int = 2, num_tuples: int = 750) -> ListDB:
-    sets = mine_cooccurring_sets(bags, tuple_size=tuple_size, num_tuples=num_tuples, min_set_size=3, seed=seed)
+    sets = mine_cooccurring_sets(bags, TupleHashing(tuple_size, num_tuples, seed), min_set_size=3)
     return link_nested(sets, bags)[0]
 
 
@@ -91,7 +93,7 @@ def test_image_sizes_and_word_frequencies_alone_make_no_structures() -> None:
     odds = np.outer(random.lognormal(-1, 1.2, 1500), random.lognormal(-1, 1.2, 300))
     held = random.random(odds.shape) < odds / (1 + odds)
     bags = ListDB.from_lists([np.flatnonzero(row).tolist() for row in held], 300)
-    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=400, min_set_size=3)
+    sets = mine_cooccurring_sets(bags, TupleHashing(2, 400), min_set_size=3)
     assert len(proposed_pairs(sets)[0]) > 20_000
     assert link_nested(sets, bags)[0].num_lists == 0
 
@@ -167,7 +169,7 @@ def test_parts_have_their_structure_as_parent() -> None:
     chance[:, :6] *= np.where(more, 1.3, 0.6)[:, None]
     rows = random.random((2000, 316)) < np.hstack([chance, np.full((2000, 300), 0.02)])
     bags = ListDB.from_lists([np.flatnonzero(row).tolist() for row in rows], 316)
-    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=750, min_set_size=3)
+    sets = mine_cooccurring_sets(bags, TupleHashing(2, 750), min_set_size=3)
     structures, table = link_nested(sets, bags)
     words = [set(words.tolist()) for words in structures]
     assert words == [set(range(16)), set(range(6))] and table["parent"].tolist() == [-1, 0]
@@ -186,7 +188,7 @@ def test_another_seed_finds_nearly_the_same(shared_data: Path, tmp_path: Path) -
 
 def test_form_of_the_structures() -> None:
     bags, _ = planted_corpus(5, overlapping=True)
-    sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=252, min_set_size=3)
+    sets = mine_cooccurring_sets(bags, TupleHashing(3, 252), min_set_size=3)
     structures, table = link_nested(sets, bags)
     assert structures.num_items == bags.num_items and structures.sizes.min() >= 3
     holds = [set(words.tolist()) for words in sets]
@@ -265,7 +267,7 @@ def test_nothing_to_link() -> None:
 
 def test_words_that_all_images_hold_say_nothing() -> None:
     bags = ListDB.from_lists([[0, 1, 2, 3]] * 50)
-    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=20, min_set_size=3)
+    sets = mine_cooccurring_sets(bags, TupleHashing(2, 20), min_set_size=3)
     assert sets.num_lists == 20 and link_nested(sets, bags)[0].num_lists == 0
 
 
@@ -324,7 +326,7 @@ def test_the_pairs_kept_are_those_that_all_probabilities_give() -> None:
     num_all = len(words) * (len(words) - 1) / 2
     for level in (0, 1):
         node = _Node(words, np.arange(len(words)), images, bags.sizes, pairs, -1, level)
-        kept = _Search(0.05, 3, 1 << 30)._tested(node, chance)[1]
+        kept = NestedSearch(0.05, 3, 1 << 30)._tested(node, chance)[1]
         passing = ranked[ranked <= 0.05 * (np.arange(1, len(ranked) + 1) if level else 1) / num_all]
         assert np.array_equal(kept, np.flatnonzero(more & (probability <= passing.max())))
         assert 500 < len(kept) < len(probability) / 10
@@ -332,7 +334,7 @@ def test_the_pairs_kept_are_those_that_all_probabilities_give() -> None:
 
 def test_threads_change_nothing(shared_data: Path, tmp_path: Path) -> None:
     bags = read_corpus(shared_data / "smh", "gz_sift_v1000", tmp_path)
-    sets = mine_cooccurring_sets(bags, tuple_size=3, num_tuples=252, min_set_size=3)
+    sets = mine_cooccurring_sets(bags, TupleHashing(3, 252), min_set_size=3)
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads):

@@ -13,6 +13,7 @@ from minia.mining.lists.listdb import ListDB, offsets_of
 from minia.mining.structures.minhash import prune
 from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
 from minia.mining.structures.minhash.prune import prune_sets
+from minia.mining.structures.minhash.tuple_tables import TupleHashing
 
 LOOSE: dict[str, Any] = {"overlap": 0.01, "cooccurrence": 0.0, "min_images": 0, "min_set_size": 1}
 BAGS = ListDB.from_lists([[0, 1, 2, 3], [0, 1, 2], [0, 1, 3], [1, 2], [4, 5], [], [0, 1, 2, 4]], num_items=8)
@@ -78,7 +79,7 @@ def test_frequencies_stay_and_those_of_the_bags_do_not_count() -> None:
 def test_as_by_loops(monkeypatch: pytest.MonkeyPatch, at_a_time: int) -> None:
     monkeypatch.setattr(prune, "_ENTRIES_AT_A_TIME", at_a_time)
     bags, _ = planted_corpus(1, num_images=300, num_words=150)
-    sets = mine_cooccurring_sets(bags, tuple_size=2, num_tuples=60, min_set_size=3)
+    sets = mine_cooccurring_sets(bags, TupleHashing(2, 60), min_set_size=3)
     settings: dict[str, Any] = {"overlap": 0.6, "cooccurrence": 0.5, "min_images": 4, "min_set_size": 3}
     found = [words.tolist() for words in prune_sets(sets, bags, **settings)]
     assert 0 < len(found) < sets.num_lists

@@ -125,6 +125,7 @@ def why_no_structures(mining: Path) -> str | None:
 def _mine(work: Path, bags: ListDB, settings: SMHMining, context: Context) -> dict[str, Any]:
     # These import torch, which takes seconds: only where there is something to mine.
     from minia.mining.structures.minhash.cooccurring_sets import image_weights, mine_cooccurring_sets
+    from minia.mining.structures.minhash.tuple_tables import TupleHashing
 
     size, number = choose_tuples(
         None if settings.tuple_size == "auto" else settings.tuple_size,
@@ -140,13 +141,10 @@ def _mine(work: Path, bags: ListDB, settings: SMHMining, context: Context) -> di
         )
     sets = mine_cooccurring_sets(
         bags,
-        tuple_size=size,
-        num_tuples=number,
+        TupleHashing(size, number, context.seed, choose_device(context.device)),
         min_set_size=settings.min_set_size,
         weights=image_weights(bags, settings.weights, settings.weights_path),
         expand_frequencies=settings.expand_frequencies,
-        seed=context.seed,
-        device=choose_device(context.device),
         memory_budget=_bytes(settings),
     )
     if settings.prune_images:
@@ -169,12 +167,12 @@ def _link(work: Path, sets: ListDB, bags: ListDB, settings: SMHMining, context: 
         return _checked(linked, bags.num_items, settings.linkage)
     if settings.linkage == "single":
         from minia.mining.structures.linkage.single import cluster_sets
+        from minia.mining.structures.minhash.tuple_tables import TupleHashing
 
-        return cluster_sets(
-            sets, overlap=settings.overlap, min_cluster_size=settings.min_cluster_size,
-            tuple_size=settings.cluster_tuple_size, num_tuples=settings.cluster_num_tuples,
-            seed=context.seed, device=choose_device(context.device),
-        )  # fmt: skip
+        hashing = TupleHashing(
+            settings.cluster_tuple_size, settings.cluster_num_tuples, context.seed, choose_device(context.device)
+        )
+        return cluster_sets(sets, hashing, overlap=settings.overlap, min_cluster_size=settings.min_cluster_size)
     from minia.mining.structures.linkage.nested import link_nested
 
     structures, table = link_nested(

@@ -36,7 +36,7 @@ _PAIRS_AT_A_TIME = 1 << 18
 _CELLS_A_PAIR = 4
 
 Vector = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.integer[Any]]
+Integers = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,29 @@ class Chance:
     num_images: Vector
     pair_images: Vector
 
-    def shared_images(self, left: Numbers, right: Numbers) -> tuple[Vector, Vector]:
+    def shared_images(self, left: Integers, right: Integers) -> tuple[Vector, Vector]:
         """Mean and variance of the images that the words of each pair share, (num_pairs,) float64 each."""
         mean, variance = np.empty(len(left)), np.empty(len(left))
-        for part, (part_mean, part_variance) in self.shared_in_parts(left, right):
-            mean[part], variance[part] = part_mean, part_variance
+        for block, (block_mean, block_variance) in self.shared_in_blocks(left, right):
+            mean[block], variance[block] = block_mean, block_variance
         return mean, variance
 
-    def shared_in_parts(self, left: Numbers, right: Numbers) -> Iterator[tuple[slice, tuple[Vector, Vector]]]:
-        """The same for some pairs at a time."""
+    def shared_in_blocks(self, left: Integers, right: Integers) -> Iterator[tuple[slice, tuple[Vector, Vector]]]:
+        """Mean and variance of the shared images for some pairs at a time, with the slice of pairs that they are of."""
         num_classes = len(self.probability)
         small = num_classes**2 <= _CELLS_A_PAIR * len(left)  # a cell by a matrix product takes a tenth of the time
-        table = _expected(self.probability, self.probability, self.pair_images) if small else None
+        of_classes = _expected(self.probability, self.probability, self.pair_images) if small else None
         for begin in range(0, len(left), _PAIRS_AT_A_TIME):
-            part = slice(begin, begin + _PAIRS_AT_A_TIME)
-            classes = self.word_class[left[part]], self.word_class[right[part]]
-            if table is not None:
-                place = classes[0] * num_classes + classes[1]
-                yield part, (table[0].ravel()[place], table[1].ravel()[place])
+            block = slice(begin, begin + _PAIRS_AT_A_TIME)
+            classes = self.word_class[left[block]], self.word_class[right[block]]
+            if of_classes is not None:
+                cell = classes[0] * num_classes + classes[1]
+                yield block, (of_classes[0].ravel()[cell], of_classes[1].ravel()[cell])
             else:
                 both = self.probability[classes[0]] * self.probability[classes[1]]
                 mean = both @ self.pair_images
                 variance = mean - (both * both) @ self.pair_images
-                yield part, (mean, np.maximum(variance, _LEAST_VARIANCE * mean))
+                yield block, (mean, np.maximum(variance, _LEAST_VARIANCE * mean))
 
 
 def _expected(left: Vector, right: Vector, images: Vector) -> tuple[Vector, Vector]:
@@ -145,15 +145,15 @@ def _classes(sizes: Vector, counts: Vector) -> tuple[npt.NDArray[np.int64], Vect
     words = sizes * counts
     label = np.arange(len(sizes))
     if len(sizes) > _IMAGE_CLASSES:
-        place = (np.cumsum(words) - 0.5 * words) / words.sum()
-        label = np.unique((place * _IMAGE_CLASSES).astype(np.int64), return_inverse=True)[1]
+        position = (np.cumsum(words) - 0.5 * words) / words.sum()  # 0 .. 1, in words
+        label = np.unique((position * _IMAGE_CLASSES).astype(np.int64), return_inverse=True)[1]
     num_images, num_words, num_pairs = (
         np.bincount(label, weights=weights).astype(np.float64) for weights in (counts, words, words * (sizes - 1) / 2)
     )
     return label, num_words / num_images, num_images, num_pairs
 
 
-def deviations(shared: Numbers, mean: Vector, variance: Vector) -> Vector:
+def deviations(shared: Integers, mean: Vector, variance: Vector) -> Vector:
     """How many standard deviations pairs share beyond chance, where that bounds the probability from below.
 
     Of n trials of probability p, k or more succeed with a probability of at least ``1 - Phi((k - E) / sqrt(V))``,
@@ -168,7 +168,7 @@ def deviations(shared: Numbers, mean: Vector, variance: Vector) -> Vector:
     return np.where(bounded, (shared - mean) / np.sqrt(variance), np.inf)
 
 
-def probability_of_at_least(shared: Numbers, mean: Vector, variance: Vector) -> Vector:
+def probability_of_at_least(shared: Integers, mean: Vector, variance: Vector) -> Vector:
     """Probability that chance lets two words share at least so many images.
 
     Args:

@@ -117,9 +117,9 @@ def _products(words: ListDB, chance: Chance, chosen: npt.NDArray[np.int64]) -> M
     spread = np.sqrt(probability * (1 - probability))
     used = np.flatnonzero(chance.image_class >= 0)
     total = np.zeros((len(chosen), len(chosen)))
-    for part in np.array_split(used, -(-len(used) * len(chosen) // _CELLS_AT_A_TIME)):
-        image_class = chance.image_class[part]
-        held = bags.select(part).to_scipy(binary=True).toarray()
+    for images in np.array_split(used, -(-len(used) * len(chosen) // _CELLS_AT_A_TIME)):
+        image_class = chance.image_class[images]
+        held = bags.select(images).to_scipy(binary=True).toarray()
         residuals = ((held - probability[image_class]) / spread[image_class]).clip(-_MOST_RESIDUAL, _MOST_RESIDUAL)
         residuals = residuals.astype(np.float32)
         total += residuals.T @ residuals

@@ -39,14 +39,14 @@ def grow_groups(associations: Associations, left: npt.NDArray[np.int64], right: 
         A list a group: words ascending, each group once.
     """
     num_words = associations.shape[0]
-    growth = _Growth(associations)
-    degree = growth.degree
+    grower = _Grower(associations)
+    degree = grower.degree
     found: dict[bytes, None] = {}
     size = _FIRST_PAIRS
     while len(left):
         fits = np.searchsorted(np.cumsum(degree[left] + degree[right]), _MOST_ENTRIES)
         size = max(1, min(size, int(fits)))
-        groups = growth.grow(left[:size], right[:size])
+        groups = grower.grow(left[:size], right[:size])
         found |= dict.fromkeys(groups)
         left, right = left[size:], right[size:]
         if len(left):
@@ -80,11 +80,11 @@ def _inside(groups: ListDB, left: npt.NDArray[np.int64], right: npt.NDArray[np.i
     return np.asarray(np.diff(groups_of_word[left].multiply(groups_of_word[right]).tocsr().indptr) > 0)
 
 
-class _Growth:
-    """Growth by the associations of words. A group is the bytes of its words, ascending, int32.
+class _Grower:
+    """Grows groups round by round, by the associations of words.
 
-    What a group becomes in a round is worked out once: many pairs grow into the same groups. One of fewer than
-    two words is none, b"".
+    A group is kept as the bytes of its words, ascending, int32. What a group becomes in a round is worked out once,
+    since many pairs grow into the same groups; what has shrunk below two words is no group any more, ``b""``.
     """
 
     def __init__(self, associations: Associations) -> None:
@@ -119,8 +119,7 @@ class _Growth:
         else:
             cost = offsets_of(self.degree[lists.items])[lists.offsets]
         for begin, end in blocks_of(cost, _ENTRIES_AT_A_TIME):
-            part = lists.select(np.arange(begin, end))
-            row, words = self._kept(part)
+            row, words = self._kept(lists.select(np.arange(begin, end)))
             data, bounds = words.astype(np.int32).tobytes(), 4 * np.searchsorted(row, np.arange(end - begin + 1))
             for group, first, last in zip(groups[begin:end], bounds[:-1], bounds[1:], strict=True):
                 self._next[group] = data[first:last] if last - first >= _TWO_WORDS else b""

@@ -16,8 +16,9 @@ from scipy.sparse.csgraph import connected_components
 from minia.core.artifact import InputError
 from minia.core.progress import progress
 from minia.mining.lists.listdb import ListDB, offsets_of
-from minia.mining.structures.minhash.cooccurring_sets import TABLES_AT_A_TIME, TupleTables
+from minia.mining.structures.minhash.tuple_tables import TABLES_AT_A_TIME, TupleHashing, TupleTables
 
+_HASHING = TupleHashing(tuple_size=3, num_tuples=255)
 _PURPOSE = 1  # keeps these tables independent of those of mining with the same seed
 _FIRST_TABLES = 2  # components form early from few tables, and spare the later ones most comparisons
 _PAIRS_AT_A_TIME = 1 << 18
@@ -25,13 +26,10 @@ _PAIRS_AT_A_TIME = 1 << 18
 
 def cluster_sets(
     sets: ListDB,
+    hashing: TupleHashing = _HASHING,
     *,
     overlap: float = 0.7,
     min_cluster_size: int = 3,
-    tuple_size: int = 3,
-    num_tuples: int = 255,
-    seed: int = 0,
-    device: str = "cpu",
 ) -> ListDB:
     """Cluster co-occurring sets into structures.
 
@@ -41,12 +39,9 @@ def cluster_sets(
 
     Args:
         sets: co-occurring sets; a list a set, no word twice in it. Frequencies are not used.
+        hashing: how the pairs of sets to compare are found.
         overlap: in 0 .. 1, 1 excluded; must be exceeded.
         min_cluster_size: fewest co-occurring sets of a structure, duplicates counted, at least 1.
-        tuple_size: min-hashes in a tuple.
-        num_tuples: number of tables.
-        seed: chooses the random numbers.
-        device: where the min-hashes are taken: ``cpu`` or a CUDA device.
 
     Returns:
         A list a structure: words by falling frequency (ties: rising word), the frequency being the
@@ -58,16 +53,16 @@ def cluster_sets(
     """
     if not 0 <= overlap < 1:
         raise InputError(f"the overlap must be at least 0 and below 1, not {overlap}")
-    if tuple_size < 1 or num_tuples < 1 or min_cluster_size < 1:
+    if hashing.tuple_size < 1 or hashing.num_tuples < 1 or min_cluster_size < 1:
         raise InputError(
             "clustering needs a tuple size, a number of tuples and a cluster size of at least 1, "
-            f"not {tuple_size}, {num_tuples} and {min_cluster_size}"
+            f"not {hashing.tuple_size}, {hashing.num_tuples} and {min_cluster_size}"
         )
     distinct, copies = unique_sets(sets)
-    tables = TupleTables(distinct, tuple_size=tuple_size, seed=seed, purpose=_PURPOSE, device=device)
+    tables = TupleTables(distinct, hashing, purpose=_PURPOSE)
     links = _Links(distinct, overlap)
-    with progress("linking", num_tuples, "tuple") as advance:
-        for begin, end in _growing_blocks(num_tuples if distinct.num_lists else 0):
+    with progress("linking", hashing.num_tuples, "tuple") as advance:
+        for begin, end in _growing_blocks(hashing.num_tuples if distinct.num_lists else 0):
             buckets = tables.buckets(begin, end, 2)
             starts = offsets_of(buckets.sizes)[:-1]
             leaders = np.repeat(buckets.members[starts], buckets.sizes)
@@ -138,9 +133,9 @@ class _Links:
         count = len(self._sizes)
         pairs = _distinct(leaders[apart] * count + members[apart])
         if len(self._failed):
-            place = np.searchsorted(self._failed, pairs)
-            place[place == len(self._failed)] = 0
-            pairs = pairs[self._failed[place] != pairs]
+            position = np.searchsorted(self._failed, pairs)
+            position[position == len(self._failed)] = 0
+            pairs = pairs[self._failed[position] != pairs]
         left, right = np.divmod(pairs, count)
         linked = self._overlapping(left, right)
         self._failed = _distinct(np.concatenate([self._failed, pairs[~linked]]))
@@ -153,9 +148,9 @@ class _Links:
     def _overlapping(self, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         shared = np.zeros(len(left), dtype=np.int64)
         for begin in range(0, len(left), _PAIRS_AT_A_TIME):
-            part = slice(begin, begin + _PAIRS_AT_A_TIME)
-            common = self._matrix[left[part]].multiply(self._matrix[right[part]])
-            shared[part] = np.diff(common.tocsr().indptr)
+            block = slice(begin, begin + _PAIRS_AT_A_TIME)
+            common = self._matrix[left[block]].multiply(self._matrix[right[block]])
+            shared[block] = np.diff(common.tocsr().indptr)
         return shared / np.minimum(self._sizes[left], self._sizes[right]) > self._overlap
 
 

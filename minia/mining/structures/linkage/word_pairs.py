@@ -15,7 +15,7 @@ from minia.core.progress import progress
 from minia.mining.lists.listdb import ListDB, blocks_of, offsets_of, ones
 from minia.mining.structures.linkage.single import unique_sets
 
-Numbers = npt.NDArray[np.int64]
+Int64s = npt.NDArray[np.int64]
 
 MEMORY_BUDGET = 1 << 30
 _MOST_PAIRS = 1 << 24  # compared whatever the sets say, and at most
@@ -27,13 +27,13 @@ _LARGEST_SET = 512  # words of a set that are paired with each other; a larger s
 _PAIRS_AT_A_TIME = 1 << 20  # pairs of sets that are merged at once
 _ENTRIES_AT_A_TIME = 1 << 20
 _NONE = np.zeros(0, np.int32)
-_LARGE_PART = 64  # of all words: from one in so many on, a table of all is quicker than a search
+_LARGE_PART = 64  # of all words: from one in so many on, a position for each is quicker than a search
 _FREQUENT = 512  # words in more than 1 of so many images are compared as bits: at most 64 bytes for an entry
 _BITS_AT_A_TIME = 1 << 28  # 32 MB
 
 
 @dataclass(frozen=True)
-class Pairs:
+class WordPairs:
     """Pairs of words, and the images that hold both.
 
     Attributes:
@@ -51,47 +51,57 @@ class Pairs:
         """Number of pairs."""
         return len(self.left)
 
-    def among(self, words: Numbers, num_words: int) -> Pairs:
-        """Those among the given ones of ``num_words`` words, ascending, renumbered by their place in these."""
+    def among(self, words: Int64s, num_words: int) -> WordPairs:
+        """The pairs of two given words, which ascend, a word renumbered by its position among these.
+
+        Args:
+            words: (num_given,) int64, some of the words 0 .. ``num_words - 1`` that the pairs are of.
+            num_words: how many words there are in all.
+        """
         first = np.searchsorted(self.left, words.astype(np.int32))
         sizes = np.searchsorted(self.left, words.astype(np.int32), side="right") - first
-        place_of = _places(words.astype(np.int32), num_words)
+        position_of = _positions(words.astype(np.int32), num_words)
         parts = []
         for begin, end in blocks_of(offsets_of(sizes), _ENTRIES_AT_A_TIME):
             counts = sizes[begin:end]
             offsets = offsets_of(counts)
             entries = np.arange(offsets[-1]) + np.repeat(first[begin:end] - offsets[:-1], counts)
-            right = place_of(self.right[entries])
+            right = position_of(self.right[entries])
             kept = np.flatnonzero(right >= 0)
             left = np.repeat(np.arange(begin, end, dtype=np.int32), counts)
             parts.append((left[kept], right[kept], self.shared[entries[kept]]))
         return _joined(parts)
 
-    def select(self, kept: npt.NDArray[np.bool_] | Numbers) -> Pairs:
+    def select(self, kept: npt.NDArray[np.bool_] | Int64s) -> WordPairs:
         """Some of the pairs, by their ascending numbers or by a mask."""
-        return Pairs(self.left[kept], self.right[kept], self.shared[kept])
+        return WordPairs(self.left[kept], self.right[kept], self.shared[kept])
 
 
-def _places(words: npt.NDArray[np.int32], num_words: int) -> Callable[[npt.NDArray[np.int32]], npt.NDArray[np.int32]]:
-    """The place of words among the given ones, ascending, -1 for others: without a table of all words for a few."""
+def _positions(
+    words: npt.NDArray[np.int32], num_words: int
+) -> Callable[[npt.NDArray[np.int32]], npt.NDArray[np.int32]]:
+    """A function that gives the positions of words among the given ones, which ascend, and -1 for other words.
+
+    For a few words it searches, so that it need not hold a position for each of all ``num_words`` words.
+    """
     if len(words) * _LARGE_PART > num_words:
-        table = np.full(num_words, -1, dtype=np.int32)
-        table[words] = np.arange(len(words), dtype=np.int32)
-        return lambda some: np.asarray(table[some])
+        positions = np.full(num_words, -1, dtype=np.int32)
+        positions[words] = np.arange(len(words), dtype=np.int32)
+        return lambda some: np.asarray(positions[some])
 
-    def searched(some: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        place = np.minimum(np.searchsorted(words, some), len(words) - 1).astype(np.int32)
-        return np.where(words[place] == some, place, np.int32(-1))
+    def search(some: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        position = np.minimum(np.searchsorted(words, some), len(words) - 1).astype(np.int32)
+        return np.where(words[position] == some, position, np.int32(-1))
 
-    return searched
+    return search
 
 
-def _joined(parts: Sequence[tuple[npt.NDArray[np.int32], ...]]) -> Pairs:
+def _joined(parts: Sequence[tuple[npt.NDArray[np.int32], ...]]) -> WordPairs:
     left, right, shared = zip(*parts, strict=True) if parts else ([_NONE], [_NONE], [_NONE])
-    return Pairs(np.concatenate(left), np.concatenate(right), np.concatenate(shared))
+    return WordPairs(np.concatenate(left), np.concatenate(right), np.concatenate(shared))
 
 
-def candidate_pairs(words: ListDB, sets: ListDB, memory_budget: int = MEMORY_BUDGET) -> Pairs:
+def candidate_pairs(words: ListDB, sets: ListDB, memory_budget: int = MEMORY_BUDGET) -> WordPairs:
     """Pairs of words that may belong together.
 
     Where all pairs of words are at most 17 million (vocabularies up to some 5,800 words) these are all that
@@ -118,7 +128,7 @@ def candidate_pairs(words: ListDB, sets: ListDB, memory_budget: int = MEMORY_BUD
     _check_memory(len(left), memory_budget)
     with progress("comparing", len(left), "pair") as advance:
         shared = count_shared(words, left, right, advance)
-    return Pairs(left.astype(np.int32), right.astype(np.int32), shared.astype(np.int32)).select(shared > 0)
+    return WordPairs(left.astype(np.int32), right.astype(np.int32), shared.astype(np.int32)).select(shared > 0)
 
 
 def _check_memory(num_pairs: int, memory_budget: int) -> None:
@@ -130,13 +140,13 @@ def _check_memory(num_pairs: int, memory_budget: int) -> None:
         )
 
 
-def _all_pairs(words: ListDB, sizes: Numbers, memory_budget: int) -> Pairs:
+def _all_pairs(words: ListDB, sizes: Int64s, memory_budget: int) -> WordPairs:
     """All pairs that share an image, by a product of the inverted file with the bags, of ``sizes`` words."""
     inverted = words.to_scipy(binary=False)
     bags = inverted.T.tocsr()
     cost = np.add.reduceat(np.append(sizes.astype(np.int32)[words.items], 0), words.offsets[:-1]) * (words.sizes > 0)
     parts, count = [], 0
-    for block in _parts(np.arange(words.num_lists), cost, _PRODUCTS_AT_A_TIME):
+    for block in _split_by_cost(np.arange(words.num_lists), cost, _PRODUCTS_AT_A_TIME):
         product = inverted[block[0] : block[-1] + 1] @ bags
         left = np.repeat(block.astype(np.int32), np.diff(product.indptr))
         kept = np.flatnonzero(left < product.indices)
@@ -161,7 +171,7 @@ def proposed_pairs(sets: ListDB) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     words, width = pieces.tocsc(), distinct.num_items
     cost = np.asarray(pieces.T @ np.diff(pieces.indptr)).ravel()  # pairs that a word brings, repeats counted
     keys, counts, fewest = np.zeros(0, np.int64), np.zeros(0, np.int32), 1
-    for block in _parts(np.arange(width), cost, _PAIRS_AT_A_TIME):
+    for block in _split_by_cost(np.arange(width), cost, _PAIRS_AT_A_TIME):
         shared = (words[:, block].T.tocsr() @ pieces).tocoo()
         left, right = block[shared.row].astype(np.int64), shared.col.astype(np.int64)
         chosen = np.flatnonzero((left < right) & (shared.data >= fewest))
@@ -218,16 +228,16 @@ def count_shared(
     shared = np.zeros(len(left), dtype=np.int64)
     both = words.sizes[left] + words.sizes[right]
     rare = np.flatnonzero(~frequent[commoner])
-    for part in _parts(rare, both, _ENTRIES_AT_A_TIME):
-        ends = [words.select(some[part]).to_scipy(binary=True) for some in (rarer, commoner)]
-        shared[part] = np.diff(ends[0].multiply(ends[1]).tocsr().indptr)
-        advance(len(part))
+    for block in _split_by_cost(rare, both, _ENTRIES_AT_A_TIME):
+        ends = [words.select(some[block]).to_scipy(binary=True) for some in (rarer, commoner)]
+        shared[block] = np.diff(ends[0].multiply(ends[1]).tocsr().indptr)
+        advance(len(block))
     with_bits, looked_up = np.flatnonzero(frequent[rarer]), np.flatnonzero(frequent[commoner] & ~frequent[rarer])
     for lists, bits in _bits_of(words, frequent, np.concatenate([rarer[looked_up], rarer[with_bits]]), commoner):
-        for part in _parts(with_bits, np.full(len(left), bits.width), _ENTRIES_AT_A_TIME):
-            shared[part] += bits.common(rarer[part], commoner[part])
-        for part in _parts(looked_up, words.sizes[rarer], _ENTRIES_AT_A_TIME):
-            shared[part] += bits.count(lists.select(rarer[part]), commoner[part])
+        for block in _split_by_cost(with_bits, np.full(len(left), bits.width), _ENTRIES_AT_A_TIME):
+            shared[block] += bits.count_common(rarer[block], commoner[block])
+        for block in _split_by_cost(looked_up, words.sizes[rarer], _ENTRIES_AT_A_TIME):
+            shared[block] += bits.count_in_lists(lists.select(rarer[block]), commoner[block])
     advance(len(with_bits) + len(looked_up))
     return shared
 
@@ -262,16 +272,29 @@ def _bits_of(
         yield lists, _Bits(lists, rows)
 
 
-def _parts(numbers: npt.NDArray[np.int64], cost: npt.NDArray[np.int64], most: int) -> list[npt.NDArray[np.int64]]:
-    """Split numbers into parts of a bounded cost (at least one number each)."""
+def _split_by_cost(
+    numbers: npt.NDArray[np.int64], cost: npt.NDArray[np.int64], most: int
+) -> list[npt.NDArray[np.int64]]:
+    """Split numbers into runs whose costs add up to at most about ``most``, of at least one number each.
+
+    Args:
+        numbers: (n,) int64, rows of ``cost``.
+        cost: (num_rows,) int64.
+        most: cost of a run.
+    """
     if len(numbers) == 0:
         return []
-    part = np.cumsum(cost[numbers], dtype=np.int64) // most
-    return np.split(numbers, np.flatnonzero(np.diff(part)) + 1)
+    run = np.cumsum(cost[numbers], dtype=np.int64) // most
+    return np.split(numbers, np.flatnonzero(np.diff(run)) + 1)
 
 
 class _Bits:
-    """Images of frequent words as bits: a byte tells of eight images."""
+    """The images of frequent words as bits, eight images a byte.
+
+    Args:
+        words: an inverted file; a list a word, of images.
+        frequent: (num_frequent,) int64, the words whose lists become bits.
+    """
 
     def __init__(self, words: ListDB, frequent: npt.NDArray[np.int64]) -> None:
         self._row = np.zeros(words.num_lists, dtype=np.int64)
@@ -287,13 +310,13 @@ class _Bits:
         """Bytes a word."""
         return int(self._bits.shape[1])
 
-    def common(self, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def count_common(self, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How many images hold both frequent words of each pair."""
         both = self._bits[self._row[left]] & self._bits[self._row[right]]
         return np.asarray(np.bitwise_count(both.view(np.uint64)).sum(axis=1, dtype=np.int64))
 
-    def count(self, lists: ListDB, words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """How many images of each list hold the frequent word beside it."""
+    def count_in_lists(self, lists: ListDB, words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many images of each list, of a rare word, hold the frequent word that is paired with it."""
         row = np.repeat(self._row[words], lists.sizes)
         held = (self._bits[row, lists.items >> 3] >> (lists.items & 7).astype(np.uint8)) & 1
         total = offsets_of(held)

@@ -86,8 +86,8 @@ def _chance_pairs(
     if len(used) < 2:
         return 0.0
     classes = np.array_split(used, min(_CLASSES, len(used)))
-    frequency = np.array([part.mean() for part in classes])
-    count = np.array([len(part) for part in classes], dtype=np.float64)
+    frequency = np.array([each.mean() for each in classes])
+    count = np.array([len(each) for each in classes], dtype=np.float64)
     expected = np.outer(frequency, frequency) * (sizes @ (sizes - 1)) / sizes.sum() ** 2
     expected = np.minimum(expected, np.minimum.outer(frequency, frequency))
     similarity = expected / (np.add.outer(frequency, frequency) - expected)

@@ -20,7 +20,7 @@ import scipy.sparse
 
 from minia.core.threads import map_in_threads
 from minia.mining.lists.listdb import ListDB, blocks_of, offsets_of
-from minia.mining.structures.minhash.random_keys import KEY_RANGE, Elements
+from minia.mining.structures.minhash.random_keys import KEY_RANGE, Universe
 
 _GROWTH = 2.0  # of the lists' masses from stratum to stratum
 _MOST_ENTRIES = (1 << 31) - 1  # of a stratum, so that its matrix can do with 32-bit numbers
@@ -37,8 +37,8 @@ _LARGEST = (1 << _KEY_BITS) - 1
 _PER_STRATUM, _PER_ELEMENT, _PER_LOOK, _PER_VISIT = 30e3, 0.4, 30.0, 7.5
 
 
-class _Task(NamedTuple):
-    """Elements to look at under some hash functions.
+class _Lookups(NamedTuple):
+    """Elements to look at for some hash functions, as the work of one thread.
 
     Attributes:
         best: (num_columns, num_lists) float32, the lists' keys so far, a row a hash function.
@@ -69,41 +69,41 @@ class _Stratum:
     by_element: scipy.sparse.csr_matrix
     columns: int
 
-    def write_keys(self, task: _Task) -> None:
+    def write_keys(self, lookups: _Lookups) -> None:
         """Write elements' keys over those of the lists that hold them, one element after the other."""
         num_lists = len(self.lists)
-        best = task.best.reshape(-1)
-        sizes = self.by_element.indptr[task.elements + 1] - self.by_element.indptr[task.elements]
+        best = lookups.best.reshape(-1)
+        sizes = self.by_element.indptr[lookups.elements + 1] - self.by_element.indptr[lookups.elements]
         for begin, end in blocks_of(offsets_of(sizes), _VISITS_AT_A_TIME):
             part = slice(begin, end)
-            lists = self.by_element[task.elements[part]].indices
-            if len(task.best) > 1:
-                lists = lists + np.repeat(task.columns[part] * num_lists, sizes[part])
-            best[lists] = np.repeat(task.keys[part], sizes[part])
+            lists = self.by_element[lookups.elements[part]].indices
+            if len(lookups.best) > 1:
+                lists = lists + np.repeat(lookups.columns[part] * num_lists, sizes[part])
+            best[lists] = np.repeat(lookups.keys[part], sizes[part])
 
 
-class HeavyMinima:
-    """Minima of those lists for which it pays.
+class LongListMinima:
+    """The smallest key of each of those lists that this way is the fastest for.
 
     Args:
         lists: none may be empty.
-        elements: what they hold.
+        universe: what they hold.
         nanoseconds: (num_lists,) float64, what it takes to find each list's smallest key in another way.
 
     Attributes:
-        rest: (num_rest,) int64, the other lists' numbers.
+        others: (num_others,) int64, the numbers of the lists that are left to another way.
     """
 
-    def __init__(self, lists: ListDB, elements: Elements, nanoseconds: npt.NDArray[np.float64]) -> None:
+    def __init__(self, lists: ListDB, universe: Universe, nanoseconds: npt.NDArray[np.float64]) -> None:
         self._lists, self._sizes = lists, lists.sizes
-        self._strata = _strata(lists, elements, nanoseconds)
-        is_rest = np.ones(lists.num_lists, dtype=bool)
+        self._strata = _strata(lists, universe, nanoseconds)
+        is_other = np.ones(lists.num_lists, dtype=bool)
         for stratum in self._strata:
-            is_rest[stratum.lists] = False
-        self.rest = np.flatnonzero(is_rest)
+            is_other[stratum.lists] = False
+        self.others = np.flatnonzero(is_other)
 
     def __call__(self, keys: npt.NDArray[np.float32], minima: npt.NDArray[np.float32]) -> None:
-        """Put the smallest keys of the lists that are not ``rest`` into their rows.
+        """Put the smallest keys of the lists that are not ``others`` into their rows.
 
         Args:
             keys: (num_elements, columns) float32.
@@ -125,14 +125,14 @@ class HeavyMinima:
             above = (_LARGEST - int(stratum.threshold.view(np.int32)) + 1) << element_bits
             begins = np.searchsorted(codes, first_codes[:-1] + above)
             best = np.full((num_columns, len(stratum.lists)), np.inf, dtype=np.float32)
-            tasks = []
+            all_lookups = []
             for first in range(0, num_columns, stratum.columns):
                 columns = range(first, min(first + stratum.columns, num_columns))
                 own = np.concatenate([codes[begins[column] : ends[column]] for column in columns])
                 found = (_LARGEST - (own >> element_bits & _LARGEST)).astype(np.int32).view(np.float32)
                 local = (own >> (_KEY_BITS + element_bits)) - first
-                tasks.append(_Task(best[first : columns.stop], local, own & ((1 << element_bits) - 1), found))
-            map_in_threads(stratum.write_keys, tasks)
+                all_lookups.append(_Lookups(best[first : columns.stop], local, own & ((1 << element_bits) - 1), found))
+            map_in_threads(stratum.write_keys, all_lookups)
             self._look_through(stratum, keys, best)
             minima[stratum.lists] = best.T
 
@@ -147,20 +147,20 @@ class HeavyMinima:
             best[column[part], place[part]] = np.minimum.reduceat(found, lists.offsets[:-1])
 
 
-def _strata(lists: ListDB, elements: Elements, nanoseconds: npt.NDArray[np.float64]) -> list[_Stratum]:
-    """The strata that take less time than their lists would otherwise."""
-    sizes, mass = lists.sizes, elements.mass_of(lists)  # less than it is where elements take over keys
-    scale = KEY_RANGE if elements.rates is None else 1.0
-    rates = np.ones(1) if elements.rates is None else elements.rates[:: elements.count // _RATES_SAMPLED + 1]
+def _strata(lists: ListDB, universe: Universe, nanoseconds: npt.NDArray[np.float64]) -> list[_Stratum]:
+    """The strata of lists that take less time in this way than in the other one, of which the nanoseconds are given."""
+    sizes, mass = lists.sizes, universe.mass_of(lists)  # less than it is where elements take over keys
+    scale = KEY_RANGE if universe.rates is None else 1.0
+    rates = np.ones(1) if universe.rates is None else universe.rates[:: universe.num_elements // _RATES_SAMPLED + 1]
     level = np.floor(np.log(mass / mass.min(initial=np.inf)) / np.log(_GROWTH)).astype(np.int64)
-    strata, saved = [], -_PER_ELEMENT * elements.count
+    strata, saved = [], -_PER_ELEMENT * universe.num_elements
     for chosen in (np.flatnonzero(level == number) for number in range(level.max(initial=-1) + 1)):
         entries = int(sizes[chosen].sum())
         if not 0 < entries <= _MOST_ENTRIES:
             continue
         threshold = max(1.0, np.log(sizes[chosen].mean())) / mass[chosen].min()
         visits = np.minimum(sizes[chosen], threshold * mass[chosen]).sum()
-        looks = elements.count * np.minimum(1, threshold * rates).mean()
+        looks = universe.num_elements * np.minimum(1, threshold * rates).mean()
         gain = nanoseconds[chosen].sum() - _PER_STRATUM - _PER_LOOK * looks - _PER_VISIT * visits
         if gain > 0:
             columns = int(min(max(1, _VISITS_OF_A_TASK // visits), _MOST_COLUMNS))

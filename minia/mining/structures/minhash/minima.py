@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from minia.mining.lists.listdb import ListDB, offsets_of, ones
-from minia.mining.structures.minhash.long_lists import HeavyMinima
-from minia.mining.structures.minhash.random_keys import Elements
+from minia.mining.structures.minhash.long_lists import LongListMinima
+from minia.mining.structures.minhash.random_keys import Universe
 
 _ELEMENTS_IN_CACHE = 12288  # their keys in 32 columns take 1.5 MB; 4,000 to 33,000 measured about alike
 _ENTRIES_PER_LIST = 4  # a block of elements should hold so many entries per list to be worth a pass of its own
@@ -30,31 +30,31 @@ def free_memory(device: torch.device) -> int:
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
-def choose_kernel(lists: ListDB, elements: Elements, device: torch.device, name: str | None) -> Kernel:
+def choose_kernel(lists: ListDB, universe: Universe, device: torch.device, name: str | None) -> Kernel:
     """The kernel of that name, ``product`` or ``mixed`` (CPU only) or ``gather``; None: the device's fastest."""
     if name == "gather" or (name is None and device.type != "cpu"):
         return GatherMinima(lists, device)
-    return ProductMinima(lists) if name == "product" else MixedMinima(lists, elements)
+    return ProductMinima(lists) if name == "product" else MixedMinima(lists, universe)
 
 
 class MixedMinima:
-    """Minima of long lists by :class:`HeavyMinima`, of the others by :class:`ProductMinima`."""
+    """Minima of long lists by :class:`LongListMinima`, of the others by :class:`ProductMinima`."""
 
-    def __init__(self, lists: ListDB, elements: Elements) -> None:
+    def __init__(self, lists: ListDB, universe: Universe) -> None:
         self._num_lists = lists.num_lists
-        self._heavy = HeavyMinima(lists, elements, ProductMinima.nanoseconds(lists))
-        rest = self._heavy.rest
-        self._product = ProductMinima(lists if len(rest) == lists.num_lists else lists.select(rest))
+        self._long = LongListMinima(lists, universe, ProductMinima.nanoseconds(lists))
+        others = self._long.others
+        self._product = ProductMinima(lists if len(others) == lists.num_lists else lists.select(others))
 
     def __call__(self, keys: torch.Tensor) -> torch.Tensor:
         """(num_elements, columns) float32 keys to (num_lists, columns) smallest ones."""
-        rest = self._heavy.rest
-        if len(rest) == self._num_lists:
+        others = self._long.others
+        if len(others) == self._num_lists:
             return self._product(keys)
         minima = np.empty((self._num_lists, keys.shape[1]), dtype=np.float32)
-        self._heavy(keys.numpy(), minima)
-        if len(rest):
-            minima[rest] = self._product(keys).numpy()
+        self._long(keys.numpy(), minima)
+        if len(others):
+            minima[others] = self._product(keys).numpy()
         return torch.from_numpy(minima)
 
 

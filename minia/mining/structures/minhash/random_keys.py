@@ -1,4 +1,4 @@
-"""What min-hashing draws from, and the random keys that it gives these elements.
+"""The random keys that min-hashing gives the elements of the sets that it hashes.
 
 A key is a hash of the numbers of its element and its hash function and of nothing else: keys do not
 depend on the device, on threads or on how many are made at once. The same lines of code make them
@@ -24,7 +24,7 @@ from minia.mining.lists.listdb import ListDB, blocks_of, offsets_of, ones
 from minia.mining.lists.text import LARGEST_ITEM
 
 KEY_RANGE = 2.0**31  # the keys of elements without rates are whole numbers below it
-_KEYS_AT_A_TIME = 1 << 17  # made in tiles whose temporaries fit the cache
+_KEYS_AT_A_TIME = 1 << 17  # so that what they are made from fits the cache
 _KEYS_AT_A_TIME_CUDA = 1 << 24
 _RATES_AT_A_TIME = 1 << 20
 _ENTRIES_AT_A_TIME = 1 << 18  # whose frequencies are sorted into levels
@@ -32,19 +32,19 @@ _MIX_32 = (0x7FEB352D, 0x846CA68B - (1 << 32))  # odd multipliers with low bias,
 
 
 @dataclass(frozen=True)
-class Elements:
-    """What min-hashing draws from: images, or frequency levels of images.
+class Universe:
+    """All elements of the sets that are hashed: the images, or the frequency levels of images.
 
     Attributes:
-        count: number of elements.
-        rates: (count,) float32, 0 or more: an element's key is exponential with that rate, so that it
+        num_elements: how many there are; they are numbered from 0.
+        rates: (num_elements,) float32, 0 or more: an element's key is exponential with that rate, so that it
             is the smallest with a probability proportional to its rate, and infinite at rate 0.
             None: all are equal.
         groups: (num_groups + 1,) int64, offsets of groups of consecutive elements: an element takes over
             the smallest key before it in its group if that is below its own. None: it never does.
     """
 
-    count: int
+    num_elements: int
     rates: npt.NDArray[np.float32] | None = None
     groups: npt.NDArray[np.int64] | None = None
 
@@ -61,14 +61,14 @@ class Elements:
         return mass
 
 
-def frequency_levels(bags: ListDB, weights: npt.NDArray[np.float64] | None) -> tuple[ListDB, Elements]:
+def frequency_levels(bags: ListDB, weights: npt.NDArray[np.float64] | None) -> tuple[ListDB, Universe]:
     """Count a word that an image holds f times as f elements, without making them.
 
-    Copy k of an image belongs to all its words of frequency above k. So the copies between two
-    frequencies that follow each other in the image always come together: they are one element, a
-    *level*, with their number as its rate, and a word's smallest key in the image is the smallest
-    among the levels up to its frequency. The smallest of n exponential keys of rate w is
-    exponential with rate n w.
+    An image stands for as many copies of itself as its most frequent word occurs times, and a word of frequency f is in
+    the first f of them. So copies between two frequencies that follow each other in the image always come together.
+    They are one element, a *level*, with their number as its rate, since the smallest of n exponential keys of rate w
+    is exponential with rate n w. A word's smallest key in the image is the smallest among the levels up to its
+    frequency.
 
     Args:
         bags: bags of words, a list an image.
@@ -99,21 +99,21 @@ def frequency_levels(bags: ListDB, weights: npt.NDArray[np.float64] | None) -> t
     carried = ListDB(bags.offsets, bags.items, level_of_entry, bags.num_items).transpose()
     carried.frequencies[:] -= 1
     words = ListDB(carried.offsets, carried.frequencies, ones(bags.num_entries), first)
-    return words, Elements(first, np.concatenate(rates), offsets_of(num_levels))
+    return words, Universe(first, np.concatenate(rates), offsets_of(num_levels))
 
 
 class RandomKeys:
     """Keys of elements under hash functions 0, 1, 2 ...
 
     Args:
-        elements: what gets keys.
+        universe: the elements that get keys.
         stream: 64 random bits: another number gives independent keys.
         device: where the keys are made.
     """
 
-    def __init__(self, elements: Elements, stream: int, device: torch.device) -> None:
-        self._elements, self._stream, self._device = elements, stream, device
-        rates = elements.rates
+    def __init__(self, universe: Universe, stream: int, device: torch.device) -> None:
+        self._universe, self._stream, self._device = universe, stream, device
+        rates = universe.rates
         self._tensor_rates = None if rates is None else torch.from_numpy(rates).to(device)
 
     def __call__(self, functions: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -129,30 +129,30 @@ class RandomKeys:
 
     def _by_numpy(self, functions: npt.NDArray[np.int64]) -> torch.Tensor:
         """On CPU: twice as fast as torch on one thread; and threads of our own stand a busy machine better."""
-        keys = np.empty((self._elements.count, len(functions)), dtype=np.float32)
+        keys = np.empty((self._universe.num_elements, len(functions)), dtype=np.float32)
         bits = _function_bits(functions, self._stream)
 
-        def fill(tile: tuple[int, int]) -> None:
-            begin, end = tile
-            self._fill(np, keys[begin:end], np.arange(begin, end, dtype=np.int32), bits, self._elements.rates, begin)
+        def fill(block: tuple[int, int]) -> None:
+            begin, end = block
+            self._fill(np, keys[begin:end], np.arange(begin, end, dtype=np.int32), bits, self._universe.rates, begin)
 
-        map_in_threads(fill, list(self._tiles(_KEYS_AT_A_TIME // len(functions))))
+        map_in_threads(fill, list(self._blocks(_KEYS_AT_A_TIME // len(functions))))
         return torch.from_numpy(keys)
 
     def _by_torch(self, functions: npt.NDArray[np.int64]) -> torch.Tensor:
-        shape = (self._elements.count, len(functions))
+        shape = (self._universe.num_elements, len(functions))
         keys = torch.empty(shape, dtype=torch.float32, device=self._device)
         bits = torch.from_numpy(_function_bits(functions, self._stream)).to(self._device)
-        for begin, end in self._tiles(_KEYS_AT_A_TIME_CUDA // len(functions)):
+        for begin, end in self._blocks(_KEYS_AT_A_TIME_CUDA // len(functions)):
             ids = torch.arange(begin, end, dtype=torch.int32, device=self._device)
             self._fill(torch, keys[begin:end], ids, bits, self._tensor_rates, begin)
         return keys
 
-    def _tiles(self, most: int) -> Iterator[tuple[int, int]]:
+    def _blocks(self, most: int) -> Iterator[tuple[int, int]]:
         """Ranges of at most so many elements, but of whole groups."""
-        begin, count, groups = 0, self._elements.count, self._elements.groups
-        while begin < count:
-            end = min(begin + max(1, most), count)
+        begin, num_elements, groups = 0, self._universe.num_elements, self._universe.groups
+        while begin < num_elements:
+            end = min(begin + max(1, most), num_elements)
             if groups is not None:
                 at_most = groups[np.searchsorted(groups, end, side="right") - 1]
                 end = int(at_most if at_most > begin else groups[np.searchsorted(groups, begin, side="right")])
@@ -172,12 +172,12 @@ class RandomKeys:
         else:
             with np.errstate(divide="ignore"):
                 keys[:] = _exponential(library, hashes) / rates[begin:end, None]
-        if self._elements.groups is not None:
+        if self._universe.groups is not None:
             _carry_minima(library, keys, self._ranks(begin, end))
 
     def _ranks(self, begin: int, end: int) -> npt.NDArray[np.int64]:
-        """How many elements of its group stand before each of a tile's elements."""
-        groups = self._elements.groups
+        """How many elements of its group stand before each of these elements."""
+        groups = self._universe.groups
         assert groups is not None
         first, last = np.searchsorted(groups, [begin, end])
         starts = groups[first : last + 1]
