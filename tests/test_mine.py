@@ -175,7 +175,7 @@ def test_an_output_folder_never_mixes_two_runs(run: Run, tmp_path: Path, image_f
     assert run(*folder_overrides(image_folder)) == 0
     assert run(*folder_overrides(image_folder), "stages=[mining]", "vocabulary.size=20") == 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "metrics.json", "structures.txt", "config.yaml", "mine.log",
+        "metrics.json", "structures.txt", "config.yaml", "mine.log", ".minia.json", ".minia.lock",
     }  # fmt: skip
 
 
