@@ -52,7 +52,7 @@ def main() -> int:
     if command in ("-sc", "--shell-completion"):
         return _complete()
     if command == "--version":
-        from minia import __version__
+        from minia.core.version import __version__
 
         print(f"minia {__version__}")
         return 0

@@ -51,7 +51,7 @@ def print_error(error: BaseException) -> int:
     if isinstance(error, InputError):
         return _print_line(str(error), EXIT_UNUSABLE_INPUT)
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
-        return _print_line(_configuration_message(error), EXIT_UNUSABLE_INPUT)
+        return _print_line(configuration_message(error), EXIT_UNUSABLE_INPUT)
     if isinstance(error, BrokenProcessPool):
         why = "a worker process was killed, perhaps for want of memory: try a smaller num_workers"
         return _print_line(f"{why}; finished parts are kept", EXIT_FAILURE)
@@ -134,7 +134,7 @@ def _print_line(message: str, code: int) -> int:
     return code
 
 
-def _configuration_message(error: BaseException) -> str:
+def configuration_message(error: BaseException) -> str:
     """Hydra's and OmegaConf's errors in our words; their classes are told apart by what they carry."""
     options, missing = getattr(error, "options", None), getattr(error, "missing_cfg_file", None)
     if options and missing:

@@ -186,7 +186,7 @@ def _help(program: Program, command: CommandLine) -> str:
 
 
 def _version() -> str:
-    from minia import __version__
+    from minia.core.version import __version__
 
     return f"minia {__version__}"
 

@@ -1,14 +1,13 @@
-"""Progress of long work: a bar on a terminal, plain lines with rate and remaining time elsewhere."""
+"""Progress of long work: a bar on a terminal and in a notebook, plain lines with rate and remaining time elsewhere."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +21,11 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
     Yields:
         A function to call with the number of units just done.
     """
-    if sys.stderr.isatty():
-        with tqdm(total=total, desc=description, unit=unit, dynamic_ncols=True) as bar:
+    notebook = _in_notebook()
+    if notebook or sys.stderr.isatty():
+        # A notebook's own bar, where it can show one, takes time to import.
+        bars = importlib.import_module("tqdm.auto" if notebook else "tqdm")
+        with bars.tqdm(total=total, desc=description, unit=unit, dynamic_ncols=True) as bar:
 
             def advance(count: int) -> None:
                 bar.update(count)
@@ -33,6 +35,12 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
     lines = _PlainLines(description, total, unit)
     yield lines.advance
     lines.finish()
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook; IPython is asked only where it is there already."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 class _PlainLines:

@@ -1,0 +1,256 @@
+"""A finished run, to be looked at: ``minia.load("outputs/RUN")``."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import yaml
+
+from minia.core.artifact import MANIFEST, InputError
+from minia.core.run_folder import MARK, RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from minia.mining.features.store import FeatureStore
+    from minia.run_figures import Drawing
+
+_NESTED = ("parent", "num_images", "association", "significance")
+
+
+def load(path: str | Path) -> Run:
+    """A finished run of ``minia mine`` or ``minia train``.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        InputError: there is no run.
+    """
+    return Run(Path(path))
+
+
+class Run:
+    """A finished run. What its artifacts hold is read from the store when it is asked for.
+
+    Attributes:
+        path: its folder.
+        artifacts: the folders of its artifacts by stage, wherever the run and its store were moved together.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        InputError: there is no run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / MARK).is_file():
+            raise InputError(f"{path}: no run of minIA: it holds no {MARK}; allowed: the folder of a run")
+        marked = RunFolder.read(path.absolute())
+        if marked.command == "sweep":
+            raise InputError(f"{path}: a sweep; allowed: the folder of one of its jobs, for example {path / '0'}")
+        if not (path / "metrics.json").is_file():
+            raise InputError(f"{path}: the run has not come to its end: it holds no metrics.json")
+        self.path = path.absolute()
+        self.artifacts = dict(marked.artifacts)
+
+    def __repr__(self) -> str:
+        counts = {"num_images": "images", "num_structures": "structures"}
+        told = [f"{self.metrics[key]:,} {name}" for key, name in counts.items() if key in self.metrics]
+        return f"Run({str(self.path)!r}: {', '.join(told)})"
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was counted and measured (``metrics.json``)."""
+        metrics: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        return metrics
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings of the run (``config.yaml``)."""
+        settings: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        return settings
+
+    @functools.cached_property
+    def structures(self) -> pd.DataFrame:
+        """A row a structure, by its number.
+
+        ``words`` are its visual words, the most frequent first, ``frequencies`` theirs, ``num_words`` how many they
+        are, ``num_matches`` the images that hold it. Of the nested linkage also ``parent``, the structure it is a
+        part of (-1: none), ``num_images``, ``association`` and ``significance``.
+        """
+        from minia.mining.lists.listdb import read_listdb
+
+        lists = read_listdb(self._file("mining", "structures.txt"))
+        words = [each.tolist() for each in lists]
+        ends = lists.offsets.tolist()
+        frequencies = [lists.frequencies[first:last].tolist() for first, last in itertools.pairwise(ends)]
+        table = pd.DataFrame({"words": words, "frequencies": frequencies}, dtype=object)
+        table.insert(0, "num_words", [len(each) for each in words])
+        table.index.name = "structure"
+        if (self.path / "matches.parquet").is_file():
+            held = pd.read_parquet(self._file("matching", "matches.parquet"), columns=["structure"])["structure"]
+            table.insert(1, "num_matches", held.value_counts().reindex(table.index, fill_value=0))
+        nested = self.path / "structures.csv"
+        if nested.is_file():
+            table = table.join(pd.read_csv(nested)[list(_NESTED)])
+        return table
+
+    def images_of(self, structure: int) -> pd.DataFrame:
+        """The images that hold a structure, best first: image, overlap, and the numbers of the keypoints in it.
+
+        Raises:
+            InputError: there is no such structure.
+        """
+        from minia.mining.matching.stage import images_of_structure
+
+        self._check_structure(structure)
+        return images_of_structure(self._file("matching", "matches.parquet"), structure)
+
+    def structures_of(self, image: str) -> pd.DataFrame:
+        """The structures that an image holds, best first: structure, overlap, and the numbers of the keypoints in it.
+
+        Raises:
+            InputError: there is no such image.
+        """
+        from minia.mining.matching.stage import structures_of_image
+
+        self._row(image)
+        return structures_of_image(self._file("matching", "matches.parquet"), image)
+
+    @functools.cached_property
+    def features(self) -> FeatureStore:
+        """The keypoints and descriptors of every image.
+
+        Raises:
+            InputError: the run has none.
+        """
+        from minia.mining.features.store import FeatureStore
+
+        return FeatureStore.load(self._artifact("features"))
+
+    @functools.cached_property
+    def images(self) -> list[str]:
+        """The names of the images, in their order."""
+        from minia.mining.words.stage import load_images
+
+        return [str(name) for name in load_images(self._artifact("words"))["image"]]
+
+    def keypoints(self, image: str, structure: int | None = None) -> pd.DataFrame:
+        """The keypoints of an image, strongest first.
+
+        Args:
+            image: its name.
+            structure: only those whose visual word is in this structure; None for all.
+
+        Returns:
+            By the keypoint's number: ``x`` and ``y`` in pixels of the image, the centre of the top left pixel being
+            0, 0; ``size``, its diameter in pixels; ``score``; and ``word``, its visual word.
+
+        Raises:
+            InputError: there is no such image or structure, or the run has no keypoints.
+        """
+        from minia.mining.matching.stage import KeypointWords
+
+        row, features = self._row(image), self.features
+        words = KeypointWords.load(self._artifact("features"), self._artifact("assignment"))
+        places = features.of_image(row, "keypoints")
+        table = pd.DataFrame(
+            {
+                "x": places[:, 0],
+                "y": places[:, 1],
+                "size": features.of_image(row, "sizes"),
+                "score": features.of_image(row, "scores"),
+                "word": words.between(int(features.offsets[row]), int(features.offsets[row + 1])),
+            }
+        )
+        table.index.name = "keypoint"
+        if structure is None:
+            return table
+        return table[table["word"].isin(self._words(structure))]
+
+    def show(self, structure: int, num_images: int = 12) -> Figure:
+        """A figure of the images that hold a structure best, its keypoints drawn, a colour for each visual word.
+
+        Args:
+            structure: its number.
+            num_images: at most, at least 1.
+
+        Raises:
+            InputError: there is no such structure, or the run has no keypoints.
+        """
+        from minia.run_figures import figure_of_structure
+
+        found = self.images_of(structure).head(max(1, num_images))
+        words = self._words(structure)
+        drawings = [
+            self._drawing(image, f"{image}\noverlap {overlap:.2f}", self.keypoints(image, structure), words)
+            for image, overlap in zip(found["image"], found["overlap"], strict=True)
+        ]
+        return figure_of_structure(f"structure {structure}: {len(words)} words", drawings)
+
+    def show_image(self, image: str, structures: Sequence[int] | None = None) -> Figure:
+        """A figure of an image with the keypoints of its structures, one beside the other.
+
+        Args:
+            image: its name.
+            structures: which; None for the six that it holds best.
+
+        Raises:
+            InputError: there is no such image or structure, or the run has no keypoints.
+        """
+        from minia.run_figures import figure_of_structure
+
+        chosen = self.structures_of(image)["structure"].head(6).tolist() if structures is None else structures
+        drawings = [self._drawing(image, "all keypoints", self.keypoints(image), None)]
+        for structure in chosen:
+            words = self._words(structure)
+            drawings.append(self._drawing(image, f"structure {structure}", self.keypoints(image, structure), words))
+        return figure_of_structure(image, drawings)
+
+    def _drawing(self, image: str, title: str, keypoints: pd.DataFrame, words: list[int] | None) -> Drawing:
+        from minia.run_figures import Drawing
+
+        row, features = self._row(image), self.features
+        return Drawing(features.artifact, features.image_path(row), title, keypoints, words)
+
+    def _artifact(self, stage: str) -> Path:
+        path = self.artifacts.get(stage)
+        if path is None:
+            raise InputError(f"{self.path}: the run has no {stage}: its stages were {', '.join(self.artifacts)}")
+        if not (path / MANIFEST).is_file():
+            raise InputError(f"{path}: the run's {stage} are not in the store any more; allowed: run it again")
+        return path
+
+    def _file(self, stage: str, name: str) -> Path:
+        """A file in the run's folder."""
+        if not (self.path / name).is_file():
+            raise InputError(f"{self.path}: the run has no {stage}: its stages were {', '.join(self.artifacts)}")
+        return self.path / name
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.images)}
+
+    def _row(self, image: str) -> int:
+        if image not in self._rows:
+            near = difflib.get_close_matches(image, self.images, 1)
+            raise InputError(f"{image}: no image of this run{f' (did you mean {near[0]}?)' if near else ''}")
+        return self._rows[image]
+
+    def _words(self, structure: int) -> list[int]:
+        self._check_structure(structure)
+        words: list[int] = self.structures["words"].tolist()[structure]
+        return words
+
+    def _check_structure(self, structure: int) -> None:
+        if not 0 <= structure < len(self.structures):
+            raise InputError(f"structure {structure}: the run has {len(self.structures)}, numbered from 0")
