@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,22 @@ def _composed(name: str, folder: Path, settings: Mapping[str, Any]) -> DictConfi
             choices.append(f"{key}={value}")
         else:
             values[key] = value
-    try:
+    with _errors_worded():
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
             config = hydra.compose(name, CommandLine(choices).overrides)
         for key, value in values.items():
             OmegaConf.update(config, key, _plain(value))
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return config
+
+
+@contextlib.contextmanager
+def _errors_worded() -> Iterator[None]:
+    """Say what Hydra and OmegaConf find wrong as the command line does."""
+    try:
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(configuration_message(error)) from None
-    return config
 
 
 def _plain(value: Any) -> Any:
