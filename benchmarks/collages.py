@@ -248,7 +248,7 @@ def run_all(work: Path, keys: list[Keys], overrides: list[str]) -> None:
         if not (folder / KEYS).exists():
             draw_collages(folder, one)
         # The clutter's own grey level is no sky: the mask of dark backgrounds is for galaxies.
-        chosen = ["images=folder", f"images.dir={folder / 'images'}", "features.background_mask=false", *overrides]
+        chosen = ["images=folder", f"images.dir={folder / 'images'}", "features.objects=none", *overrides]
         mine(chosen, folder / "run", work / "store")
         results = RunResults.load(folder / "run", work / "store")
         summary = score_run(folder, results).summary()

@@ -69,7 +69,7 @@ def plain_loop(network: DELF, images: list[np.ndarray], device: str) -> list[np.
 def build(model: Path, device: str, precision: str, batch_size: int) -> DELFExtractor:
     return DELFExtractor(
         model=model, scales=SCALES, num_features=MAX_FEATURES, score_threshold=0.0, score_percentile=0.0, nms_iou=1.0,
-        batch_size=batch_size, device=device, precision=precision, background_mask=False,
+        batch_size=batch_size, device=device, precision=precision, objects="none",
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ class Pipeline:
 
         extractor = self.__dict__.pop("extractor", None)  # later stages can use the memory of a network
         artifact = extract_features(self.images, self.store, chosen, self.context, extractor)
-        _warn_of_images_without_keypoints(artifact, getattr(chosen, "background_mask", False))
+        _warn_of_images_without_keypoints(artifact, getattr(chosen, "objects", None) == "original")
         return artifact
 
     @functools.cached_property
@@ -290,17 +290,19 @@ def _mine(settings: MineSettings, store: Path, folder: RunFolder, resolved_confi
     return metrics
 
 
-def _warn_of_images_without_keypoints(features: Path, background_mask: bool) -> None:
+def _warn_of_images_without_keypoints(features: Path, original: bool) -> None:
     """Say what may be amiss where half of the images or more gave nothing."""
     counts = read_manifest(features)["counts"]
     empty, total = counts["num_images_without_keypoints"], counts["num_images"]
     if 2 * empty < total:
         return
-    masked = "features.background_mask=true drops all that is not brighter than 11 of 255 grey levels (allowed: false)"
+    masked = (
+        "features.objects=original drops what is not brighter than 11 of 255 grey levels (allowed: all, central, none)"
+    )
     logger.warning(
         "features: %d of %d images have no keypoints: their grey range may be too narrow or too dark (16-bit images are"
         " read as their values / 257: stretch them to the whole range)%s",
-        empty, total, f", or {masked}" if background_mask else "",
+        empty, total, f", or {masked}" if original else "",
     )  # fmt: skip
 
 

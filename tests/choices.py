@@ -7,7 +7,7 @@ from typing import Any
 
 from minia.core.context import Context
 from minia.data.settings import CatalogueImages, FolderImages, SimulatedImages
-from minia.mining.features.settings import DELFFeatures, SIFTFeatures
+from minia.mining.features.settings import DELFFeatures, DenseFeatures, SIFTFeatures
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.report.settings import GalleryReport
 from minia.mining.vocabulary.settings import KMeansVocabulary
@@ -38,10 +38,17 @@ def catalogue(path: Path, **changes: Any) -> CatalogueImages:
     return CatalogueImages(**values | {"label_column": None, "min_side": 0, "max_side": 0} | changes)
 
 
+def dense(**changes: Any) -> DenseFeatures:
+    values: dict[str, Any] = {
+        "num_features": 1500, "sizes": [0.11, 0.23, 0.45], "step": 0.055, "objects": "central", "mirrored": True,
+    }  # fmt: skip
+    return DenseFeatures(**values | changes)
+
+
 def sift(**changes: Any) -> SIFTFeatures:
     values: dict[str, Any] = {
         "num_features": 0, "octave_layers": 3, "contrast_threshold": 0.01, "edge_threshold": 10.0, "sigma": 1.6,
-        "root_sift": True, "background_mask": False, "shard_images": 5,
+        "root_sift": True, "objects": "none", "shard_images": 5,
     }  # fmt: skip
     return SIFTFeatures(**values | changes)
 
@@ -49,7 +56,7 @@ def sift(**changes: Any) -> SIFTFeatures:
 def delf(model: Path, **changes: Any) -> DELFFeatures:
     values: dict[str, Any] = {
         "model": model, "scales": [0.5, 1.4142], "num_features": 20, "score_threshold": 0.0, "score_percentile": 0.0,
-        "nms_iou": 1.0, "batch_size": 4, "precision": "float32", "background_mask": False, "shard_images": 20,
+        "nms_iou": 1.0, "batch_size": 4, "precision": "float32", "objects": "none", "shard_images": 20,
     }  # fmt: skip
     return DELFFeatures(**values | changes)
 

@@ -69,10 +69,10 @@ def test_checkpoint_and_torchscript_agree(models: dict[str, Path]) -> None:
     assert_close(extractor(models).extract(image), extractor(models, "torchscript").extract(image))
 
 
-@pytest.mark.parametrize(("nms_iou", "background_mask"), [(1.0, False), (0.6, True)])
+@pytest.mark.parametrize(("nms_iou", "objects"), [(1.0, "none"), (0.6, "original")])
 @pytest.mark.parametrize("kind", ["checkpoint", "torchscript"])
-def test_batch_equals_one_at_a_time(models: dict[str, Path], kind: str, nms_iou: float, background_mask: bool) -> None:
-    subject = extractor(models, kind, nms_iou=nms_iou, background_mask=background_mask, score_percentile=30.0)
+def test_batch_equals_one_at_a_time(models: dict[str, Path], kind: str, nms_iou: float, objects: str) -> None:
+    subject = extractor(models, kind, nms_iou=nms_iou, objects=objects, score_percentile=30.0)
     images = [draw_blobs(seed, width=100, height=90) for seed in range(3)]
     for image, together in zip(images, subject.extract_batch(images), strict=True):
         assert_close(subject.extract(image), together)
@@ -81,7 +81,7 @@ def test_batch_equals_one_at_a_time(models: dict[str, Path], kind: str, nms_iou:
 def test_background_mask_comes_before_the_limit(models: dict[str, Path]) -> None:
     image, limit = draw_blobs(3, num_blobs=2), 6
     every = extractor(models, num_features=0, scales=[1.0, 3.0]).extract(image)
-    masked = extractor(models, num_features=limit, scales=[1.0, 3.0], background_mask=True).extract(image)
+    masked = extractor(models, num_features=limit, scales=[1.0, 3.0], objects="original").extract(image)
     column, row = np.rint(every["keypoints"]).astype(int).clip(0, 95).T
     on_object = foreground_mask(image)[row, column]
     assert limit < on_object.sum() < len(on_object)
@@ -92,7 +92,7 @@ def test_nothing_above_the_threshold_is_an_empty_result(models: dict[str, Path])
     features = extractor(models, score_threshold=1e9).extract(draw_blobs(1))
     assert features["keypoints"].shape == (0, 2)
     assert features["descriptors"].shape == (0, 128)
-    black = extractor(models, background_mask=True).extract(np.zeros((40, 50, 3), np.uint8))
+    black = extractor(models, objects="original").extract(np.zeros((40, 50, 3), np.uint8))
     assert len(black["scores"]) == 0
 
 
@@ -135,7 +135,7 @@ class Overflowing(torch.nn.Module):
         {"nms_iou": 0.5},
         {"score_threshold": 0.01},
         {"score_percentile": 50.0},
-        {"background_mask": True},
+        {"objects": "original"},
     ],
     ids=str,
 )

@@ -51,7 +51,7 @@ def test_angles_turn_with_the_image_from_x_towards_y() -> None:
 
 
 def test_image_without_keypoints_is_legal() -> None:
-    features = build_extractor(sift(background_mask=True), CPU).extract(np.zeros((64, 64, 3), np.uint8))
+    features = build_extractor(sift(objects="original"), CPU).extract(np.zeros((64, 64, 3), np.uint8))
     assert features["keypoints"].shape == (0, 2)
     assert features["descriptors"].shape == (0, 128)
 
@@ -83,7 +83,7 @@ def test_background_mask_keeps_objects_only() -> None:
     mask = foreground_mask(rgb)
     assert mask[90, 60]
     assert not mask[10:40, 120:].any()
-    masked = SIFTExtractor(sift(contrast_threshold=0.002, background_mask=True)).extract(rgb)["keypoints"]
+    masked = SIFTExtractor(sift(contrast_threshold=0.002, objects="original")).extract(rgb)["keypoints"]
     everything = SIFTExtractor(sift(contrast_threshold=0.002)).extract(rgb)["keypoints"]
     assert 0 < len(masked) < len(everything)
     assert np.hypot(masked[:, 0] - 60, masked[:, 1] - 90).max() < 60
@@ -92,7 +92,7 @@ def test_background_mask_keeps_objects_only() -> None:
 def test_surf_says_in_one_line_that_it_is_missing() -> None:
     settings = SURFSettings(
         num_features=0, hessian_threshold=100.0, octaves=4, octave_layers=3, extended=False, upright=False,
-        background_mask=False,
+        objects="none",
     )  # fmt: skip
     try:
         cv2.xfeatures2d.SURF.create(100)

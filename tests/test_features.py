@@ -272,7 +272,7 @@ class PlainExtractor(Extractor):
     descriptor_size, descriptor_dtype = 128, "uint8"
 
     def __init__(self) -> None:
-        super().__init__(num_features=0, background_mask=False)
+        super().__init__(num_features=0, objects="none")
 
     def extract(self, image: np.ndarray) -> Features:
         count = 2000

@@ -145,14 +145,14 @@ def test_images_too_dark_for_keypoints_are_told(
         grey = np.asarray(cv2.imread(str(image_folder / name), cv2.IMREAD_GRAYSCALE), np.uint16)
         (tmp_path / "dark").mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / "dark" / name), grey * 10)  # at most 2,550 counts of 65,535
-    for background_mask in ("true", "false"):
+    for objects in ("original", "none"):
         given = ("images=folder", f"images.dir={tmp_path / 'dark'}", "stages=[features]", "num_workers=1")
-        assert run(*given, f"features.background_mask={background_mask}") == 0
+        assert run(*given, f"features.objects={objects}") == 0
         log = (tmp_path / "run" / "mine.log").read_text()
     [masked, plain] = [line for line in log.splitlines() if "have no keypoints" in line]
     assert "features: 4 of 4 images have no keypoints: their grey range" in masked
-    assert "features.background_mask=true" in masked
-    assert "features.background_mask" not in plain
+    assert "features.objects=original" in masked
+    assert "features.objects" not in plain
     assert run("images=folder", f"images.dir={image_folder}", "stages=[features]", "num_workers=1", output="fine") == 0
     assert "have no keypoints" not in (tmp_path / "fine" / "mine.log").read_text()
 

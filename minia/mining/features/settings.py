@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from minia.core.plug_in import PlugIn, PlugInChoice
 from minia.core.setting_types import ExistingFolder, Settings
-from minia.models.extractors.settings import DELFSettings, SIFTSettings, SURFSettings
+from minia.models.extractors.settings import DELFSettings, DenseSettings, SIFTSettings, SURFSettings
 
 PCADim = Annotated[int, Field(ge=1, le=65536)] | None
 PCAImages = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -30,6 +30,10 @@ class Extraction(Settings):
     shard_images: Annotated[int, Field(ge=1, le=100_000)] = 512
     pca_dim: PCADim = None
     pca_images: PCAImages = 128
+
+
+class DenseFeatures(DenseSettings, Extraction):
+    """``features=dense``."""
 
 
 class SIFTFeatures(SIFTSettings, Extraction):
@@ -55,7 +59,7 @@ class StoredFeatures(Settings):
     path: ExistingFolder
 
 
-ExtractedFeatures = SIFTFeatures | SURFFeatures | DELFFeatures | PlugInFeatures
+ExtractedFeatures = DenseFeatures | SIFTFeatures | SURFFeatures | DELFFeatures | PlugInFeatures
 FeatureSettings = Annotated[
     ExtractedFeatures | StoredFeatures,
     Field(discriminator="kind"),

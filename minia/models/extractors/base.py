@@ -14,6 +14,8 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from minia.models.extractors.settings import ObjectsChoice
+
 
 class Features(TypedDict):
     """What an extractor finds in one image; num_keypoints may be 0.
@@ -39,7 +41,7 @@ class Extractor(ABC):
 
     Args:
         num_features: keep at most this many keypoints an image, those of the highest score; 0 keeps all.
-        background_mask: keep only keypoints whose centre lies on an object (see ``foreground_mask``).
+        objects: keep only keypoints whose centre lies on these objects (see ``find_objects``).
 
     Attributes:
         descriptor_size: length of a descriptor.
@@ -55,9 +57,9 @@ class Extractor(ABC):
     batch_size = 1
     in_threads = False
 
-    def __init__(self, *, num_features: int, background_mask: bool) -> None:
+    def __init__(self, *, num_features: int, objects: ObjectsChoice) -> None:
         self.num_features = num_features
-        self.background_mask = background_mask
+        self.objects: ObjectsChoice = objects
 
     @abstractmethod
     def extract(self, image: NDArray[np.uint8]) -> Features:

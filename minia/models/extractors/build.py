@@ -11,6 +11,7 @@ from minia.models.extractors.base import Extractor
 from minia.models.extractors.settings import ExtractorSettings
 
 _CLASSES = {  # by kind; imported when built, for OpenCV and torch take seconds
+    "dense": "minia.models.extractors.dense.DenseExtractor",
     "sift": "minia.models.extractors.sift.SIFTExtractor",
     "surf": "minia.models.extractors.surf.SURFExtractor",
     "delf": "minia.models.extractors.delf.DELFExtractor",

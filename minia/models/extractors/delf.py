@@ -19,8 +19,8 @@ from minia.core.threads import single_threaded_torch
 from minia.models.delf.export import is_torchscript, load_exported, plain_execution
 from minia.models.delf.local_features import LocalFeatures, Selection, prepare
 from minia.models.delf.weights import load_checkpoint
-from minia.models.extractors.background import foreground_mask
 from minia.models.extractors.base import Extractor, Features
+from minia.models.extractors.objects import find_objects
 from minia.models.extractors.settings import DELFSettings
 
 _HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
@@ -50,7 +50,7 @@ class DELFExtractor(Extractor):
     in_threads = True
 
     def __init__(self, settings: DELFSettings, context: Context) -> None:
-        super().__init__(num_features=settings.num_features, background_mask=settings.background_mask)
+        super().__init__(num_features=settings.num_features, objects=settings.objects)
         self.scales = list(settings.scales)
         self.score_threshold, self.score_percentile = settings.score_threshold, settings.score_percentile
         self.nms_iou, self.batch_size = settings.nms_iou, settings.batch_size
@@ -73,7 +73,7 @@ class DELFExtractor(Extractor):
         height, width = images[0].shape[:2]
         largest = max(self.scales)
         most = max(1, int(_PIXELS_AT_ONCE[self.device] / (height * width * largest**2)))
-        masks = [foreground_mask(image) for image in images] if self.background_mask else None
+        masks = None if self.objects == "none" else [find_objects(image, self.objects).mask for image in images]
         tables: list[NDArray[np.float32]] = []
         for start in range(0, len(images), most):
             part = slice(start, start + most)

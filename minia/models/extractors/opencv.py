@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from minia.models.extractors.background import foreground_mask
 from minia.models.extractors.base import Extractor, Features
+from minia.models.extractors.objects import find_objects
 
 
 class OpenCVExtractor(Extractor):
@@ -17,7 +17,7 @@ class OpenCVExtractor(Extractor):
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """See :class:`Extractor`."""
-        mask = foreground_mask(image) if self.background_mask else None
+        mask = None if self.objects == "none" else find_objects(image, self.objects).mask
         features = self._detect(image, mask)
         x, y = features["keypoints"].T
         order = np.lexsort((features["sizes"], x, y, -features["scores"]))

@@ -10,6 +10,8 @@ from minia.core.context import Context
 from minia.core.device import choose_device, choose_precision
 from minia.core.setting_types import ExistingFile, NotNegative, Settings, Share
 
+ObjectsChoice = Literal["central", "all", "none", "original"]
+WindowWidth = Annotated[float, Field(gt=0, le=1)]
 Octaves = Annotated[int, Field(ge=1, le=32)]
 Scale = Annotated[float, Field(gt=0, le=64)]
 
@@ -19,16 +21,31 @@ class ExtractorSettings(Settings):
 
     Attributes:
         num_features: keep at most this many keypoints an image, those of the highest score; 0 keeps all.
-        background_mask: keep only keypoints whose centre lies on an object (see ``foreground_mask``).
+        objects: keep only keypoints whose centre lies on these objects (see ``find_objects``).
     """
 
     kind: str
     num_features: Annotated[int, Field(ge=0, le=10_000_000)]
-    background_mask: bool
+    objects: ObjectsChoice
 
     def of_machine(self, context: Context) -> dict[str, str]:
         """What of the machine decides the features too: those made on another must not pass for this one's."""
         return {}
+
+
+class DenseSettings(ExtractorSettings):
+    """Dense features.
+
+    Attributes:
+        sizes: widths of the windows, each as a share of the image's shorter side.
+        step: the least distance of neighbours, as a share of the window's width.
+        mirrored: describe a thing and its mirror image alike.
+    """
+
+    kind: Literal["dense"] = "dense"
+    sizes: Annotated[tuple[WindowWidth, ...], Field(strict=False, min_length=1, max_length=32)]
+    step: Annotated[float, Field(ge=0.01, le=10)]
+    mirrored: bool
 
 
 class SIFTSettings(ExtractorSettings):

@@ -17,7 +17,7 @@ class SIFTExtractor(OpenCVExtractor):
     descriptor_size = 128
 
     def __init__(self, settings: SIFTSettings) -> None:
-        super().__init__(num_features=settings.num_features, background_mask=settings.background_mask)
+        super().__init__(num_features=settings.num_features, objects=settings.objects)
         self.root_sift = settings.root_sift
         self.descriptor_dtype = "float16" if settings.root_sift else "uint8"
         self._detector = cv2.SIFT.create(

@@ -19,7 +19,7 @@ class SURFExtractor(OpenCVExtractor):
     descriptor_dtype = "float16"
 
     def __init__(self, settings: SURFSettings) -> None:
-        super().__init__(num_features=settings.num_features, background_mask=settings.background_mask)
+        super().__init__(num_features=settings.num_features, objects=settings.objects)
         self.descriptor_size = 128 if settings.extended else 64
         try:
             self._detector = cv2.xfeatures2d.SURF.create(
