@@ -74,8 +74,8 @@ class Pipeline:
         if isinstance(chosen, SimulatedImages):
             return simulate_images(self.store, chosen, self.context)
         if isinstance(chosen, FolderImages):
-            return list_folder(self.store, chosen)
-        return list_catalogue(self.store, chosen)
+            return list_folder(self.store, chosen, self.context.num_workers)
+        return list_catalogue(self.store, chosen, self.context.num_workers)
 
     @functools.cached_property
     def features(self) -> Path:
@@ -300,8 +300,8 @@ def _warn_of_images_without_keypoints(features: Path, original: bool) -> None:
         "features.objects=original drops what is not brighter than 11 of 255 grey levels (allowed: all, central, none)"
     )
     logger.warning(
-        "features: %d of %d images have no keypoints: their grey range may be too narrow or too dark (16-bit images are"
-        " read as their values / 257: stretch them to the whole range)%s",
+        "features: %d of %d images have no keypoints: their grey range may be too narrow or too dark (images of 8 bits"
+        " are read as they are: stretch them to the whole range)%s",
         empty, total, f", or {masked}" if original else "",
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from minia.mining.report.settings import GalleryReport
 from minia.mining.vocabulary.settings import KMeansVocabulary
 from minia.mining.words.settings import CountedWords
 
+READING: dict[str, Any] = {"stretch": "asinh", "bands": None, "max_pixels": 100_000_000, "min_side": 0, "max_side": 0}
 CPU = Context(seed=0, device="cpu", num_workers=1)
 
 
@@ -22,20 +23,13 @@ def simulated(**changes: Any) -> SimulatedImages:
 
 
 def folder(path: Path, **changes: Any) -> FolderImages:
-    values: dict[str, Any] = {
-        "kind": "folder",
-        "dir": path,
-        "labels": None,
-        "label_column": "label",
-        "min_side": 0,
-        "max_side": 0,
-    }
-    return FolderImages(**values | changes)
+    values: dict[str, Any] = {"kind": "folder", "dir": path, "labels": None, "label_column": "label"}
+    return FolderImages(**values | READING | changes)
 
 
 def catalogue(path: Path, **changes: Any) -> CatalogueImages:
     values: dict[str, Any] = {"kind": "catalogue", "path": path, "dir": None, "id_column": "id", "path_column": "path"}
-    return CatalogueImages(**values | {"label_column": None, "min_side": 0, "max_side": 0} | changes)
+    return CatalogueImages(**values | {"path_template": None, "label_column": None} | READING | changes)
 
 
 def dense(**changes: Any) -> DenseFeatures:

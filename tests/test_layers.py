@@ -33,6 +33,7 @@ ALLOWED = {
     "minia.mining.structures": ["minia.mining.structures", "minia.mining.words", LISTS, CORE],
     "minia.mining.matching": ["minia.mining", CORE],
     "minia.mining.report": ["minia.mining", *IMAGES, CORE],
+    "minia.export": ["minia.export", "minia.mining", "minia.data", CORE],
     "minia.training": ["minia.training", "minia.data", "minia.models", "minia.command_line.train_settings", CORE],
     "minia.command_line": ["minia"],
     "minia.pipeline": ["minia"],

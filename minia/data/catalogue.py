@@ -92,7 +92,7 @@ def read_catalogue(path: Path, columns: Columns) -> Catalogue:
     if len(repeated):
         raise InputError(f"{given}: column {columns.image} repeats {repeated.iat[0]}; ids must be unique")
     images["label"] = table[label] if label else None
-    others = _others(table.drop(columns="image") if columns.image == "image" else table, images["image"])
+    others = other_columns(table, columns.image, images["image"])
     order = images["image"].sort_values(kind="stable").index
     return Catalogue(images.loc[order].reset_index(drop=True), others.loc[order].reset_index(drop=True), used, embedded)
 
@@ -160,6 +160,28 @@ def write_embedded(path: Path, column: str, folder: Path) -> Iterator[tuple[str,
             first += len(contents)
 
 
+def other_columns(table: pd.DataFrame, name_column: str, images: pd.Series[Any]) -> pd.DataFrame:
+    """What a table says of images beside their names.
+
+    Args:
+        table: one row an image.
+        name_column: the column with the image's name.
+        images: names; of one that the table lacks everything is missing.
+
+    Returns:
+        A row for each of the names, in their order: image and the table's columns under their own names, texts that
+        are numbers as numbers; ``image`` of the table's own is renamed ``catalogue_image`` unless it is the name.
+    """
+    others = pd.DataFrame({str(name): typed(table[name]) for name in table.columns})
+    others = others.set_index(pd.Index(table[name_column].astype(str)))
+    others = (
+        others.drop(columns="image") if name_column == "image" else others.rename(columns={"image": "catalogue_image"})
+    )
+    others = others.reindex(images).reset_index(drop=True)
+    others.insert(0, "image", images.reset_index(drop=True))
+    return others
+
+
 def _is_embedded(path: Path, column: str) -> bool:
     if path.suffix != ".parquet":
         return False
@@ -198,11 +220,3 @@ def _places(num_rows: int) -> list[str]:
 
 def _place(row: int) -> str:
     return f"images/{row // _FILES_PER_FOLDER:05d}/{row:08d}"
-
-
-def _others(table: pd.DataFrame, image: pd.Series[Any]) -> pd.DataFrame:
-    """Every column of a catalogue beside the images' names."""
-    others = pd.DataFrame({str(name): typed(table[name]) for name in table.columns})
-    others = others.rename(columns={"image": "catalogue_image"})
-    others.insert(0, "image", image)
-    return others

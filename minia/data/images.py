@@ -31,16 +31,19 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import InputError, Stage, fingerprint, fingerprint_file
 from minia.core.context import Context
+from minia.data.catalogue import CATALOGUE, Catalogue, Columns, other_columns, read_catalogue, write_embedded
 from minia.data.files import IMAGE_SUFFIXES, FileStates, find_images
-from minia.data.reading import Reading
-from minia.data.settings import CatalogueImages, FolderImages, ImageSides, SimulatedImages
+from minia.data.reading import DEFAULT_READING, Reading
+from minia.data.settings import CatalogueImages, FolderImages, ImageFiles, ImageSides, SimulatedImages
+from minia.data.sky import write_wcs
+from minia.data.tables import read_table, require_columns
 
 logger = logging.getLogger(__name__)
 
 _MAX_NAMES_IN_MANIFEST = 100
 _LARGEST_SIDE = 8192  # of enlarged images, pixels
-_LABEL_COLUMN = "label"
-_READING = 2  # raise it when read_image gives other pixels for the same file
+_READING = 3  # raise it when read_image gives other pixels for the same file
+_VERSION = 2  # 2: what else a catalogue says, and places on the sky
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,13 @@ def simulate_images(store: Path, settings: SimulatedImages, context: Context) ->
     return stage.run(make)
 
 
-def list_folder(store: Path, settings: FolderImages) -> Path:
+def list_folder(store: Path, settings: FolderImages, num_workers: int = 1) -> Path:
     """The images stage on a folder, searched with all its subfolders.
 
     Args:
         store: folder of artifacts.
         settings: the folder, which holds images with the suffixes of :data:`IMAGE_SUFFIXES`, in any case.
+        num_workers: processes that read the headers of FITS images.
 
     Raises:
         InputError: the folder is missing or holds no images, or the label file lacks a column or
@@ -150,90 +154,45 @@ def list_folder(store: Path, settings: FolderImages) -> Path:
         raise InputError(f"images.dir={folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
     names = found.to_pandas()
     table = pd.DataFrame({"image": names, "path": names})
-    table["label"] = None if labels is None else _labels_of(names, labels, settings.label_column)
+    table["label"], others = None, None
+    if labels is not None:
+        table["label"], others = _labels_of(names, labels, settings.label_column)
     parameters = {
         "folder": str(folder),
         "labels": fingerprint_file(labels) if labels else None,
         "label_column": settings.label_column,
     }
     skipped = [(name, "its name is not valid UTF-8") for name in undecodable]
-    return _table_stage(store, settings, parameters, _Listed(table, folder, skipped))
+    return _table_stage(store, settings, parameters, _Listed(table, folder, skipped, others), num_workers)
 
 
-def list_catalogue(store: Path, settings: CatalogueImages) -> Path:
-    """The images stage on a catalogue: a CSV or parquet table with one row an image.
+def list_catalogue(store: Path, settings: CatalogueImages, num_workers: int = 1) -> Path:
+    """The images stage on a catalogue: a table with one row an image (see :func:`minia.data.tables.read_table`).
 
     Args:
         store: folder of artifacts.
         settings: the table and its columns.
+        num_workers: processes that read the headers of FITS images.
 
     Raises:
-        InputError: the table is missing or unreadable, lacks a column, repeats an id, or none of
-            its images is there.
+        InputError: the table is missing or unreadable, lacks a column, repeats an id, gives a path outside the
+            folder by its template, or none of its images is there.
     """
-    path, label_column = settings.path, settings.label_column
-    catalogue = read_table(path, "images.path")
-    if label_column is None and _LABEL_COLUMN in catalogue.columns:
-        label_column = _LABEL_COLUMN
-    columns = {"image": settings.id_column, "path": settings.path_column}
-    columns |= {"label": label_column} if label_column else {}
-    require_columns(catalogue, list(columns.values()), f"images.path={path}")
-    table = pd.DataFrame({ours: catalogue[theirs] for ours, theirs in columns.items()})
-    if table[["image", "path"]].isna().any(axis=None):
-        row = int(table[["image", "path"]].isna().any(axis=1).to_numpy().argmax())
-        raise InputError(f"images.path={path}: row {row + 1} has no {settings.id_column} or no {settings.path_column}")
-    if table.empty:
-        raise InputError(f"images.path={path}: has no rows")
-    table = table.astype({"image": str, "path": str})
-    repeated = table["image"][table["image"].duplicated()]
-    if len(repeated):
-        column = settings.id_column
-        raise InputError(f"images.path={path}: column {column} repeats {repeated.iat[0]}; ids must be unique")
-    if "label" not in table:
-        table["label"] = None
-    root = (settings.dir or path.parent).absolute()
-    parameters = {"catalogue": fingerprint_file(path), "folder": str(root), "columns": columns}
-    table = table.sort_values("image", kind="stable", ignore_index=True)
-    return _table_stage(store, settings, parameters, _Listed(table, root, []))
+    path, root = settings.path, (settings.dir or settings.path.parent).absolute()
+    given = Columns(settings.id_column, settings.path_column, settings.path_template, settings.label_column)
+    catalogue = read_catalogue(path, given)
+    parameters = {"catalogue": fingerprint_file(path), "columns": catalogue.columns}
+    if catalogue.embedded:
+        return _embedded_stage(store, settings, parameters, catalogue)
+    listed = _Listed(catalogue.images, root, [], catalogue.others)
+    return _table_stage(store, settings, parameters | {"folder": str(root)}, listed, num_workers)
 
 
-def read_table(path: Path, key: str) -> pd.DataFrame:
-    """Read a CSV or parquet table.
-
-    Args:
-        path: the file; everything but ``.parquet`` is read as CSV.
-        key: the configuration key that named it, for the message.
-
-    Raises:
-        InputError: the file is missing or not such a table.
-    """
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        # As text: ids like 0012 and labels like NA stay what they are; an empty cell is missing.
-        return pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise InputError(f"{key}={path}: there is no such file") from None
-    except Exception as error:  # pandas and pyarrow raise many kinds for a malformed file
-        raise InputError(f"{key}={path}: not a readable table: {' '.join(str(error).split())}") from error
-
-
-def require_columns(table: pd.DataFrame, columns: list[str], given: str) -> None:
-    """Check that a table has columns.
-
-    Raises:
-        InputError: names every missing column and those that are there.
-    """
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise InputError(f"{given}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
-
-
-def _labels_of(images: pd.Series[str], labels: Path, label_column: str) -> pd.Series[str]:
-    """The label of each image, missing where the label file has none."""
-    table = read_table(labels, "images.labels")
-    require_columns(table, ["image", label_column], f"images.labels={labels}")
-    table = table[["image", label_column]].drop_duplicates()
+def _labels_of(images: pd.Series[str], labels: Path, label_column: str) -> tuple[pd.Series[str], pd.DataFrame | None]:
+    """The label of each image, missing where the label file has none, and its other columns if it has any."""
+    whole = read_table(labels, "images.labels")
+    require_columns(whole, ["image", label_column], f"images.labels={labels}")
+    table = whole[["image", label_column]].drop_duplicates()
     repeated = table["image"][table["image"].duplicated()]
     if len(repeated):
         raise InputError(f"images.labels={labels}: column image repeats {repeated.iat[0]} with another label")
@@ -242,7 +201,10 @@ def _labels_of(images: pd.Series[str], labels: Path, label_column: str) -> pd.Se
         raise InputError(
             f"images.labels={labels}: column image names none of the {len(images)} images, first {images.iat[0]}"
         )
-    return images.map(of_image)
+    others = None
+    if set(whole.columns) > {"image", label_column}:
+        others = other_columns(whole.drop_duplicates("image"), "image", images)
+    return images.map(of_image), others
 
 
 @dataclass(frozen=True)
@@ -253,15 +215,21 @@ class _Listed:
         table: one row an image with the columns image, path, label, sorted by image.
         root: the folder that relative paths start from.
         skipped: files that are left out already, with the reason.
+        others: what else is known of the images, in the same order; None for nothing.
     """
 
     table: pd.DataFrame
     root: Path
     skipped: list[tuple[str, str]]
+    others: pd.DataFrame | None
 
 
 def _table_stage(
-    store: Path, settings: FolderImages | CatalogueImages, parameters: dict[str, Any], listed: _Listed
+    store: Path,
+    settings: FolderImages | CatalogueImages,
+    parameters: dict[str, Any],
+    listed: _Listed,
+    num_workers: int,
 ) -> Path:
     """Run the images stage on images that are on disk; missing and empty files are left out."""
     table, root = listed.table, listed.root
@@ -275,15 +243,45 @@ def _table_stage(
         content = fingerprint([content, states.fingerprint(pa.chunked_array([pa.array(table["path"])]))])
     if len(skipped) > len(problems):
         content = fingerprint([content, skipped])
-    sides = {"min_side": settings.min_side, "max_side": settings.max_side}
-    stage = Stage("images", settings.kind, store, parameters | sides, {"files": content})
-    kept = table[states.problems == 0] if problems else table
-    pixels = fingerprint([content, str(root), *sides.values(), _READING])
+    reading = _reading(settings)
+    decisive = {"min_side": settings.min_side, "max_side": settings.max_side, "reading": reading.to_json()}
+    stage = Stage("images", settings.kind, store, parameters | decisive, {"files": content}, version=_VERSION)
+    there = states.problems == 0
+    pixels = fingerprint([content, str(root), decisive, _READING])
 
     def make(work: Path) -> dict[str, Any]:
-        return _write_table(work, kept, str(root), settings, skipped=skipped) | {"pixels": pixels}
+        counts = _write_table(work, table[there], str(root), settings, skipped=skipped)
+        counts |= write_wcs(work, table[there], root, reading.bands, num_workers)
+        if listed.others is not None:
+            listed.others[there].to_parquet(work / CATALOGUE, index=False)
+        return counts | {"pixels": pixels}
 
     return stage.run(make)
+
+
+def _embedded_stage(store: Path, settings: CatalogueImages, parameters: dict[str, Any], catalogue: Catalogue) -> Path:
+    """Run the images stage on a catalogue that holds the bytes of its images: they are written into the artifact."""
+    reading = _reading(settings)
+    decisive = {"min_side": settings.min_side, "max_side": settings.max_side, "reading": reading.to_json()}
+    stage = Stage("images", settings.kind, store, parameters | decisive, version=_VERSION)
+    pixels = fingerprint([parameters, decisive, _READING])
+
+    def make(work: Path) -> dict[str, Any]:
+        table = catalogue.images
+        problems = dict(write_embedded(settings.path, settings.path_column, work))
+        reasons = table["path"].map(problems)
+        there = reasons.isna().to_numpy()
+        skipped = list(zip(table["image"][~there], reasons[~there], strict=True))
+        if not there.any():
+            raise InputError(f"none of the {len(skipped)} images can be read, first {skipped[0][0]}: {skipped[0][1]}")
+        catalogue.others[there].to_parquet(work / CATALOGUE, index=False)
+        return _write_table(work, table[there], ".", settings, skipped=skipped) | {"pixels": pixels}
+
+    return stage.run(make)
+
+
+def _reading(settings: ImageFiles) -> Reading:
+    return Reading(settings.stretch, None if settings.bands is None else tuple(settings.bands), settings.max_pixels)
 
 
 def _write_table(
@@ -293,7 +291,8 @@ def _write_table(
         work / "images.parquet", index=False
     )
     pd.DataFrame(skipped, columns=["image", "reason"]).to_csv(work / "skipped.csv", index=False)
-    source = {"root": root, "min_side": sides.min_side, "max_side": sides.max_side}
+    reading = _reading(sides) if isinstance(sides, ImageFiles) else DEFAULT_READING
+    source = {"root": root, "min_side": sides.min_side, "max_side": sides.max_side, "reading": reading.to_json()}
     (work / "source.json").write_text(json.dumps(source) + "\n", encoding="utf-8")
     logger.info(
         "images: %d, of which %d have a label; %d skipped", len(table), table["label"].notna().sum(), len(skipped)

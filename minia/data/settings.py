@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from minia.core.setting_types import ExistingFile, ExistingFolder, Settings, Text
+
+
+def _one_or_three(bands: list[str]) -> list[str]:
+    if len(bands) not in (1, 3):
+        raise ValueError("one or three")
+    return bands
 
 
 class ImageSides(Settings):
@@ -34,13 +40,28 @@ class SimulatedImages(ImageSides):
     image_size: Annotated[int, Field(ge=64, le=4096)]
 
 
-class FolderImages(ImageSides):
+class ImageFiles(ImageSides):
+    """What images that are files have.
+
+    Attributes:
+        stretch: how FITS images, and others of more than 8 bits, become grey levels (see ``minia.data.stretch``).
+        bands: of FITS images: one name or number of an HDU, or three for red, green and blue, ``HDU/PLANE`` where it
+            holds several planes; None takes the first HDU that holds an image of one plane or of three.
+        max_pixels: images of more pixels are named and counted, not read.
+    """
+
+    stretch: Literal["asinh", "zscale", "linear"]
+    bands: Annotated[list[Text], AfterValidator(_one_or_three)] | None
+    max_pixels: Annotated[int, Field(ge=1, le=10_000_000_000)]
+
+
+class FolderImages(ImageFiles):
     """``images=folder``.
 
     Attributes:
         dir: holds images, in any of its subfolders too.
-        labels: a CSV file with the columns ``image`` (path relative to the folder) and ``label_column``, or None;
-            an empty label is none.
+        labels: a table with the columns ``image`` (path relative to the folder) and ``label_column``, or None;
+            an empty label is none, and other columns are kept beside the images.
         label_column: the column of ``labels`` that holds the label.
     """
 
@@ -50,14 +71,15 @@ class FolderImages(ImageSides):
     label_column: Text
 
 
-class CatalogueImages(ImageSides):
+class CatalogueImages(ImageFiles):
     """``images=catalogue``.
 
     Attributes:
-        path: the table, ``.csv``, ``.csv.gz`` or ``.parquet``.
+        path: the table: CSV, Parquet, FITS, VOTable or ECSV.
         dir: where relative paths start; the catalogue's own folder when None.
         id_column: the column with the image's name, unique.
-        path_column: the column with the image's file.
+        path_column: the column with the image's file, or in a Parquet file with its bytes.
+        path_template: the image's file as text with names of columns in braces, instead of ``path_column``.
         label_column: the column with the label; None takes the column ``label`` if there is one.
     """
 
@@ -66,6 +88,7 @@ class CatalogueImages(ImageSides):
     dir: ExistingFolder | None
     id_column: Text
     path_column: Text
+    path_template: Text | None
     label_column: Text | None
 
 

@@ -145,7 +145,8 @@ class Parts:
         found["angle"] = found["angle"].where(found["angle"] >= 0)  # -1: no direction
         found["part_ra"], found["part_dec"], found["part_size"] = self._on_sky(found).T
         names = [name for name in PART_COLUMNS if name != "label"]
-        return pd.concat([found[names], self._others(found["image"])], axis=1)
+        whole: pd.DataFrame = pd.concat([found[names], self._others(found["image"])], axis=1)
+        return whole
 
     def _on_sky(self, found: pd.DataFrame) -> NDArray[np.float64]:
         """(num_parts, 3) right ascension, declination and size, all in degrees but the size in seconds of arc."""

@@ -22,7 +22,10 @@ def broadcast(table: Path, name: str) -> list[str]:
     Raises:
         InputError: no hub is running.
     """
-    from astropy.samp import SAMPHubError, SAMPIntegratedClient
+    try:
+        from pyvo.samp import SAMPHubError, SAMPIntegratedClient
+    except ImportError:  # where it was until astropy 8
+        from astropy.samp import SAMPHubError, SAMPIntegratedClient
 
     client = SAMPIntegratedClient(name="minIA", description="Parts found by minIA", callable=False)
     try:

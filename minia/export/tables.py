@@ -88,7 +88,7 @@ def _astropy_table(parts: Parts, structures: Collection[int] | None) -> Any:
         table[name].unit, table[name].description = unit, description
         if ucd:
             table[name].meta["ucd"] = ucd
-    table.meta["description"] = "Parts found by minIA: a row a structure and image"
+    table.meta["comments"] = ["Parts found by minIA: a row a structure and image"]
     return table
 
 

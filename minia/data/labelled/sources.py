@@ -12,7 +12,6 @@ import pandas as pd
 
 from minia.core.artifact import InputError, Stage, fingerprint_file, read_manifest
 from minia.data.files import IMAGE_SUFFIXES, find_images
-from minia.data.images import read_table, require_columns
 from minia.data.labelled.galaxy_zoo import (
     CATALOGUE_FILE,
     CLASS_RULES,
@@ -30,6 +29,7 @@ from minia.data.labelled.table import (
     split_of,
     write_table,
 )
+from minia.data.tables import read_table, require_columns
 
 IMAGE_FOLDER = "images"  # of a simulated survey
 Ambiguous: TypeAlias = Literal["drop", "first", "last", "strongest"]
