@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from minia.command_line.arguments import CommandLine
 from minia.command_line.help import help_text
 from minia.command_line.messages import outside_jobs, print_error, print_summary
+from minia.command_line.plug_ins import offer_plug_ins
 from minia.command_line.signals import signals_interrupt
 from minia.core.artifact import InputError
 from minia.core.run_folder import SWEEP_FILES, RunFolder, sweep_folder
@@ -67,6 +68,8 @@ def start(program: Program) -> int:
             if command.flags.version or command.flags.help:
                 print(_version() if command.flags.version else _help(program, command))
                 return 0
+            if not command.flags.shell_completion:
+                offer_plug_ins(command.flags.config_dir, command.overrides)
             if command.runs:
                 check_jobs(program, command)
             sys.argv = [words[0], *command.words]
