@@ -27,7 +27,7 @@ from minia.core.store import register_run
 from minia.core.workers import num_cores
 from minia.core.writing import appearing_whole, write_text_whole
 from minia.data.settings import FolderImages, SimulatedImages
-from minia.mining.features.settings import StoredFeatures
+from minia.mining.features.settings import AutoFeatures, StoredFeatures
 from minia.mining.structures.settings import ListDBMining
 from minia.mining.vocabulary.settings import StoredVocabulary
 from minia.mining.words.settings import ListDBWords
@@ -87,6 +87,10 @@ class Pipeline:
             return check_features(chosen.path, self.store)
         from minia.mining.features.stage import extract_features
 
+        if isinstance(chosen, AutoFeatures):
+            from minia.mining.features.auto import settle
+
+            chosen = settle(chosen, self.images, self.context)
         extractor = self.__dict__.pop("extractor", None)  # later stages can use the memory of a network
         artifact = extract_features(self.images, self.store, chosen, self.context, extractor)
         _warn_of_images_without_keypoints(artifact, getattr(chosen, "objects", None) == "original")
@@ -98,7 +102,7 @@ class Pipeline:
         from minia.models.extractors.build import build_extractor
 
         chosen = self.settings.features
-        assert not isinstance(chosen, StoredFeatures)
+        assert not isinstance(chosen, StoredFeatures | AutoFeatures)
         return build_extractor(chosen, self.context)
 
     @functools.cached_property
@@ -196,7 +200,7 @@ class Pipeline:
                 _ = self.features
             except InputError as error:
                 raise InputError(f"features.path={self.settings.features.path}: {error}") from None
-        else:
+        elif not isinstance(self.settings.features, AutoFeatures):  # what it chooses from can run anywhere
             from minia.mining.features.stage import check_pca_dim
 
             check_pca_dim(self.settings.features.pca_dim, self.extractor)

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from minia.core.plug_in import PlugIn, PlugInChoice
 from minia.core.setting_types import ExistingFolder, Settings
-from minia.models.extractors.settings import DELFSettings, DenseSettings, SIFTSettings, SURFSettings
+from minia.models.extractors.settings import DELFSettings, DenseSettings, ObjectsChoice, SIFTSettings, SURFSettings
 
 PCADim = Annotated[int, Field(ge=1, le=65536)] | None
 PCAImages = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -52,6 +52,23 @@ class PlugInFeatures(PlugIn, Extraction):
     """An extractor from elsewhere."""
 
 
+class AutoFeatures(Settings):
+    """``features=auto``.
+
+    Attributes:
+        sample_images: images that are looked at, drawn with the seed.
+        objects: where keypoints may lie; None for as suits.
+        dense: the settings if dense features are chosen; its ``objects`` counts for nothing.
+        sift: the settings if SIFT is chosen; its ``objects`` counts for nothing.
+    """
+
+    kind: Literal["auto"] = "auto"
+    sample_images: Annotated[int, Field(ge=1, le=100_000)]
+    objects: ObjectsChoice | None
+    dense: DenseFeatures
+    sift: SIFTFeatures
+
+
 class StoredFeatures(Settings):
     """``features=artifact``."""
 
@@ -61,7 +78,7 @@ class StoredFeatures(Settings):
 
 ExtractedFeatures = DenseFeatures | SIFTFeatures | SURFFeatures | DELFFeatures | PlugInFeatures
 FeatureSettings = Annotated[
-    ExtractedFeatures | StoredFeatures,
+    ExtractedFeatures | AutoFeatures | StoredFeatures,
     Field(discriminator="kind"),
     BeforeValidator(PlugInChoice("features", "minia.extractors", Extraction)),
 ]

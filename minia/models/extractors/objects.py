@@ -29,6 +29,7 @@ _BLUR = 1.0  # pixels of the reduced image, before the threshold
 _LEAST_AREA = 12  # pixels of the reduced image
 _DEBLEND_LEVELS, _DEBLEND_CONTRAST = 16, 0.04  # a neighbour has 4 % of the light, else it is an arm or a knot
 _OPENING = 5 / 128  # of the longer side: tendrils of noise are thinner than that
+_THICK = 0.4  # of the central object's radius: what hangs on it by a thinner neck is another
 _FAR = 0.2  # of the shorter side: a central object lies nearer to the centre of the image
 
 
@@ -76,8 +77,7 @@ def find_objects(image: NDArray[np.uint8], choice: ObjectsChoice) -> Objects:
     if choice == "none" or min(height, width) < _LEAST_SIDE:
         return _whole(everything, False)
     light, sky, noise = light_above_sky(image)
-    found, labels = _extract(light, noise)
-    middle = _central(found, labels)
+    found, labels, middle = detect(light, noise)
     if not len(found) or (choice == "central" and middle is None):
         return _whole(everything, False, sky, noise)
     if choice == "all" or middle is None:
@@ -119,23 +119,36 @@ def light_above_sky(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], floa
     factor = max(1.0, max(height, width) / _SIDE)
     size = (max(_LEAST_SIDE, round(width / factor)), max(_LEAST_SIDE, round(height / factor)))
     light = cv2.resize(image, size, interpolation=cv2.INTER_AREA).mean(axis=2, dtype=np.float32)
-    ring = max(2, round(min(light.shape) * _RING))
-    border = np.concatenate(
-        [part.ravel() for part in (light[:ring], light[-ring:], light[ring:-ring, :ring], light[ring:-ring, -ring:])]
-    )
+    border = border_of(light)
     sky = float(np.percentile(border, _SKY_PERCENTILE))
     below = sky - border[border < sky]
     noise = max(_LEAST_NOISE, _SIGMA * float(np.median(below)) if len(below) else 0.0)
     return cv2.GaussianBlur(light - np.float32(sky), (0, 0), _BLUR, borderType=cv2.BORDER_REFLECT), sky, noise
 
 
-def _extract(light: NDArray[np.float32], noise: float) -> tuple[Any, NDArray[np.int32]]:
-    """The table of objects of ``sep``, and the number of each pixel's object from 1, 0 for none."""
+def border_of(light: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The pixels of the ring along the border, one after another."""
+    ring = max(2, round(min(light.shape) * _RING))
+    sides = (light[:ring], light[-ring:], light[ring:-ring, :ring], light[ring:-ring, -ring:])
+    return np.concatenate([side.ravel() for side in sides])
+
+
+def detect(light: NDArray[np.float32], noise: float) -> tuple[Any, NDArray[np.int32], int | None]:
+    """Detect and deblend.
+
+    Args:
+        light: (rows, columns) float32, the result of :func:`light_above_sky`.
+        noise: its noise.
+
+    Returns:
+        The table of objects of ``sep``; (rows, columns) int32, each pixel's object, from 1, and 0 for none; the row in
+        the table of the central object, None where there is none.
+    """
     found, labels = sep.extract(
         np.ascontiguousarray(light), _THRESHOLD * noise, minarea=_LEAST_AREA, filter_kernel=None,
         deblend_nthresh=_DEBLEND_LEVELS, deblend_cont=_DEBLEND_CONTRAST, clean=False, segmentation_map=True,
     )  # fmt: skip
-    return found, labels
+    return found, labels, _central(found, labels)
 
 
 def _central(found: Any, labels: NDArray[np.int32]) -> int | None:
@@ -160,7 +173,8 @@ def _fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _without_tendrils(mask: NDArray[np.bool_], *, one: bool) -> NDArray[np.bool_]:
     """What an opening leaves, or the largest piece of it; a thin object, of which it would leave little, stays."""
-    side = max(3, round(max(mask.shape) * _OPENING)) | 1
+    thick = _THICK * math.sqrt(float(mask.sum()) / math.pi) if one else 0.0
+    side = round(max(3.0, max(mask.shape) * _OPENING, thick)) | 1
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, ellipse)
     if one and opened.any():
