@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from conftest import draw_blobs
 
 from minia.core.artifact import InputError
 from minia.models.extractors.background import foreground_mask
+from minia.models.extractors.base import Features, check_features
 from minia.models.extractors.build import build_extractor
 from minia.models.extractors.settings import SURFSettings
 from minia.models.extractors.sift import SIFTExtractor
@@ -101,3 +104,29 @@ def test_surf_says_in_one_line_that_it_is_missing() -> None:
             build_extractor(settings, CPU)
     else:
         assert build_extractor(settings, CPU).extract(draw_blobs(0))["descriptors"].shape[1] == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "told"),
+    [
+        ("angles", None, "gave no angles"),
+        ("sizes", np.zeros((2, 1), np.float32), r"gave sizes of shape \(2, 1\), float32; expected numbers of shape"),
+        (
+            "descriptors",
+            np.zeros((2, 64), np.float32),
+            r"gave descriptors of shape \(2, 64\), float32; expected numbers of shape \(2, 128\)",
+        ),
+        ("scores", np.array(["a", "b"]), r"gave scores of shape \(2,\), <U1"),
+    ],
+)
+def test_what_does_not_keep_to_the_contract_is_told(name: str, array: np.ndarray | None, told: str) -> None:
+    numbers = np.zeros(2, np.float32)
+    found: dict[str, np.ndarray] = {"keypoints": np.zeros((2, 2)), "sizes": numbers, "angles": numbers}
+    found |= {"scores": numbers, "descriptors": np.zeros((2, 128)), "image_size": np.array([9, 9])}
+    extractor = SIFTExtractor(sift())
+    check_features(cast(Features, found), extractor)
+    changed = {key: value for key, value in found.items() if key != name}
+    if array is not None:
+        changed[name] = array
+    with pytest.raises(InputError, match=f"the extractor SIFTExtractor {told}"):
+        check_features(cast(Features, changed), extractor)

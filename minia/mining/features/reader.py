@@ -18,7 +18,7 @@ from minia.data.images import fit_sides
 from minia.data.reading import Reading, read_image
 from minia.mining.features.settings import ExtractedFeatures
 from minia.mining.features.store import ARRAYS
-from minia.models.extractors.base import Extractor, Features
+from minia.models.extractors.base import Extractor, Features, check_features
 from minia.models.extractors.build import build_extractor
 
 _IMAGES_PER_TASK = 8
@@ -105,6 +105,8 @@ class Reader:
 def _extract(extractor: Extractor, images: Sequence[_Opened]) -> dict[int, Features | str]:
     """Features of images of one size, by their numbers."""
     found = extractor.extract_batch([image.pixels for image in images])
+    for features in found:
+        check_features(features, extractor)
     return {image.number: _in_original_pixels(features, image) for image, features in zip(images, found, strict=True)}
 
 

@@ -14,6 +14,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from minia.core.artifact import InputError
 from minia.models.extractors.settings import ObjectsChoice
 
 
@@ -85,3 +86,21 @@ class Extractor(ABC):
     def working(self) -> contextlib.AbstractContextManager[None]:
         """To be held by a process whose threads extract, if ``in_threads``."""
         return contextlib.nullcontext()
+
+
+def check_features(features: Features, extractor: Extractor) -> None:
+    """Check that what an extractor gave keeps to the contract, as far as it shows in names, shapes and types.
+
+    Raises:
+        InputError: it does not.
+    """
+    given = f"the extractor {type(extractor).__name__} gave"
+    if missing := [name for name in Features.__annotations__ if name not in features]:
+        raise InputError(f"{given} no {', '.join(missing)}; see minia.models.extractors.base.Features")
+    count = len(features["scores"])
+    shapes = {"keypoints": (count, 2), "sizes": (count,), "angles": (count,), "scores": (count,)}
+    shapes["descriptors"] = (count, extractor.descriptor_size)
+    for name, shape in shapes.items():
+        array = features[name]  # type: ignore[literal-required]
+        if array.shape != shape or array.dtype.kind not in "fiu":
+            raise InputError(f"{given} {name} of shape {array.shape}, {array.dtype}; expected numbers of shape {shape}")
