@@ -28,11 +28,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from minia.core.context import Context
 from minia.core.device import choose_device, choose_precision
 from minia.models.delf.export import MAX_FEATURES, SCALES, export_delf
 from minia.models.delf.local_features import resized_side
 from minia.models.delf.network import DELF
 from minia.models.extractors.delf import DELFExtractor
+from minia.models.extractors.settings import DELFSettings
 
 
 def draw_images(number: int, side: int) -> list[np.ndarray]:
@@ -67,10 +69,11 @@ def plain_loop(network: DELF, images: list[np.ndarray], device: str) -> list[np.
 
 
 def build(model: Path, device: str, precision: str, batch_size: int) -> DELFExtractor:
-    return DELFExtractor(
+    settings = DELFSettings(
         model=model, scales=SCALES, num_features=MAX_FEATURES, score_threshold=0.0, score_percentile=0.0, nms_iou=1.0,
-        batch_size=batch_size, device=device, precision=precision, objects="none",
+        batch_size=batch_size, precision=precision, objects="none",
     )  # fmt: skip
+    return DELFExtractor(settings, Context(device=device))
 
 
 def in_batches(extractor: DELFExtractor, images: list[np.ndarray]) -> list[np.ndarray]:

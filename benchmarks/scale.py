@@ -23,13 +23,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from minia.core.context import Context
+from minia.core.setting_types import check
 from minia.data.images import list_folder
+from minia.data.settings import FolderImages
 from minia.mining.lists.listdb import ListDB, write_listdb
+from minia.mining.matching.settings import OverlapMatching
 from minia.mining.matching.stage import images_of_structure, match_structures, structures_of_image
-from minia.mining.report.stage import write_report
+from minia.mining.report.settings import GalleryReport
+from minia.mining.report.stage import Artifacts, write_report
 
 VOCABULARY = 1000
 SHARD_IMAGES = 4096
+FOLDER = {
+    "kind": "folder", "labels": None, "label_column": "label", "min_side": 0, "max_side": 0, "stretch": "asinh",
+    "bands": None, "max_pixels": 100_000_000,
+}  # fmt: skip
 STAGES = ("images", "features", "assignment", "words", "mining")
 
 
@@ -118,24 +127,22 @@ def main() -> None:
         print("| what | seconds | CPU seconds | a CPU second | MB |\n|---|---|---|---|---|")
         keypoints = {"features": places["features"], "assignment": places["assignment"]}
         matching = measure("matching, images", given.images, lambda: match_structures(
-            places["words"], places["mining"], folder, formula="distinct", min_overlap=0.5, **keypoints
+            places["words"], places["mining"], folder, OverlapMatching(formula="distinct", min_overlap=0.5), **keypoints
         ))  # fmt: skip
         matches = matching / "matches.parquet"
         measure("images_of_structure", 1, lambda: images_of_structure(matches, 7))
         name = pd.read_parquet(places["words"] / "images.parquet")["image"].iat[given.images // 2]
         measure("structures_of_image", 1, lambda: structures_of_image(matches, name))
-        measure("report with labels, images", given.images, lambda: write_report(
-            places["words"], places["mining"], matching, folder, images=places["images"], formula="distinct",
-            max_structures=40, images_per_structure=12, tile_side=220, num_shuffles=20, seed=0,
-        ))  # fmt: skip
+        artifacts = Artifacts(places["words"], places["mining"], matching, places["images"])
+        gallery = GalleryReport(max_structures=40, images_per_structure=12, tile_side=220, num_shuffles=20)
+        measure("report with labels, images", given.images, lambda: write_report(artifacts, folder, gallery, Context()))
         for number in range(given.files):
             path = folder / "survey" / f"field{number // 1000:05d}" / f"galaxy{number:08d}.jpg"
             if number % 1000 == 0:
                 path.parent.mkdir(parents=True)
             path.write_bytes(b"x")
-        measure("listing, files", given.files, lambda: list_folder(
-            folder, folder=folder / "survey", labels=None, label_column="label", min_side=0, max_side=0
-        ))  # fmt: skip
+        survey = check(FolderImages, FOLDER | {"dir": str(folder / "survey")})
+        measure("listing, files", given.files, lambda: list_folder(folder, survey))
         counts = json.loads((matching / "manifest.json").read_text())["counts"]
         print(f"{counts['num_matches']:,} matches, {matches.stat().st_size / 1e6:,.0f} MB")
 

@@ -9,13 +9,14 @@ from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.overlap import overlap_matrix
 from minia.mining.report.label_metrics import (
     BEST_IMAGES,
+    accuracy_metrics,
     best_labelled_images,
     chance_purity,
     count_labels,
     encode_labels,
     fill_at_random,
-    label_metrics,
     purities,
+    purity_metrics,
 )
 from minia.mining.report.ranking import score_structures
 
@@ -39,7 +40,8 @@ def collection(num_images: int, seed: int = 0, noise: int = 10) -> tuple[ListDB,
 
 def measure(bags: ListDB, structures: ListDB, labels: np.ndarray, seed: int = 0) -> dict[str, float]:
     codes, _ = encode_labels(labels)
-    return label_metrics(bags, structures, codes, formula="distinct", num_shuffles=20, seed=seed)
+    best = best_labelled_images(bags, structures, codes, formula="distinct", seed=seed)
+    return purity_metrics(best, codes, 20, seed) | accuracy_metrics(bags, structures, codes, "distinct", seed)
 
 
 def test_perfect_structures_are_pure_and_tell_the_label() -> None:

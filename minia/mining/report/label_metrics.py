@@ -45,17 +45,33 @@ _STRENGTHS = (1.0, 10.0, 100.0)  # C of the logistic regressions
 _SHUFFLES, _SAMPLE, _TIES, _FILL = range(4)  # keep the random numbers for different purposes independent
 
 
-def label_metrics(
-    bags: ListDB,
-    structures: ListDB,
-    codes: npt.NDArray[np.int64],
-    *,
-    formula: str,
-    num_shuffles: int,
-    seed: int,
-    best: npt.NDArray[np.int64] | None = None,
+def purity_metrics(
+    best: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], num_shuffles: int, seed: int
 ) -> dict[str, float]:
-    """Measure how well structures and words agree with labels.
+    """How pure the best images of the structures are, and would be by chance.
+
+    Args:
+        best: see :func:`best_labelled_images`.
+        codes: (num_images,) int64, the images' labels (see :func:`encode_labels`), -1 for none.
+        num_shuffles: shuffles for the chance value, at least 1.
+        seed: of the shuffles.
+
+    Returns:
+        The two purities, in [0, 1]; none without structures or without labels.
+    """
+    if not len(best) or not (codes >= 0).any():
+        return {}
+    filled = fill_at_random(best, codes, seed)
+    return {
+        "mean_purity_at_30": float(purities(filled, codes).mean()),
+        "chance_purity_at_30": chance_purity(filled, codes, num_shuffles, seed),
+    }
+
+
+def accuracy_metrics(
+    bags: ListDB, structures: ListDB, codes: npt.NDArray[np.int64], formula: str, seed: int
+) -> dict[str, float]:
+    """How well the label of an image can be told from its structures, and from its words.
 
     A metric that cannot be computed (no labels, no structures, no two classes of 5 images) is absent.
 
@@ -64,22 +80,14 @@ def label_metrics(
         structures: the structures' words, of the same vocabulary.
         codes: (num_images,) int64, the images' labels (see :func:`encode_labels`), -1 for none.
         formula: of the overlap (see ``overlap_matrix``).
-        num_shuffles: shuffles for the chance value, at least 1.
-        seed: of ties, shuffles, the sample and the folds.
-        best: the result of :func:`best_labelled_images` with the same arguments, if at hand.
+        seed: of the sample and the folds.
 
     Returns:
-        The metrics of the module's table, all but the number of images in [0, 1].
+        The accuracies, all in [0, 1], and the number of images that they are of.
     """
     if not (codes >= 0).any():
         return {}
     metrics: dict[str, float] = {}
-    if best is None:
-        best = best_labelled_images(bags, structures, codes, formula=formula, seed=seed)
-    if structures.num_lists:
-        filled = fill_at_random(best, codes, seed)
-        metrics["mean_purity_at_30"] = float(purities(filled, codes).mean())
-        metrics["chance_purity_at_30"] = chance_purity(filled, codes, num_shuffles, seed)
     images = _images_for_accuracy(codes, structures.num_lists, seed)
     guessed = np.bincount(codes[images] if len(images) else codes[codes >= 0])
     metrics["base_rate"] = float(guessed.max() / guessed.sum())  # on the images of the accuracies

@@ -39,7 +39,13 @@ from minia.mining.matching.overlap import overlap_blocks
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.matching.stage import MATCHES, matched_keypoints
 from minia.mining.report import panels
-from minia.mining.report.label_metrics import best_labelled_images, count_labels, encode_labels, label_metrics
+from minia.mining.report.label_metrics import (
+    accuracy_metrics,
+    best_labelled_images,
+    count_labels,
+    encode_labels,
+    purity_metrics,
+)
 from minia.mining.report.page import Nesting, Page, ShownImage, ShownStructure, search_entry
 from minia.mining.report.ranking import Scores, score_structures
 from minia.mining.report.settings import GalleryReport
@@ -188,10 +194,9 @@ class _Run:
     def measure(self, num_shuffles: int) -> dict[str, float]:
         """Mean scores and label metrics, as far as there are structures and labels."""
         means = {"mean_coherence": self.scores.coherence, "mean_score": self.scores.score}
-        return {name: float(values.mean()) for name, values in means.items() if len(values)} | label_metrics(
-            self.bags, self.structures, self.codes,
-            formula=self.matching.formula, num_shuffles=num_shuffles, seed=self.seed, best=self.best,
-        )  # fmt: skip
+        metrics = {name: float(values.mean()) for name, values in means.items() if len(values)}
+        metrics |= purity_metrics(self.best, self.codes, num_shuffles, self.seed)
+        return metrics | accuracy_metrics(self.bags, self.structures, self.codes, self.matching.formula, self.seed)
 
     def choose_images(self, shown: NDArray[np.int64], most_images: int) -> GalleryImages:
         """The images to show of each shown structure."""
