@@ -177,6 +177,53 @@ class Run:
             return table
         return table[table["word"].isin(self._words(structure))]
 
+    @functools.cached_property
+    def catalogue(self) -> pd.DataFrame:
+        """What is known of the images, by name: the label, and every other column of their catalogue.
+
+        Raises:
+            InputError: the run has no images.
+        """
+        from minia.export.parts import read_catalogue_of
+
+        return read_catalogue_of(self._artifact("images"))
+
+    def parts(self, structures: Sequence[int] | None = None) -> pd.DataFrame:
+        """The parts that were found, with their places in the images and on the sky (see :mod:`minia.export.parts`).
+
+        Args:
+            structures: only of these; None for all, which may be millions.
+
+        Raises:
+            InputError: there is no such structure, or the run has no matches.
+        """
+        from minia.export.parts import Parts
+
+        parts = Parts.load(self.artifacts)
+        return pd.concat([parts.empty(), *parts.read(structures)], ignore_index=True)
+
+    def export(
+        self, format_name: str, output: str | Path | None = None, structures: Sequence[int] | None = None
+    ) -> list[Path]:
+        """Write the run for another program (see :data:`minia.export.formats.FORMATS`); with ``samp``, send it too.
+
+        Args:
+            format_name: for example ``votable``, ``regions`` or ``coco``.
+            output: a new folder; None for ``export/<format>`` in the run's.
+            structures: only these; None for all.
+
+        Returns:
+            The files.
+
+        Raises:
+            InputError: there is no such format or structure, the folder holds something, or the run lacks what the
+                format needs.
+        """
+        from minia.export.export import export
+
+        folder = self.path / "export" / format_name if output is None else Path(output)
+        return export(self.artifacts, format_name, folder, structures)
+
     def show(self, structure: int, num_images: int = 12) -> Figure:
         """A figure of the images that hold a structure best, its keypoints drawn, a colour for each visual word.
 

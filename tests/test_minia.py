@@ -72,7 +72,7 @@ def test_all_keys_are_printed(minia: Told) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["dig"], "minia dig: there is no such command; allowed: mine, train, store"),
+        (["dig"], "minia dig: there is no such command; allowed: mine, train, export, store"),
         (["mine", "=5"], "=5: expected key=value"),
         (["mine", "5"], "5: expected key=value"),
         (["mine", "stages=[images"], "stages=[images: the value cannot be read; allowed: a number, a word,"),
@@ -83,6 +83,8 @@ def test_all_keys_are_printed(minia: Told) -> None:
         (["mine", "stages=[images]", "words=listdb", "words.path=a"], "stages=[images]: there is nothing to do:"),
         (["mine", "features=artifact", "features.path=."], "features.path=.: "),
         (["mine", "--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
+        (["export"], "minia export: the following arguments are required: RUN, FORMAT; --help tells"),
+        (["export", "none", "csv"], "none: no run of minIA"),
         (["store"], "minia store: outputs/store: there is no such folder; allowed: the path of a store"),
         (["store", "a", "b"], "minia store: expected one path, given 2"),
     ],
@@ -99,7 +101,7 @@ def test_errors_are_one_line_with_exit_code_2(minia: Told, tmp_path: Path, words
 @pytest.mark.parametrize(
     ("line", "offered", "not_offered"),
     [
-        ("minia ", {"mine", "train", "store"}, {"vocabulary="}),
+        ("minia ", {"mine", "train", "export", "store"}, {"vocabulary="}),
         ("minia mine vocabulary.s", {"vocabulary.size="}, set()),
         ("minia mine features=", {"features=sift"}, set()),
         ("minia mine t", set(), {"train/", "train="}),

@@ -20,7 +20,8 @@ from PIL import Image
 from minia.core.artifact import InputError
 from minia.core.run_folder import RunFolder
 from minia.data.sky import SkyPositions
-from minia.export.export import FORMATS, export
+from minia.export.export import export
+from minia.export.formats import FORMATS
 from minia.export.parts import Parts
 from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import read_listdb
@@ -38,7 +39,7 @@ def run(survey: FitsSurvey, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """The artifacts of a run on the survey by its catalogue."""
     folder = tmp_path_factory.mktemp("out") / "run"
     catalogue = [f"images.path={survey.catalogue}", f"images.dir={survey.folder}", "images.id_column=number"]
-    names = ["images.path_template='galaxy{number}.fits'", "images.label_column=kind"]
+    names = ["images.path_template=galaxy{number}.fits", "images.label_column=kind"]
     assert run_mine(folder, "images=catalogue", *catalogue, *names) == 0
     return RunFolder.read(folder).artifacts
 

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from minia.core.artifact import InputError
 
 _PATH_KEY = re.compile(
-    r"(store|resume|data\.(catalogue|mapping|images)|model\.weights|.*[._](dir|path|labels|root|model))"
+    r"(store|resume|data\.(catalogue|mapping|images)|model\.weights|.*[._](dir|path|path_template|labels|root|model))"
 )
 _AN_OVERRIDE = re.compile(r"(~[^=]+|(\+\+?|~)?[^=+~][^=]*=.*)", re.DOTALL)
 _CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from minia.core.artifact import InputError
 from minia.core.writing import appearing_whole
 from minia.export.coco import write_coco
 from minia.export.embedding_atlas import write_embedding_atlas
+from minia.export.formats import FORMATS
 from minia.export.hloc import write_hloc
 from minia.export.parts import Parts
 from minia.export.regions import write_image_regions, write_sky_regions
@@ -24,20 +24,6 @@ logger = logging.getLogger(__name__)
 _SAMP_TABLE = "parts.vot"
 Artifacts = Mapping[str, Path]
 Structures = Collection[int] | None
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format that a run can be exported to.
-
-    Attributes:
-        about: what it is for, in a line.
-        write: writes the files into a folder, given the run's artifacts by stage and the structures to
-            take, None for all.
-    """
-
-    about: str
-    write: Callable[[Artifacts, Path, Structures], None]
 
 
 def _csv(artifacts: Artifacts, folder: Path, structures: Structures) -> None:
@@ -89,17 +75,17 @@ def _refuse_structures(structures: Structures, name: str) -> None:
         raise InputError(f"the format {name} is of the whole run: leave the structures out")
 
 
-FORMATS = {
-    "csv": Format("parts as CSV, for TOPCAT and spreadsheets", _csv),
-    "votable": Format("parts as VOTable with units and outlines, for TOPCAT and Aladin", _votable),
-    "fits": Format("parts as FITS table", _fits),
-    "parquet": Format("parts as Parquet", _parquet),
-    "regions": Format("parts as DS9 regions, on the sky and in pixels, for DS9 and Aladin", _regions),
-    "coco": Format("parts as COCO JSON, for tools of object detection", _coco),
-    "hloc": Format("features as HDF5, for hloc", _hloc),
-    "embedding-atlas": Format("images as Parquet, for Embedding Atlas", _embedding_atlas),
-    "smh": Format("bags of words and structures as text, for the Sampled-MinHashing programs", _smh),
-    "samp": Format("parts sent to the programs that are open: TOPCAT, Aladin, DS9", _votable),
+_WRITERS: dict[str, Callable[[Artifacts, Path, Structures], None]] = {
+    "csv": _csv,
+    "votable": _votable,
+    "fits": _fits,
+    "parquet": _parquet,
+    "regions": _regions,
+    "coco": _coco,
+    "hloc": _hloc,
+    "embedding-atlas": _embedding_atlas,
+    "smh": _smh,
+    "samp": _votable,
 }
 
 
@@ -108,7 +94,7 @@ def export(artifacts: Artifacts, format_name: str, output: Path, structures: Str
 
     Args:
         artifacts: the run's artifacts by stage.
-        format_name: one of :data:`FORMATS`.
+        format_name: one of :data:`minia.export.formats.FORMATS`.
         output: the folder, which appears whole; it must not exist, or be empty.
         structures: only these, by number; None for all.
 
@@ -125,7 +111,7 @@ def export(artifacts: Artifacts, format_name: str, output: Path, structures: Str
     output.parent.mkdir(parents=True, exist_ok=True)
     with appearing_whole(output) as temporary:
         temporary.mkdir()
-        FORMATS[format_name].write(artifacts, temporary, structures)
+        _WRITERS[format_name](artifacts, temporary, structures)
     if format_name == "samp":
         told = broadcast(output / _SAMP_TABLE, "minIA parts")
         logger.info("sent to %s", ", ".join(told) or "no program: none that is open loads VOTables")

@@ -87,7 +87,7 @@ class Parts:
             num_structures,
             None if features is None else FeatureStore.load(features),
             SkyPositions.none() if images is None else SkyPositions.load(images),
-            _about_images(images),
+            pd.DataFrame({"label": pd.Series(dtype="string")}) if images is None else read_catalogue_of(images),
         )
 
     def read(self, structures: Collection[int] | None = None) -> Iterator[pd.DataFrame]:
@@ -160,10 +160,13 @@ class Parts:
         return places
 
 
-def _about_images(images: Path | None) -> pd.DataFrame:
-    """The label of each image and what its catalogue says, by image."""
-    if images is None:
-        return pd.DataFrame({"label": pd.Series(dtype="string")})
+def read_catalogue_of(images: Path) -> pd.DataFrame:
+    """What is known of the images of an artifact of the images stage.
+
+    Returns:
+        By the image's name: label, and the columns of the catalogue; one that is named label too is renamed
+        ``catalogue_label``.
+    """
     table = load_labels(images).set_index("image")
     if (images / CATALOGUE).is_file():
         others = pd.read_parquet(images / CATALOGUE).set_index("image")
