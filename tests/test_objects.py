@@ -74,7 +74,7 @@ def test_where_nothing_is_found_all_is_left_in() -> None:
     generator = np.random.default_rng(0)
     for image in (np.zeros((64, 64, 3), np.uint8), np.full((50, 80, 3), 255, np.uint8), np.zeros((1, 1, 3), np.uint8)):
         for choice in ("central", "all", "none"):
-            found = find_objects(image, choice)  # type: ignore[arg-type]
+            found = find_objects(image, choice)
             assert not found.found and found.mask.all() and found.mask.shape == image.shape[:2]
     for side in (16, 17, 90, 300):  # whatever an image shows, there is an answer
         noise = generator.integers(0, 256, (side, side + 5, 3)).astype(np.uint8)
@@ -107,7 +107,8 @@ def test_features_are_chosen_by_what_the_images_show() -> None:
     for seed in range(10):
         generator, sky = np.random.default_rng(seed), draw_sky(seed=seed)
         for _ in range(30):
-            add(sky, *generator.uniform(0, 200, 2), generator.uniform(1.5, 4), generator.uniform(30, 200))
+            x, y = generator.uniform(0, 200, 2)
+            add(sky, x, y, generator.uniform(1.5, 4), generator.uniform(30, 200))
         fields.append(as_image(sky))
     choice = choose_features(fields)
     assert (choice.kind, choice.objects) == ("sift", "all")

@@ -25,8 +25,9 @@ CELLS = 4  # on a side of a window
 _CELL = 4.0  # pixels of the reduced image
 _HARMONICS = 3
 _DIRECTIONS = 8
+_TAPS = 9  # pixels of the reduced image: of the blur to a cell
 _BLUR = 0.45  # cells: what linear interpolation between cells amounts to
-_ORIENTATION_BLUR = 1.0  # cells: of the gradient that a window is turned by
+_ORIENTATION_BLUR = 1.6  # cells: of the gradient that a window is turned by
 _PRE_BLUR, _ENLARGED = 0.7, 1.5  # pixels of the reduced image, where it is reduced by less than the second
 _WEIGHT = 2.0  # cells: the Gaussian that weighs cells by their distance from the middle
 _LARGEST = 0.2  # of a descriptor's length: Lowe's, against glare
@@ -38,11 +39,17 @@ Floats = NDArray[np.float32]
 
 
 class _Maps(NamedTuple):
-    """What is sampled, of one size: the image reduced to it."""
+    """What is sampled, of one size: the part of the image that its windows see, reduced."""
 
     harmonics: Floats  # (rows, columns, 7): m, then real and imaginary part of each k from 1
-    gradient: Floats  # (rows, columns, 2): x and y
+    gradient: Floats  # (rows, columns, 2): x and y, blurred more
+    corner: tuple[int, int]  # x and y of the part's first pixel
     factor: tuple[float, float]  # pixels of the image in one of these, along x and y
+
+
+def descriptor_size(mirrored: bool) -> int:
+    """Length of a descriptor: half of the cells are enough where the other half mirrors them."""
+    return CELLS**2 * _DIRECTIONS // (2 if mirrored else 1)
 
 
 class DenseExtractor(Extractor):
@@ -51,7 +58,6 @@ class DenseExtractor(Extractor):
     Where there are more than ``num_features`` places the finest grids are widened.
     """
 
-    descriptor_size = CELLS**2 * _DIRECTIONS
     descriptor_dtype = "uint8"
 
     def __init__(self, settings: DenseSettings) -> None:
@@ -59,6 +65,7 @@ class DenseExtractor(Extractor):
         self.sizes = settings.sizes
         self.step = settings.step
         self.mirrored = settings.mirrored
+        self.descriptor_size = descriptor_size(settings.mirrored)
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """See :class:`Extractor`; descriptors are whole numbers, sizes the widths of the windows."""
@@ -89,42 +96,57 @@ def _describe_all(grey: Floats, places: Places, mirrored: bool) -> tuple[Floats,
     """Scores, angles in degrees and descriptors at the places of one size."""
     if not len(places.x):
         nothing = np.zeros(0, np.float32)
-        return nothing, nothing, nothing.reshape(0, DenseExtractor.descriptor_size)
-    maps = _reduce(grey, places.window)
-    x, y = ((at + 0.5) / factor - 0.5 for at, factor in zip((places.x, places.y), maps.factor, strict=True))
+        return nothing, nothing, nothing.reshape(0, descriptor_size(mirrored))
+    maps = _reduce(grey, places)
+    x, y = (
+        (at - corner + 0.5) / factor - 0.5
+        for at, corner, factor in zip((places.x, places.y), maps.corner, maps.factor, strict=True)
+    )
     gradient = _sample(maps.gradient, x, y)
     angles = np.arctan2(gradient[:, 1], gradient[:, 0])
-    histograms, strength = _histograms(maps.harmonics, x, y, angles)
+    cells = _turned_cells(maps.harmonics, x, y, angles)
+    scores = cells[:, :, 0].mean(axis=1)
     if mirrored:
-        histograms = _of_one_hand(histograms)
-    return strength, (np.degrees(angles) % 360).astype(np.float32), _root(histograms)
+        cells = _folded(cells)
+    return scores, (np.degrees(angles) % 360).astype(np.float32), _root(_histograms(cells))
 
 
-def _reduce(grey: Floats, window: float) -> _Maps:
-    height, width = grey.shape
-    factor = window / (CELLS * _CELL)
+def _reduce(grey: Floats, places: Places) -> _Maps:
+    first_x, last_x = (int(at) for at in (places.x.min() - places.window, places.x.max() + places.window))
+    first_y, last_y = (int(at) for at in (places.y.min() - places.window, places.y.max() + places.window))
+    corner = (max(0, first_x), max(0, first_y))
+    part = grey[corner[1] : last_y + 1, corner[0] : last_x + 1]
+    height, width = part.shape
+    factor = places.window / (CELLS * _CELL)
     size = (max(4, round(width / factor)), max(4, round(height / factor)))
-    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if factor > 1 else cv2.INTER_LINEAR)
+    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA if factor > 1 else cv2.INTER_LINEAR)
     if factor < _ENLARGED:  # else the reduction has blurred it
         small = cv2.GaussianBlur(small, (0, 0), _PRE_BLUR)
-    gradient = np.dstack([cv2.Sobel(small, cv2.CV_32F, 1, 0, ksize=1), cv2.Sobel(small, cv2.CV_32F, 0, 1, ksize=1)])
+    gradient_x, gradient_y = (cv2.Sobel(small, cv2.CV_32F, *along, ksize=1) for along in ((1, 0), (0, 1)))
+    gradient = cv2.merge([gradient_x, gradient_y])
+    taps = 2 * round(2 * _ORIENTATION_BLUR * _CELL) + 1
     return _Maps(
-        harmonics=cv2.GaussianBlur(_harmonics(gradient), (0, 0), _BLUR * _CELL),
-        gradient=cv2.GaussianBlur(gradient, (0, 0), _ORIENTATION_BLUR * _CELL),
+        harmonics=np.asarray(cv2.GaussianBlur(_harmonics(gradient_x, gradient_y), (_TAPS, _TAPS), _BLUR * _CELL)),
+        gradient=np.asarray(cv2.GaussianBlur(gradient, (taps, taps), _ORIENTATION_BLUR * _CELL)),
+        corner=corner,
         factor=(width / size[0], height / size[1]),
     )
 
 
-def _harmonics(gradient: Floats) -> Floats:
-    """m, m cos a, m sin a, m cos 2a, ... of a (rows, columns, 2) gradient."""
-    magnitude = np.sqrt(gradient[..., 0] ** 2 + gradient[..., 1] ** 2)
-    cosine, sine = np.moveaxis(gradient, 2, 0) / np.maximum(magnitude, np.float32(1e-6))
-    maps = [magnitude]
-    real, imaginary = magnitude, np.zeros_like(magnitude)
-    for _ in range(_HARMONICS):
+def _harmonics(gradient_x: Floats, gradient_y: Floats) -> Floats:
+    """(rows, columns, 7): m, m cos a, m sin a, m cos 2a, ... of a gradient."""
+    magnitude = np.sqrt(
+        gradient_x * gradient_x + gradient_y * gradient_y
+    )  # cv2.magnitude rounds its last pixel by its address
+    inverse = 1 / np.maximum(magnitude, np.float32(1e-6))
+    cosine, sine = gradient_x * inverse, gradient_y * inverse
+    maps = np.empty((*magnitude.shape, 1 + 2 * _HARMONICS), np.float32)
+    real, imaginary = gradient_x, gradient_y
+    maps[..., 0], maps[..., 1], maps[..., 2] = magnitude, real, imaginary
+    for order in range(2, _HARMONICS + 1):
         real, imaginary = real * cosine - imaginary * sine, imaginary * cosine + real * sine
-        maps += [real, imaginary]
-    return np.dstack(maps)
+        maps[..., 2 * order - 1], maps[..., 2 * order] = real, imaginary
+    return maps
 
 
 def _sample(maps: Floats, x: NDArray[np.floating[Any]], y: NDArray[np.floating[Any]]) -> Floats:
@@ -141,23 +163,36 @@ def _cell_offsets() -> tuple[Floats, Floats]:
     return x.ravel(), y.ravel()
 
 
-def _histograms(harmonics: Floats, x: Floats, y: Floats, angles: Floats) -> tuple[Floats, Floats]:
-    """Weighted histograms (n, 16, 8) of the directions in each cell, relative to the angles; mean magnitudes (n,)."""
+def _turned_cells(
+    harmonics: Floats, x: NDArray[np.floating[Any]], y: NDArray[np.floating[Any]], angles: Floats
+) -> Floats:
+    """Weighted harmonics (n, 16, 7) of the cells of windows at these places, relative to the windows' angles."""
     offset_x, offset_y = _cell_offsets()
     cosine, sine = np.cos(angles)[:, None], np.sin(angles)[:, None]
     at_x = x[:, None] + cosine * offset_x - sine * offset_y
     at_y = y[:, None] + sine * offset_x + cosine * offset_y
-    sampled = _sample(harmonics, at_x, at_y)
+    cells = _sample(harmonics, at_x, at_y)
+    cells *= np.exp(-(offset_x**2 + offset_y**2) / (2 * (_WEIGHT * _CELL) ** 2)).astype(np.float32)[:, None]
     order = np.arange(1, _HARMONICS + 1, dtype=np.float32)
-    turn_cosine, turn_sine = np.cos(angles[:, None, None] * order), np.sin(angles[:, None, None] * order)
-    real, imaginary = sampled[:, :, 1::2], sampled[:, :, 2::2]
-    turned = np.empty_like(sampled)
-    turned[:, :, 0] = sampled[:, :, 0]
-    turned[:, :, 1::2] = real * turn_cosine + imaginary * turn_sine
-    turned[:, :, 2::2] = imaginary * turn_cosine - real * turn_sine
-    histograms = (turned.reshape(-1, turned.shape[2]) @ _bins()).reshape(len(x), CELLS**2, _DIRECTIONS)
-    weight = np.exp(-(offset_x**2 + offset_y**2) / (2 * (_WEIGHT * _CELL) ** 2)).astype(np.float32)
-    return np.maximum(histograms, 0) * weight[:, None], sampled[:, :, 0].mean(axis=1)
+    turn = np.exp(np.complex64(-1j) * angles[:, None] * order).astype(np.complex64)
+    phasors = cells[:, :, 1:].view(np.complex64)
+    phasors *= turn[:, None]
+    return cells
+
+
+def _folded(cells: Floats) -> Floats:
+    """The sums (n, 8, 7) of cells (n, 16, 7) with those of the mirror image across the line of the window's angle."""
+    rows = cells.reshape(-1, CELLS, CELLS, cells.shape[2])
+    other = rows[:, : CELLS // 2 - 1 : -1].copy()
+    other[..., 2::2] *= -1
+    other += rows[:, : CELLS // 2]
+    return other.reshape(len(cells), -1, cells.shape[2])
+
+
+def _histograms(cells: Floats) -> Floats:
+    """Histograms of directions (n, 8 each) of (n, cells, 7) harmonics."""
+    histograms: Floats = cells.reshape(-1, cells.shape[2]) @ _bins()
+    return np.maximum(histograms, 0).reshape(len(cells), -1)
 
 
 def _bins() -> Floats:
@@ -170,18 +205,8 @@ def _bins() -> Floats:
     return bins
 
 
-def _of_one_hand(histograms: Floats) -> Floats:
-    """Of each window and its mirror image, across the line of its angle, the one that is stronger on the far side."""
-    cells = histograms.reshape(-1, CELLS, CELLS, _DIRECTIONS)
-    rows = cells.sum(axis=(2, 3))
-    other = cells[:, ::-1][..., -np.arange(_DIRECTIONS) % _DIRECTIONS]
-    towards = rows @ (np.arange(CELLS, dtype=np.float32) - (CELLS - 1) / 2)
-    return np.where(towards[:, None, None, None] >= 0, cells, other).reshape(histograms.shape)
-
-
-def _root(histograms: Floats) -> Floats:
-    """RootSIFT of (n, 16, 8) histograms as whole numbers (n, 128)."""
-    rows = histograms.reshape(len(histograms), -1)
+def _root(rows: Floats) -> Floats:
+    """RootSIFT of histograms (n, bins), as whole numbers."""
     length = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
     rows = np.minimum(rows, _LARGEST * length)
     rows = np.sqrt(rows / np.maximum(rows.sum(axis=1, keepdims=True), np.float32(1e-9)))

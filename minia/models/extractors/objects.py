@@ -118,7 +118,8 @@ def light_above_sky(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], floa
     height, width = image.shape[:2]
     factor = max(1.0, max(height, width) / _SIDE)
     size = (max(_LEAST_SIDE, round(width / factor)), max(_LEAST_SIDE, round(height / factor)))
-    light = cv2.resize(image, size, interpolation=cv2.INTER_AREA).mean(axis=2, dtype=np.float32)
+    colours = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    light = np.asarray(cv2.transform(colours, np.full((1, 3), 1 / 3, np.float32)))
     border = border_of(light)
     sky = float(np.percentile(border, _SKY_PERCENTILE))
     below = sky - border[border < sky]
