@@ -51,6 +51,8 @@ def mine(
     config = _composed("mine", CONFIGURATION, _with_dir("images", images, dir, settings))
     checked = settings_of(config, MineSettings)
     folder = _output(output, "")
+    # Before torch, which keeps it for the session: idle threads that spin slow others, and a training that follows.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from minia.pipeline import mine as run  # errors in the settings come first
 
     run(checked, _store(checked.store, folder), folder, OmegaConf.to_yaml(config, resolve=True))
