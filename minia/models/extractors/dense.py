@@ -138,7 +138,7 @@ def _harmonics(gradient_x: Floats, gradient_y: Floats) -> Floats:
     magnitude = np.sqrt(
         gradient_x * gradient_x + gradient_y * gradient_y
     )  # cv2.magnitude rounds its last pixel by its address
-    inverse = 1 / np.maximum(magnitude, np.float32(1e-6))
+    inverse = np.reciprocal(np.maximum(magnitude, np.float32(1e-6)))
     cosine, sine = gradient_x * inverse, gradient_y * inverse
     maps = np.empty((*magnitude.shape, 1 + 2 * _HARMONICS), np.float32)
     real, imaginary = gradient_x, gradient_y
