@@ -22,7 +22,7 @@ from minia.data.reading import Reading, read_image
 from minia.mining.features import reader
 from minia.mining.features import store as feature_store
 from minia.mining.features.stage import extract_features
-from minia.mining.features.store import FeatureStore, features_fingerprint
+from minia.mining.features.store import FeatureStore, check_features, features_fingerprint
 from minia.mining.vocabulary.assignment import assign_words
 from minia.mining.vocabulary.stage import build_vocabulary
 from minia.mining.words.stage import count_words
@@ -171,6 +171,26 @@ def test_features_made_elsewhere_are_checked(tmp_path: Path, image_folder: Path)
     np.save(artifact / "shard-00001" / "sizes.npy", np.zeros(3, np.float32))
     with pytest.raises(InputError, match=r"sizes.npy: expected numbers of shape"):
         FeatureStore.load(artifact).check()
+
+
+def test_features_made_elsewhere_are_checked_once(
+    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, store = extract(folder_images(tmp_path, image_folder), tmp_path), tmp_path / "other"
+    check, checked = FeatureStore.check, []
+    monkeypatch.setattr(FeatureStore, "check", lambda self: (checked.append(self.artifact), check(self))[1])
+    for _ in range(2):
+        assert check_features(artifact, store) == artifact
+    assert len(checked) == 1
+    scores = artifact / "shard-00001" / "scores.npy"
+    os.utime(scores, ns=(1, 1))
+    check_features(artifact, store)
+    assert len(checked) == 2
+    np.save(scores, np.full(len(np.load(scores)), np.nan, np.float32))
+    for _ in range(2):  # what is wrong is told each time
+        with pytest.raises(InputError, match=r"scores.npy: row 0 is not finite"):
+            check_features(artifact, store)
+    assert len(checked) == 4
 
 
 def spoilt(number: float) -> Callable[[Path], None]:

@@ -29,7 +29,9 @@ KIND = "kind"  # the key that tells the choices of a group apart; set by the cho
 class Settings(BaseModel):
     """A group of settings: frozen, without other keys, and without conversions but of whole numbers to decimals."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
+    )
 
 
 @dataclass(frozen=True)
