@@ -19,9 +19,10 @@ import torch
 import yaml
 from torch.nn import functional as F  # noqa: N812
 
-from minia.data.labelled.augmentation import Augmentation, show
+from minia.data.labelled.augmentation import validation_view
 from minia.data.labelled.dataset import GalaxyDataset
 from minia.data.labelled.galaxy_zoo import CLASSES
+from minia.data.labelled.settings import Augmentation
 from minia.data.labelled.table import GalaxyTable
 from minia.data.simulation.render import draw_parameters, galaxy_mask
 from minia.models.delf.weights import load_checkpoint
@@ -52,7 +53,7 @@ def main() -> None:
     table = GalaxyTable.load(artifact)
     rows = table.table[table.table["split"] == "validation"].reset_index(drop=True).iloc[: arguments.images]
     side, size, view = config["data"]["side"], config["augmentation"]["image_size"], config["augmentation"]["view"]
-    dataset = GalaxyDataset(rows, table.root, table.classes, side=side, seed=0)
+    dataset = GalaxyDataset(GalaxyTable(rows, table.root, table.classes), side=side, seed=0)
     whole = round(size / view)
     found: dict[str, list[tuple[float, float]]] = {"whole": [], "view": []}
     for row, name in enumerate(rows["id"]):
@@ -60,8 +61,8 @@ def main() -> None:
         edge = (whole - size) // 2
         middle = mask[edge : edge + size, edge : edge + size]
         seen = {
-            "whole": (show(dataset.image(row)[None], Augmentation(whole)), mask),
-            "view": (show(dataset.image(row)[None], Augmentation(size, view=view)), middle),
+            "whole": (validation_view(dataset.image(row)[None], Augmentation(image_size=whole)), mask),
+            "view": (validation_view(dataset.image(row)[None], Augmentation(image_size=size, view=view)), middle),
         }  # fmt: skip
         for kind, (image, inside) in seen.items():
             with torch.inference_mode():

@@ -34,9 +34,12 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
-from minia.data.labelled.augmentation import Augmentation, augment, draw_numbers
+from minia.data.labelled.augmentation import augment, draw_numbers
+from minia.data.labelled.settings import Augmentation
 from minia.data.simulation.render import draw_parameters, render_galaxy
+from minia.models.delf.network import LossWeights
 from minia.training.module import DELFTraining
+from minia.training.settings import Optimisation
 
 SYMMETRY: dict[str, Any] = {
     "view": 0.5, "rotate": True, "flip": True, "scale": 1.15, "shift": 0.05, "brightness": 0.1, "colour": 0.05
@@ -85,7 +88,7 @@ def augmentations(arguments: argparse.Namespace, synchronise: Callable[[], None]
     size, batch = arguments.size, arguments.batch
     images = torch.randint(0, 256, (batch, 3, 2 * size, 2 * size), dtype=torch.uint8, device=arguments.device)
     numbers = torch.from_numpy(np.stack([draw_numbers(0, 0, index) for index in range(batch)])).to(arguments.device)
-    ours = Augmentation(size, **SYMMETRY)
+    ours = Augmentation(image_size=size, **SYMMETRY)
     theirs = kornia.AugmentationSequential(
         kornia.RandomHorizontalFlip(p=0.5),
         kornia.RandomAffine(degrees=180.0, translate=(0.025, 0.025), scale=(1 / 1.15, 1.15), p=1.0),
@@ -103,6 +106,7 @@ def augmentations(arguments: argparse.Namespace, synchronise: Callable[[], None]
 def loader(arguments: argparse.Namespace) -> float:
     """Seconds a batch of the cached loader, without its augmentation."""
     from minia.data.labelled.dataset import GalaxyDataset
+    from minia.data.labelled.table import GalaxyTable
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +114,9 @@ def loader(arguments: argparse.Namespace) -> float:
             rgb = render_galaxy(draw_parameters("medium", rng), rng)
             cv2.imwrite(f"{folder}/{number}.jpg", rgb)
         table = pd.DataFrame({"path": [f"{number}.jpg" for number in range(arguments.batch)], "label": "a"})
-        dataset = GalaxyDataset(table, Path(folder), ["a"], side=2 * arguments.size, seed=0, cache="memory")
+        dataset = GalaxyDataset(
+            GalaxyTable(table, Path(folder), ["a"]), side=2 * arguments.size, seed=0, cache="memory"
+        )
         batches = DataLoader(dataset, batch_size=arguments.batch)
         seconds = []
         for _ in range(arguments.steps + 1):
@@ -128,15 +134,17 @@ def steps(arguments: argparse.Namespace, synchronise: Callable[[], None], waited
     images = torch.randint(0, 256, (batch, 3, size, size), device=device).float()
     labels = torch.randint(0, 9, (batch,), device=device)
     module = DELFTraining(
-        network={
-            "backbone": arguments.backbone, "num_classes": 9, "stride_in_1x1": False,
+        {
+            "backbone": arguments.backbone,
+            "num_classes": 9,
+            "stride_in_1x1": False,
             "block3_stride": arguments.backbone != "resnet18",
         },
-        classes=[str(number) for number in range(9)],
-        loss_weights={"descriptor": 1.0, "attention": 1.0, "reconstruction": 10.0},
-        optimiser="sgd", schedule="linear", learning_rate=0.01, momentum=0.9, weight_decay=0.0, attention_decay=0.0,
-        warmup_steps=0, max_steps=1000, log_every=10**9, data={}, channels_last=True, compile=False,
-    ).to(device)  # fmt: skip
+        [str(number) for number in range(9)],
+        LossWeights(),
+        Optimisation(learning_rate=0.01, max_steps=1000, log_every=10**8, channels_last=True),
+        data={},
+    ).to(device)
     bare = torchvision.models.get_model(arguments.backbone, weights=None, num_classes=9)
     bare = bare.to(device).to(memory_format=torch.channels_last)
 

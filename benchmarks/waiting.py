@@ -32,11 +32,13 @@ import pytorch_lightning
 import torch
 from pytorch_lightning.profilers import SimpleProfiler
 
-from minia.data.labelled.augmentation import Augmentation
-from minia.data.labelled.datamodule import GalaxyData
+from minia.data.labelled.datamodule import Batching, GalaxyData
+from minia.data.labelled.settings import Augmentation, LabelledImages
 from minia.data.labelled.table import GalaxyTable
 from minia.data.simulation.render import draw_parameters, render_galaxy
+from minia.models.delf.network import LossWeights
 from minia.training.module import DELFTraining
+from minia.training.settings import Optimisation
 
 PARTS = {
     "wait": "[_TrainingEpochLoop].train_dataloader_next",
@@ -73,21 +75,26 @@ def profile(table: GalaxyTable, arguments: argparse.Namespace, workers: int, cac
     """Seconds a step of each part, and of all, means over the steps."""
     steps = arguments.steps + PASSES_BEFORE * -(-len(table.table) // arguments.batch)
     augmentation = Augmentation(
-        arguments.size, view=0.5, rotate=True, flip=True, scale=1.15, shift=0.05, brightness=0.1, colour=0.05
+        image_size=arguments.size, view=0.5, rotate=True, flip=True, scale=1.15, shift=0.05, brightness=0.1, colour=0.05
     )
     data = GalaxyData(
-        table, augmentation, side=2 * arguments.size, batch_size=arguments.batch, steps_per_check=steps, seed=0,
-        num_workers=workers, pin_memory=arguments.device == "cuda", persistent_workers=True, cache=cache,
+        table, augmentation, LabelledImages(
+            class_size=None, validation_share=0.2, check_images=False, side=2 * arguments.size, cache=cache,
+            loader_workers=workers, pin_memory=arguments.device == "cuda", persistent_workers=True,
+        ), Batching(arguments.batch, steps, seed=0),
     )  # fmt: skip
     module = DELFTraining(
-        network={
-            "backbone": arguments.backbone, "num_classes": 2, "stride_in_1x1": False,
+        {
+            "backbone": arguments.backbone,
+            "num_classes": 2,
+            "stride_in_1x1": False,
             "block3_stride": arguments.backbone != "resnet18",
         },
-        classes=["a", "b"], loss_weights={"descriptor": 1.0, "attention": 1.0, "reconstruction": 10.0},
-        optimiser="sgd", schedule="linear", learning_rate=0.01, momentum=0.9, weight_decay=0.0, attention_decay=0.0,
-        warmup_steps=0, max_steps=steps, log_every=10**9, data={}, channels_last=True, compile=False,
-    )  # fmt: skip
+        ["a", "b"],
+        LossWeights(),
+        Optimisation(learning_rate=0.01, max_steps=steps, log_every=10**8, channels_last=True),
+        data={},
+    )
     ends, profiler = StepEnds(), SimpleProfiler()
     trainer = pytorch_lightning.Trainer(
         accelerator="gpu" if arguments.device == "cuda" else "cpu", devices=1, precision=arguments.precision,

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from minia.data.labelled.augmentation import NUM_DRAWS, Augmentation, augment, show
+from minia.data.labelled.augmentation import NUM_DRAWS, augment, validation_view
+from minia.data.labelled.settings import Augmentation
 from minia.models.delf.local_features import LocalFeatures, prepare
 from minia.models.delf.network import losses
 from minia.training.module import attention_statistics
 
-SYMMETRY = Augmentation(64, view=0.5, rotate=True, flip=True, scale=1.15, shift=0.05, brightness=0.1, colour=0.05)
+SYMMETRY = Augmentation(
+    image_size=64, view=0.5, rotate=True, flip=True, scale=1.15, shift=0.05, brightness=0.1, colour=0.05
+)
 ORIGINAL = Augmentation(
-    64, crop_area=0.1, crop_aspect=1.33, move_probability=0.3, filter_probability=0.3, supersample=2
+    image_size=64, crop_area=0.1, crop_aspect=1.33, move_probability=0.3, filter_probability=0.3, supersample=2
 )
 
 pytestmark = pytest.mark.skipif(
@@ -60,7 +63,7 @@ def test_augmentation(augmentation: Augmentation) -> None:
     with without_numbers():
         images = torch.empty(2, 4, 200, 200, dtype=torch.uint8, device="cuda")
         numbers = torch.empty(2, NUM_DRAWS, device="cuda")
-        for result in (augment(images, numbers, augmentation), show(images, augmentation)):
+        for result in (augment(images, numbers, augmentation), validation_view(images, augmentation)):
             assert (result.device.type, result.shape) == ("cuda", (2, 3, 64, 64))
 
 

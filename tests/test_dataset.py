@@ -17,14 +17,19 @@ from torch.utils.data import DataLoader
 
 from minia.core.artifact import InputError
 from minia.data.files import UnreadableImageError
-from minia.data.labelled.augmentation import Augmentation, augment, draw_numbers, show
-from minia.data.labelled.dataset import GalaxyDataset, PassSampler, Turn, decode_image
+from minia.data.labelled.augmentation import augment, draw_numbers, validation_view
+from minia.data.labelled.dataset import GalaxyDataset, PassSampler, Visit
+from minia.data.labelled.decoding import decode_image
+from minia.data.labelled.settings import Augmentation
+from minia.data.labelled.table import GalaxyTable
 from minia.data.reading import read_image
 from minia.models.extractors.background import foreground_mask
 
-SYMMETRY = Augmentation(32, view=0.5, rotate=True, flip=True, scale=1.2, shift=0.05, brightness=0.1, colour=0.05)
+SYMMETRY = Augmentation(
+    image_size=32, view=0.5, rotate=True, flip=True, scale=1.2, shift=0.05, brightness=0.1, colour=0.05
+)
 ORIGINAL = Augmentation(
-    32, crop_area=0.1, crop_aspect=4 / 3, move_probability=0.5, filter_probability=0.5, supersample=2
+    image_size=32, crop_area=0.1, crop_aspect=4 / 3, move_probability=0.5, filter_probability=0.5, supersample=2
 )
 
 
@@ -38,7 +43,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Path]
 
 
 def dataset(table: tuple[pd.DataFrame, Path], **options: Any) -> GalaxyDataset:
-    return GalaxyDataset(table[0], table[1], ["a", "b"], **({"side": 48, "seed": 3} | options))
+    return GalaxyDataset(GalaxyTable(*table, ["a", "b"]), **({"side": 48, "seed": 3} | options))
 
 
 def numbers(count: int, epoch: int = 0) -> torch.Tensor:
@@ -65,18 +70,18 @@ def test_damaged_files_are_recognised(table: tuple[pd.DataFrame, Path], tmp_path
 
 
 def test_caches_and_workers_do_not_change_what_comes(table: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
-    turns = [Turn(row, epoch) for epoch in range(2) for row in range(10)]
-    plain = [dataset(table)[turn] for turn in turns]
-    caches: list[dict[str, Any]] = [{"cache": "memory"}, {"cache": "disk", "cache_file": tmp_path / "cache.bin"}]
+    visits = [Visit(row, epoch) for epoch in range(2) for row in range(10)]
+    plain = [dataset(table)[visit] for visit in visits]
+    caches: list[dict[str, Any]] = [{"cache": "memory"}, {"cache": tmp_path / "cache.bin"}]
     for options in caches:
         cached = dataset(table, **options)
-        for turn, expected in zip(turns, plain, strict=True):
-            assert all(torch.equal(cached[turn][key], expected[key]) for key in expected)  # type: ignore[literal-required]
+        for visit, expected in zip(visits, plain, strict=True):
+            assert all(torch.equal(cached[visit][key], expected[key]) for key in expected)  # type: ignore[literal-required]
         assert cached._cache is not None
         assert not cached._cache.filled.is_shared()  # there are no workers to share it with
         passed_on = dataset(table, **options)
         loader = DataLoader(
-            passed_on, sampler=turns, batch_size=5, num_workers=1, multiprocessing_context="forkserver"
+            passed_on, sampler=visits, batch_size=5, num_workers=1, multiprocessing_context="forkserver"
         )  # fmt: skip
         for number, batch in enumerate(loader):
             expected_images = torch.stack([each["image"] for each in plain[5 * number : 5 * number + 5]])
@@ -98,26 +103,28 @@ def test_mask_is_the_fourth_channel(table: tuple[pd.DataFrame, Path]) -> None:
 
 
 def test_order_depends_on_seed_and_step_alone() -> None:
-    def turns(per_check: int, seed: int, count: int = 30) -> list[Turn]:
-        found: list[Turn] = []
+    def visits(per_check: int, seed: int, count: int = 30) -> list[Visit]:
+        found: list[Visit] = []
         sampler = PassSampler(10, per_check, seed, lambda: len(found))
         while len(found) < count:
             found += list(sampler)
         return found[:count]
 
-    assert turns(30, 0) == turns(4, 0) == turns(7, 0) != turns(30, 1)
+    assert visits(30, 0) == visits(4, 0) == visits(7, 0) != visits(30, 1)
     for epoch in range(3):
-        part = turns(7, 0)[10 * epoch : 10 * epoch + 10]
-        assert sorted(part) == [Turn(row, epoch) for row in range(10)]
-    assert turns(7, 0)[:10] != [Turn(turn.row, 0) for turn in turns(7, 0)[10:20]]
+        part = visits(7, 0)[10 * epoch : 10 * epoch + 10]
+        assert sorted(part) == [Visit(row, epoch) for row in range(10)]
+    assert visits(7, 0)[:10] != [Visit(visit.row, 0) for visit in visits(7, 0)[10:20]]
 
 
 def test_validation_sees_the_image_as_torch_resizes_it() -> None:
-    images = torch.randint(0, 256, (2, 3, 50, 50), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, 60, 60), dtype=torch.uint8)
     expected = F.interpolate(images.float(), size=(32, 32), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(show(images, Augmentation(32)), expected, atol=2e-3, rtol=0)
-    middle = F.interpolate(images[:, :, 10:40, 10:40].float(), size=(30, 30), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(show(images, Augmentation(30, view=0.6)), middle, atol=2e-3, rtol=0)
+    torch.testing.assert_close(validation_view(images, Augmentation(image_size=32)), expected, atol=2e-3, rtol=0)
+    middle = F.interpolate(images[:, :, 12:48, 12:48].float(), size=(36, 36), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(
+        validation_view(images, Augmentation(image_size=36, view=0.6)), middle, atol=2e-3, rtol=0
+    )
 
 
 @pytest.mark.parametrize("augmentation", [SYMMETRY, ORIGINAL])
@@ -135,20 +142,20 @@ def test_an_image_is_augmented_the_same_in_any_batch(augmentation: Augmentation)
 def test_turning_keeps_a_round_galaxy_and_its_size() -> None:
     rows, columns = np.mgrid[:96, :96] - 47.5
     disk = torch.from_numpy(((rows**2 + columns**2) < 20**2).astype(np.uint8) * 200).repeat(64, 3, 1, 1)
-    turned = augment(disk, numbers(64), Augmentation(96, rotate=True, flip=True))
+    turned = augment(disk, numbers(64), Augmentation(image_size=96, rotate=True, flip=True))
     area = (turned[:, 0] > 100).sum(dim=(1, 2)).float()
     assert (area / (np.pi * 20**2) - 1).abs().max() < 0.03
-    scaled = augment(disk, numbers(64), Augmentation(96, scale=1.5))
+    scaled = augment(disk, numbers(64), Augmentation(image_size=96, scale=1.5))
     area = (scaled[:, 0] > 100).sum(dim=(1, 2)).float() / (np.pi * 20**2)
     assert 1.5**-2 * 0.97 < area.min() < 0.7 < 1.4 < area.max() < 1.5**2 * 1.03
 
 
 def test_crops_have_the_areas_asked_for() -> None:
     ramp = torch.arange(256, dtype=torch.uint8).repeat(400, 3, 256, 1)
-    columns = augment(ramp, numbers(400), Augmentation(64, crop_area=0.1, crop_aspect=4 / 3))
+    columns = augment(ramp, numbers(400), Augmentation(image_size=64, crop_area=0.1, crop_aspect=4 / 3))
     columns_seen = (columns[:, 0, 0, -1] - columns[:, 0, 0, 0]) / 63 * 64 / 256
     ramp = ramp.transpose(2, 3).contiguous()
-    rows = augment(ramp, numbers(400), Augmentation(64, crop_area=0.1, crop_aspect=4 / 3))
+    rows = augment(ramp, numbers(400), Augmentation(image_size=64, crop_area=0.1, crop_aspect=4 / 3))
     rows_seen = (rows[:, 0, -1, 0] - rows[:, 0, 0, 0]) / 63 * 64 / 256
     area = columns_seen * rows_seen
     assert 0.08 < area.min() < 0.13 < 0.9 < area.max() < 1.01
@@ -157,7 +164,7 @@ def test_crops_have_the_areas_asked_for() -> None:
 
 
 def test_move_is_the_originals() -> None:
-    """Translate by s/8 of the side, turn by s 30 degrees about the middle, flip with code s; black outside."""
+    """Translate by s/8 of the side, visit by s 30 degrees about the middle, flip with code s; black outside."""
     side = 64
     image = draw_blobs(5, side, side)
     for sign, coin in ((1, 0.9), (-1, 0.1)):
@@ -168,7 +175,9 @@ def test_move_is_the_originals() -> None:
         moved = cv2.flip(moved, sign)
         drawn = torch.full((1, 14), 0.5)
         drawn[0, 11], drawn[0, 12] = 0.0, coin  # move, direction
-        ours = augment(torch.from_numpy(image).permute(2, 0, 1)[None], drawn, Augmentation(side, move_probability=1.0))
+        ours = augment(
+            torch.from_numpy(image).permute(2, 0, 1)[None], drawn, Augmentation(image_size=side, move_probability=1.0)
+        )
         inside = moved[:, :, 0] > 0
         difference = np.abs(ours[0, 0].numpy() - moved[:, :, 0])[inside]
         assert np.mean(difference) < 1.5, sign  # one interpolation against two
@@ -177,7 +186,7 @@ def test_move_is_the_originals() -> None:
 def test_filter_blackens_the_sky_alone() -> None:
     image = torch.full((40, 4, 32, 32), 100, dtype=torch.uint8)
     image[:, 3, :, :16] = 0
-    filtered = augment(image, numbers(40), Augmentation(32, filter_probability=0.5))
+    filtered = augment(image, numbers(40), Augmentation(image_size=32, filter_probability=0.5))
     assert (filtered[:, :, :, 17:] > 99).all()
     black = (filtered[:, :, :, :15].amax(dim=(1, 2, 3)) < 1e-3).float().mean()
     assert 0.25 < black < 0.75

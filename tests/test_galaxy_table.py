@@ -16,6 +16,7 @@ from conftest import draw_blobs
 from minia.core.artifact import InputError, read_manifest
 from minia.data.images import simulate_images
 from minia.data.labelled.galaxy_zoo import CATALOGUE_COLUMNS, CLASSES, DEBIASED_COLUMNS
+from minia.data.labelled.settings import CSVData, FolderData, GZ2Data, ListData, VoteRules
 from minia.data.labelled.sources import (
     csv_table,
     folder_table,
@@ -29,6 +30,10 @@ from minia.data.labelled.table import GalaxyTable, Selection
 
 KNOWN = dict(zip(CLASSES, (144, 267, 51, 484, 111, 107, 2051, 2285, 271), strict=True))
 RULES: dict[str, Any] = {"gate": 0.70, "threshold": 0.75, "min_votes": 0, "ambiguous": "drop"}
+DECODING: dict[str, Any] = {
+    "class_size": None, "validation_share": 0.2, "check_images": True, "side": 64, "cache": "none",
+    "loader_workers": 0, "pin_memory": False, "persistent_workers": False,
+}  # fmt: skip
 ALL = Selection(class_size=None, validation_share=0.2, check_images=True, seed=0)
 
 
@@ -38,13 +43,16 @@ def real_votes(shared_data: Path) -> pd.DataFrame:
 
 
 def test_rules_on_real_votes_give_the_known_classes(real_votes: pd.DataFrame) -> None:
-    label, counts = label_rows(real_votes, 0.70, 0.75)
+    label, counts = label_rows(real_votes, VoteRules(**RULES))
     assert counts["rows_of_class"] == KNOWN
     assert (counts["rows_in_a_class"], counts["rows_in_several_classes"], label.notna().sum()) == (5768, 3, 5765)
 
 
 def test_ambiguous_galaxies_follow_the_named_rule(real_votes: pd.DataFrame) -> None:
-    labels = {rule: label_rows(real_votes, 0.70, 0.75, 0, rule)[0] for rule in ("drop", "first", "last", "strongest")}
+    labels = {
+        rule: label_rows(real_votes, VoteRules(**(RULES | {"ambiguous": rule})))[0]
+        for rule in ("drop", "first", "last", "strongest")
+    }
     several = labels["drop"].isna() & labels["first"].notna()
     assert several.sum() == 3
     for rule in ("first", "last", "strongest"):
@@ -55,7 +63,8 @@ def test_ambiguous_galaxies_follow_the_named_rule(real_votes: pd.DataFrame) -> N
 
 def test_looser_rules_and_fewer_votes_are_monotone(real_votes: pd.DataFrame) -> None:
     def members(gate: float, threshold: float, votes: int) -> int:
-        return int(label_rows(real_votes, gate, threshold, votes, "first")[0].notna().sum())
+        rules = VoteRules(gate=gate, threshold=threshold, min_votes=votes, ambiguous="first")
+        return int(label_rows(real_votes, rules)[0].notna().sum())
 
     assert members(0.5, 0.6, 0) > members(0.7, 0.75, 0) > members(0.7, 0.75, 10) > members(0.7, 0.75, 20) > 0
 
@@ -74,14 +83,18 @@ def release(survey: Path, tmp_path: Path) -> Path:
 
 
 def gz2(release: Path, tmp_path: Path, selection: Selection = ALL, **rules: Any) -> Path:
-    return gz2_table(
-        tmp_path / "store", selection, catalogue=release / "gz2_hart16.csv",
-        mapping=release / "gz2_filename_mapping.csv", images=release / "images", **(RULES | rules),
-    )  # fmt: skip
+    files: dict[str, Any] = {"catalogue": None, "mapping": None, "images": None}
+    settings = GZ2Data(kind="gz2", root=release, **DECODING, **files, **(RULES | rules))
+    return gz2_table(tmp_path / "store", settings, selection)
+
+
+def csv(store: Path, path: Path, folder: Path | None = None, **columns: Any) -> GalaxyTable:
+    given: dict[str, Any] = {"path_column": None, "split_column": None, "galaxy_column": None} | columns
+    return GalaxyTable.load(csv_table(store, CSVData(kind="csv", path=path, dir=folder, **DECODING, **given), ALL))
 
 
 def test_a_simulated_survey_is_read_as_galaxy_zoo(survey: Path, release: Path, tmp_path: Path) -> None:
-    artifact = simulated_table(survey.parents[1], ALL, survey, **RULES)
+    artifact = simulated_table(survey, survey.parents[1], VoteRules(**RULES), ALL)
     table = GalaxyTable.load(artifact)
     assert table.counts() == {name: {"train": 8, "validation": 2} for name in CLASSES}
     truth = pd.read_csv(survey / "truth.csv").astype({"asset_id": str}).set_index("asset_id")["label"]
@@ -136,11 +149,8 @@ def test_no_galaxy_is_on_both_sides(tmp_path: Path) -> None:
     table = pd.DataFrame({"image": names, "galaxy": [name.split("_")[0] for name in names]})
     table["label"] = np.where(table["galaxy"].astype(int) % 3 == 0, "a", "b")
     table.sample(frac=1, random_state=0).to_csv(tmp_path / "labels.csv", index=False)
-    columns: dict[str, Any] = {"id_column": "image", "path_column": None, "label_column": "label"}
-    loaded = GalaxyTable.load(
-        csv_table(tmp_path / "store", ALL, path=tmp_path / "labels.csv", folder=None, split_column=None,
-                  galaxy_column="galaxy", **columns)
-    ).table  # fmt: skip
+    columns: dict[str, Any] = {"id_column": "image", "label_column": "label", "galaxy_column": "galaxy"}
+    loaded = csv(tmp_path / "store", tmp_path / "labels.csv", **columns).table
     sides = loaded.assign(galaxy=loaded["id"].str.split("_").str[0]).groupby("galaxy")["split"].nunique()
     assert (sides == 1).all()
     assert loaded.groupby("label")["split"].apply(lambda split: (split == "validation").sum()).to_dict() == {
@@ -155,10 +165,7 @@ def test_images_without_a_galaxy_are_of_one_each(tmp_path: Path) -> None:
     galaxies = [f"g{number // 4}" if number < 20 else "" for number in range(60)]
     labels = ["ab"[number // 4 % 2] for number in range(60)]
     pd.DataFrame({"id": names, "label": labels, "galaxy": galaxies}).to_csv(tmp_path / "t.csv", index=False)
-    columns = {"path_column": None, "split_column": None, "galaxy_column": "galaxy"}
-    table = GalaxyTable.load(
-        csv_table(tmp_path, ALL, path=tmp_path / "t.csv", folder=None, id_column="id", label_column="label", **columns)
-    )
+    table = csv(tmp_path, tmp_path / "t.csv", id_column="id", label_column="label", galaxy_column="galaxy")
     # Of 5 galaxies with four images each and 40 with one, a fifth validates.
     chosen = table.table["split"] == "validation"
     groups = pd.Series(galaxies).where(pd.Series(galaxies) != "", pd.Series(names))
@@ -169,30 +176,31 @@ def test_images_without_a_galaxy_are_of_one_each(tmp_path: Path) -> None:
 def test_a_given_split_is_kept_and_a_wrong_one_named(tmp_path: Path) -> None:
     write_galaxies(tmp_path, [f"{number}.png" for number in range(8)])
     table = pd.DataFrame({"name": range(8), "kind": list("aabbaabb"), "part": ["train", "val"] * 4})
-    columns: dict[str, Any] = {
-        "folder": tmp_path, "id_column": "name", "path_column": None, "label_column": "kind", "split_column": "part",
-        "galaxy_column": None,
-    }  # fmt: skip
+    columns: dict[str, Any] = {"id_column": "name", "label_column": "kind", "split_column": "part"}
     table.to_csv(tmp_path / "t.csv", index=False)
-    loaded = GalaxyTable.load(csv_table(tmp_path / "store", ALL, path=tmp_path / "t.csv", **columns)).table
+    loaded = csv(tmp_path / "store", tmp_path / "t.csv", tmp_path, **columns).table
     assert list(loaded["split"]) == ["train", "validation"] * 4
     assert list(loaded["path"]) == [f"{number}.png" for number in range(8)]  # names without extension are found
     table.assign(part="left").to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(InputError, match="split left: expected train or validation"):
-        csv_table(tmp_path / "store", ALL, path=tmp_path / "t.csv", **columns)
+        csv(tmp_path / "store", tmp_path / "t.csv", tmp_path, **columns)
 
 
 def test_one_folder_a_class(tmp_path: Path) -> None:
     write_galaxies(tmp_path / "in", [f"{kind}/deep/{number}.png" for kind in "ab" for number in range(5)])
-    table = GalaxyTable.load(folder_table(tmp_path / "store", ALL, folder=tmp_path / "in"))
+    table = GalaxyTable.load(
+        folder_table(tmp_path / "store", FolderData(kind="folder", dir=tmp_path / "in", **DECODING), ALL)
+    )
     assert table.counts() == {kind: {"train": 4, "validation": 1} for kind in "ab"}
     (tmp_path / "in" / "b").rename(tmp_path / "elsewhere")
     (tmp_path / "in" / "b").symlink_to(tmp_path / "elsewhere")
-    linked = GalaxyTable.load(folder_table(tmp_path / "store", ALL, folder=tmp_path / "in"))
+    linked = GalaxyTable.load(
+        folder_table(tmp_path / "store", FolderData(kind="folder", dir=tmp_path / "in", **DECODING), ALL)
+    )
     pd.testing.assert_frame_equal(linked.table, table.table)
     (tmp_path / "in" / "b").unlink()
     with pytest.raises(InputError, match="1 classes are left, at least 2"):
-        folder_table(tmp_path / "store", ALL, folder=tmp_path / "in")
+        folder_table(tmp_path / "store", FolderData(kind="folder", dir=tmp_path / "in", **DECODING), ALL)
 
 
 def test_the_originals_list_keeps_copies_on_one_side(tmp_path: Path) -> None:
@@ -200,13 +208,12 @@ def test_the_originals_list_keeps_copies_on_one_side(tmp_path: Path) -> None:
     write_galaxies(tmp_path, [f"{prefix}{name}.jpg" for name in names for prefix in ("", "F")])
     rows = [" ".join(f"F{name} {name}" for name in names[first::2]) for first in (0, 1)]
     (tmp_path / "list.csv").write_text(f"type_galaxy_id,images\n0,{rows[0]}\n3,{rows[1]} 0\n")
-    table = GalaxyTable.load(
-        list_table(tmp_path / "store", ALL, path=tmp_path / "list.csv", folder=tmp_path, ambiguous="drop")
-    )
+    settings = ListData(kind="list", path=tmp_path / "list.csv", dir=tmp_path, ambiguous="drop", **DECODING)
+    table = GalaxyTable.load(list_table(tmp_path / "store", settings, ALL))
     assert table.classes == ["0", "3"]
     assert "0" not in set(table.table["id"])  # named in both classes
     assert len(table.table) == 39
     assert (table.table.groupby(table.table["id"].str.lstrip("F"))["split"].nunique() == 1).all()
     (tmp_path / "list.csv").write_text("type_galaxy_id,images\nring,1 2\n")
     with pytest.raises(InputError, match="line 2 is not class_id,name name name"):
-        list_table(tmp_path / "store", ALL, path=tmp_path / "list.csv", folder=tmp_path, ambiguous="drop")
+        list_table(tmp_path / "store", settings, ALL)

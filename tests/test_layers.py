@@ -34,7 +34,7 @@ ALLOWED = {
     "minia.mining.matching": ["minia.mining", CORE],
     "minia.mining.report": ["minia.mining", *IMAGES, CORE],
     "minia.export": ["minia.export", "minia.mining", "minia.data", CORE],
-    "minia.training": ["minia.training", "minia.data", "minia.models", "minia.command_line.train_settings", CORE],
+    "minia.training": ["minia.training", "minia.data", "minia.models", CORE],
     "minia.command_line": ["minia"],
     "minia.pipeline": ["minia"],
     "minia": ["minia"],
@@ -46,15 +46,8 @@ ORDER = ("lists", "features", "vocabulary", "words", "structures", "matching", "
 # What has more than six parameters. The first is how files of models are called, also by programs that we do not know.
 MANY_PARAMETERS = {
     ("minia.models.delf.local_features", "forward"),
-    ("minia.data.labelled.datamodule", "__init__"),
-    ("minia.data.labelled.dataset", "__init__"),
-    ("minia.data.labelled.sources", "csv_table"),
-    ("minia.data.labelled.sources", "gz2_candidates"),
-    ("minia.data.labelled.sources", "gz2_table"),
-    ("minia.data.labelled.sources", "simulated_table"),
     ("minia.models.delf.export", "export_delf"),
     ("minia.models.delf.network", "__init__"),
-    ("minia.training.module", "__init__"),
 }
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from minia.data.files import UnreadableImageError
 from minia.data.fits_images import read_wcs
-from minia.data.labelled.dataset import decode_image
+from minia.data.labelled.decoding import decode_image
 from minia.data.reading import Reading, read_image
 from minia.data.stretch import to_grey_levels
 

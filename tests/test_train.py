@@ -25,13 +25,14 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from minia.command_line.commands import train
-from minia.command_line.train_settings import TrainSettings
 from minia.core.artifact import InputError
 from minia.core.setting_types import check
+from minia.models.delf.network import LossWeights
 from minia.models.delf.weights import load_checkpoint
+from minia.training.build import build_module, load_pretrained
 from minia.training.checks import check_machine
-from minia.training.module import DELFTraining, _Values, attention_statistics, classification_metrics
-from minia.training.run import build_module, load_pretrained
+from minia.training.module import DELFTraining, RunningStatistics, attention_statistics, classification_metrics
+from minia.training.settings import Optimisation, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = ROOT / "conf" / "train"
@@ -260,6 +261,58 @@ def test_a_killed_and_resumed_run_reaches_the_same_weights(
     assert metrics["images_per_second"] * metrics["seconds_training"] == pytest.approx(4 * 4, rel=0.01)  # 4 of 6 steps
 
 
+def test_the_last_steps_are_checked_where_they_are_fewer_than_between_two_checks(
+    run: Run, tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = (*TINY, f"data.dir={blobs}", "export=[]", "trainer.max_steps=5")
+    assert run(*tiny, output="whole") == 0
+    assert list(pd.read_csv(tmp_path / "whole" / "history.csv")["step"]) == [2, 4, 5]
+    step = DELFTraining.training_step
+
+    def die(self: DELFTraining, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == 4:
+            raise RuntimeError("killed")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DELFTraining, "training_step", die)
+        assert run(*tiny, output="killed") == 1
+    assert run(*tiny, f"resume={tmp_path / 'killed'}", output="resumed") == 0
+    assert_same_training(last_checkpoint(tmp_path / "whole"), last_checkpoint(tmp_path / "resumed"), steps=5)
+
+
+@pytest.mark.parametrize(("at", "advice"), [(1, "before the first check: start it again"), (3, "resume=RUN goes on")])
+def test_an_interrupted_training_says_how_it_goes_on(
+    run: Run, tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    at: int, advice: str,
+) -> None:  # fmt: skip
+    step, handler = DELFTraining.training_step, signal.getsignal(signal.SIGINT)
+
+    def interrupt(self: DELFTraining, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == at:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DELFTraining, "training_step", interrupt)
+    try:
+        assert run(*TINY, f"data.dir={blobs}", "export=[]") == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores further ones
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert told and told[0].startswith(f"error: interrupted; {advice.replace('RUN', str(tmp_path / 'run'))}")
+
+
+def test_an_interruption_after_the_last_check_is_told_too(
+    run: Run, tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minia.training.callbacks.plot_history", interrupt)
+    assert run(*TINY, f"data.dir={blobs}", "export=[]") == 130
+    assert f"resume={tmp_path / 'run'} goes on from the last check" in capsys.readouterr().err
+
+
 def test_a_process_that_was_killed_goes_on_bit_for_bit(run: Run, tmp_path: Path, blobs: Path) -> None:
     steps = 14
     tiny = (*TINY, f"data.dir={blobs}", "export=[]", f"trainer.max_steps={steps}", f"store={tmp_path / 'store'}")
@@ -308,15 +361,9 @@ def test_pretrained_weights_are_what_training_begins_with(tmp_path: Path) -> Non
 
 
 def network(**settings: Any) -> DELFTraining:
-    given: dict[str, Any] = {
-        "network": {"backbone": "resnet18", "num_classes": 3, "stride_in_1x1": False, "block3_stride": False},
-        "classes": ["a", "b", "c"],
-        "loss_weights": {"descriptor": 1.0, "attention": 1.0, "reconstruction": 10.0},
-        "optimiser": "sgd", "schedule": "linear", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0,
-        "attention_decay": 0.0, "data": {}, "warmup_steps": 0, "max_steps": 10, "log_every": 1, "channels_last": False,
-        "compile": False,
-    }  # fmt: skip
-    return DELFTraining(**(given | settings))
+    arguments = {"backbone": "resnet18", "num_classes": 3, "stride_in_1x1": False, "block3_stride": False}
+    optimisation = Optimisation(**({"learning_rate": 0.1, "max_steps": 10, "log_every": 1} | settings))
+    return DELFTraining(arguments, ["a", "b", "c"], LossWeights(), optimisation, data={})
 
 
 @pytest.mark.parametrize(("schedule", "halfway"), [("linear", 0.05), ("cosine", 0.05)])
@@ -356,7 +403,7 @@ def test_attention_statistics_are_numpys() -> None:
 def test_statistics_of_a_long_validation_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minia.training.module._MOST_KEPT_VALUES", 1000)
     values = torch.from_numpy(np.random.default_rng(0).gamma(2.0, size=30_001).astype(np.float32))
-    found = _Values()
+    found = RunningStatistics()
     for part in values.split(777):
         found.add(part)
         assert len(found.kept) <= 1000

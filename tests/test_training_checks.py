@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from test_train import compose
 
-from minia.command_line.train_settings import TrainSettings
 from minia.core.artifact import InputError
 from minia.core.setting_types import check
 from minia.training.checks import check_cache
+from minia.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,6 @@ from minia.training.checks import check_cache
     [
         ([], 10**6, 10**6, 0, None),
         ([], 1, 10**6, 0, "take 0.0 GB, and 0.0 GB of memory are free; allowed here: data.cache=disk, none"),
-        ([], None, 10**6, 0, None),
         ([], 10**6, 1, 0, "in TMP, which data.loader_workers share, are free; allowed here: data.cache=disk, none"),
         (["data.loader_workers=0"], 10**6, 1, 0, None),
         (["data.cache=disk"], 1, 1, 10**9, None),
@@ -28,14 +27,11 @@ from minia.training.checks import check_cache
     ],
 )
 def test_a_cache_that_does_not_fit_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: list[str], free: int | None, shared: int, disk: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: list[str], free: int, shared: int, disk: int,
     told: str | None,
 ) -> None:  # fmt: skip
     """Free are so many kB of memory, and bytes in the shared memory or on the disk."""
-    memory = tmp_path / "meminfo"
-    if free is not None:
-        memory.write_text(f"MemTotal: 99 kB\nMemAvailable:   {free} kB\n")
-    monkeypatch.setattr("minia.training.checks._MEMORY_FILE", memory)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1024 * free))
     monkeypatch.setattr("minia.training.checks._SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=shared * 1024 + disk))
     cached = ("data.cache=memory", "data.loader_workers=2", "data.side=100")

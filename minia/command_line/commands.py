@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 from minia.command_line.messages import print_error
 from minia.command_line.mine_settings import MineSettings
 from minia.command_line.program import CONFIGURATION, Program, run_job, settings_of, start
-from minia.command_line.train_settings import TrainSettings
 from minia.core.artifact import InputError
+from minia.training.settings import TrainSettings
 
 ABOUT = """minIA discovers, without labels, the visual structures that recur across an image collection.
 

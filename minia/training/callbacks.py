@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from minia.core.writing import appearing_whole
+from minia.training.checks import BEST, LAST
 from minia.training.module import BRANCHES, DELFTraining
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BEST, LAST = "best.ckpt", "last.ckpt"
 _PICTURES = 8
 _COLOURS = dict(zip(BRANCHES, ("#2e86ab", "#d1495b"), strict=True))
 
@@ -52,6 +52,22 @@ class ProgressLines(pytorch_lightning.Callback):
             step, trainer.max_steps, row["loss_total"], row["descriptor_accuracy"], row["attention_accuracy"],
             speed, (trainer.max_steps - step) / max(speed, 1e-9),
         )  # fmt: skip
+
+
+class LastCheck(pytorch_lightning.Callback):
+    """Lets a training end with a check where its number of steps is no multiple of the steps between two checks."""
+
+    def on_train_batch_end(
+        self,
+        trainer: pytorch_lightning.Trainer,
+        module: pytorch_lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Ask for the end after the last step: Lightning validates then, which it does not at ``max_steps`` alone."""
+        if trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True
 
 
 class Checkpoints(pytorch_lightning.Callback):
@@ -123,7 +139,15 @@ class TensorBoardPictures(pytorch_lightning.Callback):
 
 
 def attention_maps(module: DELFTraining, images: Tensor) -> Tensor:
-    """The attention for images (batch, 3, side, side) in grey levels: (batch, 1, rows, columns) float32."""
+    """The attention of a network, which is left as it was.
+
+    Args:
+        module: with the network.
+        images: (batch, 3, side, side), grey levels 0..255, on the network's device.
+
+    Returns:
+        (batch, 1, rows, columns) float32, at least 0.
+    """
     was_training = module.training
     module.eval()
     with torch.inference_mode():
@@ -153,7 +177,7 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> Figur
 
 
 def pixels_of(figure: Figure) -> NDArray[np.uint8]:
-    """A figure as (height, width, 3) uint8."""
+    """A figure drawn, as (height, width, 3) uint8, RGB."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -197,12 +221,12 @@ def plot_attention(path: Path, module: DELFTraining, data: GalaxyData) -> None:
     """Some validation images of different classes beside their attention."""
     from matplotlib.figure import Figure
 
-    from minia.data.labelled.augmentation import show
+    from minia.data.labelled.augmentation import validation_view
 
     labels = np.asarray(data.validation.labels)
     chosen = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)][:_PICTURES]
     device = next(module.parameters()).device
-    images = show(torch.stack([data.validation.image(row) for row in chosen]).to(device), data.augmentation)
+    images = validation_view(torch.stack([data.validation.image(row) for row in chosen]).to(device), data.augmentation)
     attention = attention_maps(module, images)
     enlarged = F.interpolate(attention, size=images.shape[-2:], mode="nearest").cpu()
     figure = Figure(figsize=(1.5 * len(chosen), 3.3), layout="constrained")

@@ -10,14 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from minia.command_line.train_settings import TrainSettings
+import psutil
+
 from minia.core.artifact import InputError
 from minia.core.run_folder import RunFolder
+from minia.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
-_MEMORY_FILE = Path("/proc/meminfo")
+CHECKPOINTS, CACHE = "checkpoints", "cache"  # folders in a run's folder
+BEST, LAST = "best.ckpt", "last.ckpt"
 _SHARED_MEMORY = Path("/dev/shm")
 _ONNX = ("onnx", "onnxscript")
 _COMPILERS = {"darwin": "clang++", "win32": "cl"}  # what torch.compile calls where CXX names none; elsewhere g++
@@ -59,30 +61,21 @@ def check_cache(settings: TrainSettings, num_training: int, num_validation: int,
         return
     channels = 4 if settings.augmentation.filter_probability > 0 else 3  # the mask of what trains
     needed = settings.data.side**2 * (channels * num_training + 3 * num_validation)
-    places = {}
+    free_at = {}  # bytes, by where they are, in words
     if kind == "disk":
         there = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
-        places[f"on the disk of {output}"] = shutil.disk_usage(there).free
-    elif (free := _free_memory()) is not None:
-        places["of memory"] = free
+        free_at[f"on the disk of {output}"] = shutil.disk_usage(there).free
+    else:
+        free_at["of memory"] = psutil.virtual_memory().available
     if kind == "memory" and settings.data.loader_workers and _SHARED_MEMORY.is_dir():
-        places[f"in {_SHARED_MEMORY}, which data.loader_workers share,"] = shutil.disk_usage(_SHARED_MEMORY).free
-    for place, free in places.items():
+        free_at[f"in {_SHARED_MEMORY}, which data.loader_workers share,"] = shutil.disk_usage(_SHARED_MEMORY).free
+    for where, free in free_at.items():
         if needed > free:
             others = "none" if kind == "disk" else "disk, none"
             raise InputError(
                 f"data.cache={kind}: {num_training + num_validation} images of data.side={settings.data.side} take"
-                f" {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB {place} are free; allowed here: data.cache={others}"
+                f" {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB {where} are free; allowed here: data.cache={others}"
             )
-
-
-def _free_memory() -> int | None:
-    """Bytes of memory that may be used, as Linux counts them; None where it cannot be told."""
-    try:
-        lines = _MEMORY_FILE.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def refuse_one_of_several() -> None:

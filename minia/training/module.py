@@ -13,9 +13,11 @@ import pytorch_lightning
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from minia.models.delf.backbone import BLOCK_NAMES
 from minia.models.delf.network import DELF, DELFOutput, LossWeights, losses
+from minia.training.settings import Optimisation
 
 BRANCHES = ("descriptor", "attention")
 _MOST_KEPT_VALUES = 1_000_000
@@ -27,22 +29,11 @@ class DELFTraining(pytorch_lightning.LightningModule):
     Batches are ``{"image": (batch, 3, side, side) float grey levels 0..255, "label": (batch,) int64}``.
 
     Args:
-        network: arguments of :class:`~minia.models.delf.DELF`.
+        network: arguments of :class:`~minia.models.delf.network.DELF`.
         classes: the name of each class, in the order of the labels.
-        loss_weights: factors of the losses descriptor, attention and reconstruction.
-        optimiser: ``sgd`` (momentum, not Nesterov) or ``adamw``.
-        schedule: ``linear`` falls to zero over max_steps, ``cosine`` too, along half a wave.
-        learning_rate: at the start, or after the warm-up.
-        momentum: of SGD.
-        weight_decay: 0 for none.
-        attention_decay: weight decay of the attention's two convolutions alone, on top (the original
-            declares 1e-4 and never applies it).
-        warmup_steps: steps over which the learning rate rises from zero; 0 for none.
-        max_steps: steps of the whole training.
-        log_every: steps between two rows of training figures.
+        loss_weights: factors of the three losses.
+        optimisation: how the weights are found.
         data: what it is trained on, plain values; kept in checkpoints, not used here.
-        channels_last: memory layout that convolutions are often faster in.
-        compile: run the network through ``torch.compile``.
 
     Attributes:
         history: one mapping a validation, of numbers.
@@ -50,31 +41,22 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
     def __init__(
         self,
-        *,
         network: Mapping[str, Any],
         classes: list[str],
-        loss_weights: Mapping[str, float],
-        optimiser: str,
-        schedule: str,
-        learning_rate: float,
-        momentum: float,
-        weight_decay: float,
-        attention_decay: float,
-        warmup_steps: int,
-        max_steps: int,
-        log_every: int,
+        loss_weights: LossWeights,
+        optimisation: Optimisation,
         data: Mapping[str, Any],
-        channels_last: bool,
-        compile: bool,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()  # plain values: a checkpoint says how to build the network
+        # Plain values: a checkpoint says how to build the network, and what its run was.
+        settings = {"network": dict(network), "classes": classes, "loss_weights": loss_weights._asdict()}
+        self.save_hyperparameters(settings | optimisation.model_dump() | {"data": dict(data)})
         self.model = DELF(**network)
-        if channels_last:
+        if optimisation.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.history: list[dict[str, float]] = []
         # Compiling wraps: kept in a tuple so that the wrapped network is no second copy in checkpoints.
-        self._forward = (torch.compile(self.model) if compile else self.model,)
+        self._forward = (torch.compile(self.model) if optimisation.compile else self.model,)
         self._validation = _Validation(len(classes))
 
     def forward(self, images: Tensor, with_zero_fractions: bool = False) -> DELFOutput:
@@ -123,7 +105,7 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
     def confusion(self, branch: str) -> Tensor:
         """(num_classes, num_classes) int64 of the last validation: rows are labels, columns answers."""
-        return self._validation.confusion[branch].cpu()
+        return self._validation.confusion(branch)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One optimiser over all weights, its learning rate set every step."""
@@ -162,13 +144,16 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
 def attention_statistics(attention: Tensor) -> dict[str, Tensor]:
     """Least, greatest, mean and quartiles of attention of any shape, by the names of their plots."""
-    values = _Values()
+    values = RunningStatistics()
     values.add(attention)
     return values.statistics()
 
 
-class _Values:
-    """Statistics of any number of values in bounded memory: the quartiles are those of every second, fourth ..."""
+class RunningStatistics:
+    """Statistics of values that come in parts, in bounded memory.
+
+    Where there are very many values the quartiles are those of every second one, every fourth, and so on.
+    """
 
     def __init__(self) -> None:
         self.count, self.step = 0, 1
@@ -188,7 +173,7 @@ class _Values:
             self.kept, self.step = self.kept[::2].clone(), 2 * self.step
 
     def statistics(self) -> dict[str, Tensor]:
-        """See :func:`attention_statistics`."""
+        """Least, greatest, mean and quartiles, by the names of their plots."""
         quartiles = torch.quantile(self.kept, self.kept.new_tensor([0.25, 0.5, 0.75]))
         return {
             "attention/min": self.low,
@@ -202,30 +187,33 @@ class _Validation:
     """Sums over one pass through the validation images, kept on the device."""
 
     def __init__(self, num_classes: int) -> None:
-        self.num_classes, self.num_images = num_classes, 0
-        self.confusion = {branch: torch.zeros(num_classes, num_classes, dtype=torch.int64) for branch in BRANCHES}
+        self.num_images = 0
+        self._confusion = {branch: MulticlassConfusionMatrix(num_classes, validate_args=False) for branch in BRANCHES}
         self.losses: dict[str, Tensor] = {}
-        self.attention = _Values()
+        self.attention = RunningStatistics()
         self.zeros = torch.empty(0)
 
     def add(self, output: DELFOutput, labels: Tensor, parts: Mapping[str, Tensor]) -> None:
         """Count one batch."""
         self.num_images += len(labels)
         for branch, logits in zip(BRANCHES, (output.descriptor_logits, output.attention_logits), strict=True):
-            cells = labels * self.num_classes + logits.argmax(1)
-            counts = torch.bincount(cells, minlength=self.num_classes**2).view(self.num_classes, self.num_classes)
-            self.confusion[branch] = self.confusion[branch].to(labels.device) + counts
+            self._confusion[branch].to(labels.device).update(logits.argmax(1), labels)
         for name, value in parts.items():
             self.losses[name] = self.losses.get(name, torch.zeros_like(value)) + value.detach() * len(labels)
         self.attention.add(output.attention)
         if len(output.zero_fractions):
             self.zeros = output.zero_fractions
 
+    def confusion(self, branch: str) -> Tensor:
+        """(num_classes, num_classes) int64 on the CPU: rows are labels, columns answers."""
+        counts: Tensor = self._confusion[branch].confmat
+        return counts.cpu()
+
     def metrics(self, classes: list[str]) -> dict[str, float]:
         """All figures by name, as plain numbers."""
         values = {f"loss_{name}": float(value) / self.num_images for name, value in self.losses.items()}
         for branch in BRANCHES:
-            scores = classification_metrics(self.confusion[branch].cpu())
+            scores = classification_metrics(self.confusion(branch))
             values[f"{branch}_accuracy"] = scores["accuracy"]
             values[f"{branch}_balanced_accuracy"] = scores["balanced_accuracy"]
             values[f"{branch}_macro_f1"] = scores["macro_f1"]
@@ -240,7 +228,9 @@ class _Validation:
 
 
 def classification_metrics(confusion: Tensor) -> dict[str, Any]:
-    """Scores of a confusion matrix.
+    """Scores of a confusion matrix, in float64.
+
+    (torchmetrics has them in float32, and counts a class without images as one that is never right.)
 
     Args:
         confusion: (num_classes, num_classes) counts; rows are labels, columns answers.

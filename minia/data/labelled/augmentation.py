@@ -11,13 +11,14 @@ Plain torch: kornia took 6 times as long for the same kinds of change on a CPU (
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+
+from minia.data.labelled.settings import Augmentation
 
 _NAMES = (
     *("area", "aspect", "x", "y", "angle", "flip", "scale", "brightness", "red", "green", "blue"),
@@ -27,47 +28,6 @@ NUM_DRAWS = len(_NAMES)
 _MOVE_SHIFT = 0.25  # an eighth of the side, where the side is 2
 _MOVE_DEGREES = 30.0
 _COLUMN = {name: column for column, name in enumerate(_NAMES)}
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How an image is turned into what the network is trained on.
-
-    Attributes:
-        image_size: side of what the network sees, pixels.
-        view: the middle part of the image that is shown, as a share of its side, 0..1; 1 shows all.
-        crop_area: smallest share of the image's area that a random crop takes; 1 for no crop.
-        crop_aspect: largest ratio of a crop's sides; 1 for squares.
-        shift: largest move of the view, as a share of its side.
-        rotate: turn by any angle.
-        flip: mirror every second image.
-        scale: largest factor of size, up or down; 1 for none.
-        brightness: largest change of all channels, natural logarithm.
-        colour: largest change of each channel for itself, natural logarithm.
-        move_probability: how often the original's move (its "A" copies) comes first: an eighth of
-            the side and 30 degrees to one side or the other, and a flip; black where nothing is.
-        filter_probability: how often the sky is made black (its "F" copies).
-        supersample: points a pixel and axis that are averaged; 2 comes near a box average.
-    """
-
-    image_size: int
-    view: float = 1.0
-    crop_area: float = 1.0
-    crop_aspect: float = 1.0
-    shift: float = 0.0
-    rotate: bool = False
-    flip: bool = False
-    scale: float = 1.0
-    brightness: float = 0.0
-    colour: float = 0.0
-    move_probability: float = 0.0
-    filter_probability: float = 0.0
-    supersample: int = 1
-
-    @property
-    def needs_mask(self) -> bool:
-        """Whether images need the foreground mask as a fourth channel."""
-        return self.filter_probability > 0
 
 
 def draw_numbers(seed: int, epoch: int, index: int) -> NDArray[np.float32]:
@@ -102,7 +62,7 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
     return _recolour(pictures, drawn, augmentation)
 
 
-def show(images: Tensor, augmentation: Augmentation) -> Tensor:
+def validation_view(images: Tensor, augmentation: Augmentation) -> Tensor:
     """A batch as validation and extraction see it: the middle part, bilinear, aspect not kept.
 
     Args:

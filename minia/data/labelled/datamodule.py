@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning
 import torch
 from torch.utils.data import DataLoader
 
-from minia.data.labelled.augmentation import Augmentation, augment, show
-from minia.data.labelled.dataset import Batch, CacheKind, Foreground, GalaxyDataset, PassSampler, Turn
+from minia.data.labelled.augmentation import augment, validation_view
+from minia.data.labelled.dataset import Batch, Foreground, GalaxyDataset, PassSampler
+from minia.data.labelled.settings import Augmentation, LabelledImages
 from minia.data.labelled.table import GalaxyTable
+
+
+class Batching(NamedTuple):
+    """How training goes through the images.
+
+    Attributes:
+        batch_size: images a step.
+        steps_per_check: training steps between two validations.
+        seed: of the order, and of what augmentation draws.
+    """
+
+    batch_size: int
+    steps_per_check: int
+    seed: int
 
 
 class GalaxyData(pytorch_lightning.LightningDataModule):
@@ -20,55 +35,47 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
     Args:
         table: the images, with their labels and splits.
         augmentation: what training sees; validation sees its ``view``.
-        side: side that images are decoded to, pixels.
-        batch_size: images a step.
-        steps_per_check: training steps between two validations.
-        seed: of order and augmentation.
-        num_workers: processes that read images; 0 reads them in this process.
-        pin_memory: copy batches to page-locked memory, from which a GPU takes them faster.
-        persistent_workers: keep the processes between two checks.
-        cache: see :class:`~minia.data.dataset.GalaxyDataset`.
-        cache_folder: where ``cache="disk"`` puts its files.
-        foreground: needed where the augmentation filters the sky.
+        settings: how images are decoded, kept and read.
+        batching: how training goes through them.
+        cache_folder: where ``settings.cache="disk"`` puts its files.
+        foreground: marks an image's foreground; needed where the augmentation makes the sky black.
     """
 
     def __init__(
         self,
         table: GalaxyTable,
         augmentation: Augmentation,
+        settings: LabelledImages,
+        batching: Batching,
         *,
-        side: int,
-        batch_size: int,
-        steps_per_check: int,
-        seed: int,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        persistent_workers: bool = False,
-        cache: CacheKind = "none",
         cache_folder: Path | None = None,
         foreground: Foreground | None = None,
     ) -> None:
         super().__init__()
-        self.augmentation, self.batch_size = augmentation, batch_size
+        self.augmentation, self.batch_size = augmentation, batching.batch_size
+        num_workers = settings.loader_workers
         self._loader: dict[str, Any] = {
-            "batch_size": batch_size,
+            "batch_size": batching.batch_size,
             "num_workers": num_workers,
-            "pin_memory": pin_memory,
-            "persistent_workers": persistent_workers and num_workers > 0,
+            "pin_memory": settings.pin_memory,
+            "persistent_workers": settings.persistent_workers and num_workers > 0,
         }
         if num_workers:
             self._loader["multiprocessing_context"] = "forkserver"  # forking a process that runs threads can deadlock
+        assert settings.cache != "disk" or cache_folder is not None, "cache=disk needs a folder"
 
         def split(name: str, mask: Foreground | None) -> GalaxyDataset:
-            rows = table.table[table.table["split"] == name]
-            file = None if cache_folder is None else cache_folder / f"{name}.bin"
+            kept: Path | Literal["memory"] | None = "memory" if settings.cache == "memory" else None
+            if settings.cache == "disk" and cache_folder is not None:
+                kept = cache_folder / f"{name}.bin"
             return GalaxyDataset(
-                rows, table.root, table.classes, side=side, seed=seed, cache=cache, cache_file=file, foreground=mask
+                table.of_split(name), side=settings.side, seed=batching.seed, cache=kept, foreground=mask
             )
 
         self.training = split("train", foreground if augmentation.needs_mask else None)
         self.validation = split("validation", None)
-        self.sampler = PassSampler(len(self.training), steps_per_check * batch_size, seed, self._taken)
+        images_per_check = batching.steps_per_check * batching.batch_size
+        self.sampler = PassSampler(len(self.training), images_per_check, batching.seed, self._taken)
 
     def _taken(self) -> int:
         return self.trainer.global_step * self.batch_size if self.trainer else 0
@@ -87,9 +94,8 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
         with torch.no_grad():
             image = batch["image"]
             batch["image"] = (
-                augment(image, batch["numbers"], self.augmentation) if training else show(image, self.augmentation)
+                augment(image, batch["numbers"], self.augmentation)
+                if training
+                else validation_view(image, self.augmentation)
             )
         return batch
-
-
-__all__ = ["GalaxyData", "Turn"]

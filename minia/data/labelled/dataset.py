@@ -1,7 +1,6 @@
 """Images and labels of a galaxy table as a torch dataset, and the order they are taken in.
 
-Images are decoded by OpenCV (``benchmarks/training.py`` has its time beside torchvision's and
-Pillow's) and brought to one square size, uint8. With a cache that is done once for each image.
+Images are decoded and brought to squares of one side, uint8. With a cache that is done once for each image.
 """
 
 from __future__ import annotations
@@ -11,26 +10,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
-import cv2
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from minia.core.artifact import InputError
-from minia.data.files import UnreadableImageError, open_file
+from minia.data.files import UnreadableImageError
 from minia.data.labelled.augmentation import draw_numbers
-from minia.data.reading import MAX_PIXELS, check_pixels, read_image
+from minia.data.labelled.decoding import decode_image, to_square
+from minia.data.labelled.table import GalaxyTable
 
-CacheKind: TypeAlias = Literal["none", "memory", "disk"]
 Foreground: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
-_PLAIN_SUFFIXES = (".jpg", ".jpeg", ".bmp", ".webp")  # 8 bits a channel: OpenCV reads them as Pillow does
 
 
-class Turn(NamedTuple):
-    """Which image is asked for, and in which pass over the data: the counter of its random numbers."""
+class Visit(NamedTuple):
+    """One image in one pass over the data.
+
+    Attributes:
+        row: of the image, in the table of its split.
+        epoch: the pass, from 0; with the row it decides the image's random numbers.
+    """
 
     row: int
     epoch: int
@@ -51,74 +52,40 @@ class Batch(TypedDict):
     numbers: Tensor
 
 
-def decode_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as RGB, (height, width, 3) uint8: ``read_image``, faster for common files.
-
-    Raises:
-        UnreadableImageError: the file is missing, empty, truncated or not an image.
-    """
-    if path.suffix.lower() in _PLAIN_SUFFIXES:
-        try:
-            with open_file(path) as stream:
-                check_pixels(stream, MAX_PIXELS)
-                content = stream.read()
-        except (OSError, ValueError, UnreadableImageError):
-            return read_image(path)  # which tells a missing file from a machine's trouble
-        # OpenCV fills the missing end of a cut JPEG with grey and says nothing
-        whole = not content.startswith(b"\xff\xd8") or content.rstrip(b"\0").endswith(b"\xff\xd9")
-        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content and whole else None
-        if decoded is not None:
-            return np.asarray(decoded, dtype=np.uint8)
-    return read_image(path)
-
-
-def to_square(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Resize to (side, side, 3), the aspect not kept, as the original does."""
-    if image.shape[:2] == (side, side):
-        return image
-    method = cv2.INTER_AREA if side < max(image.shape[:2]) else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (side, side), interpolation=method), dtype=np.uint8)
-
-
 class GalaxyDataset(Dataset[Batch]):
     """The images of one split.
 
     Args:
-        table: rows of a galaxy table, with the columns path and label.
-        root: where relative paths start.
-        classes: label of each class id.
-        side: side that images are brought to, pixels.
+        images: the rows of that split in a galaxy table.
+        side: images are brought to squares of this side, in pixels.
         seed: of the random numbers.
-        cache: ``memory`` keeps every decoded image in memory, which worker processes share; ``disk`` in a file.
-        cache_file: that file; it is written from scratch.
-        foreground: marks an image's foreground, for a fourth channel; None for three channels.
+        cache: ``memory`` keeps every decoded image in memory, which worker processes share; a path keeps them in
+            that file, which is written from scratch; None decodes an image whenever it is asked for.
+        foreground: marks an image's foreground, (height, width, 3) uint8 to (height, width) bool, for a fourth
+            channel; None for three channels.
     """
 
     def __init__(
         self,
-        table: pd.DataFrame,
-        root: Path,
-        classes: list[str],
+        images: GalaxyTable,
         *,
         side: int,
         seed: int,
-        cache: CacheKind = "none",
-        cache_file: Path | None = None,
+        cache: Path | Literal["memory"] | None = None,
         foreground: Foreground | None = None,
     ) -> None:
-        self.paths = [str(path) for path in table["path"]]
-        self.root, self.side, self.seed, self.foreground = root, side, seed, foreground
-        ids = {label: number for number, label in enumerate(classes)}
-        self.labels = [ids[str(label)] for label in table["label"]]
-        assert cache != "disk" or cache_file is not None, "cache=disk needs a file"
-        shape = (len(table), 3 if foreground is None else 4, side, side)
-        self._cache = None if cache == "none" else _Cache(shape, cache_file if cache == "disk" else None)
+        self.paths = [str(path) for path in images.table["path"]]
+        self.root, self.side, self.seed, self.foreground = images.root, side, seed, foreground
+        ids = {label: number for number, label in enumerate(images.classes)}
+        self.labels = [ids[str(label)] for label in images.table["label"]]
+        shape = (len(self.paths), 3 if foreground is None else 4, side, side)
+        self._cache = None if cache is None else _Cache(shape, cache if isinstance(cache, Path) else None)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, turn: Turn | int) -> Batch:
-        index, epoch = turn if isinstance(turn, tuple) else (turn, 0)
+    def __getitem__(self, visit: Visit | int) -> Batch:
+        index, epoch = visit if isinstance(visit, tuple) else (visit, 0)
         return {
             "image": self.image(index),
             "label": torch.tensor(self.labels[index]),
@@ -189,7 +156,7 @@ class _Cache:
             self._map(self.file)
 
 
-class PassSampler(Sampler[Turn]):
+class PassSampler(Sampler[Visit]):
     """The order of training: one shuffled pass over the images after another, cut into checks.
 
     A check takes as many images as there are between two validations; passes go on across checks.
@@ -210,10 +177,10 @@ class PassSampler(Sampler[Turn]):
     def __len__(self) -> int:
         return self.images_per_check
 
-    def __iter__(self) -> Iterator[Turn]:
+    def __iter__(self) -> Iterator[Visit]:
         first, epoch, order = self.taken(), -1, np.empty(0, np.int64)
         for position in range(first, first + self.images_per_check):
             if position // self.num_images != epoch:
                 epoch = position // self.num_images
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
-            yield Turn(int(order[position % self.num_images]), epoch)
+            yield Visit(int(order[position % self.num_images]), epoch)

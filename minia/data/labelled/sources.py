@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import pandas as pd
 
 from minia.core.artifact import InputError, Stage, fingerprint_file, read_manifest
+from minia.core.context import Context
 from minia.data.files import IMAGE_SUFFIXES, find_images
+from minia.data.images import simulate_images
 from minia.data.labelled.galaxy_zoo import (
     CATALOGUE_FILE,
     CLASS_RULES,
@@ -21,6 +25,15 @@ from minia.data.labelled.galaxy_zoo import (
     MAPPING_FILE,
     assign_classes,
 )
+from minia.data.labelled.settings import (
+    CSVData,
+    FolderData,
+    GZ2Data,
+    LabelledData,
+    ListData,
+    SimulatedData,
+    VoteRules,
+)
 from minia.data.labelled.table import (
     Candidates,
     Selection,
@@ -29,80 +42,114 @@ from minia.data.labelled.table import (
     split_of,
     write_table,
 )
+from minia.data.settings import SimulatedImages
 from minia.data.tables import read_table, require_columns
 
 IMAGE_FOLDER = "images"  # of a simulated survey
-Ambiguous: TypeAlias = Literal["drop", "first", "last", "strongest"]
 
 
-def gz2_table(
-    store: Path,
-    selection: Selection,
-    *,
-    catalogue: Path,
-    mapping: Path,
-    images: Path,
-    gate: float,
-    threshold: float,
-    min_votes: int,
-    ambiguous: Ambiguous,
-) -> Path:
-    """The table of Galaxy Zoo 2, from the files of its release.
+def labelled_table(store: Path, settings: LabelledData, context: Context) -> Path:
+    """The table stage: labelled images from whatever source the settings name.
 
     Args:
         store: folder of artifacts.
-        selection: what is kept of it.
+        settings: the source, and what is kept of it.
+        context: ``seed`` of what is drawn and of the split; the number of processes that draw and check images.
+
+    Returns:
+        The table artifact.
+
+    Raises:
+        InputError: a file is missing or malformed, or too few images or classes are left to train on.
+    """
+    selection = Selection.of(settings, context)
+    if isinstance(settings, SimulatedData):
+        sides: dict[str, Any] = {"image_size": settings.image_size, "min_side": 0, "max_side": 0}
+        drawn = SimulatedImages(kind="simulated", num_images=settings.num_images, **sides)
+        return simulated_table(simulate_images(store, drawn, context), store, settings, selection)
+    if isinstance(settings, GZ2Data):
+        return gz2_table(store, settings, selection)
+    if isinstance(settings, CSVData):
+        return csv_table(store, settings, selection)
+    if isinstance(settings, FolderData):
+        return folder_table(store, settings, selection)
+    return list_table(store, settings, selection)
+
+
+def check_source(settings: LabelledData) -> None:
+    """Check before any work that the files of a source are there, as far as that is not part of its settings.
+
+    Raises:
+        InputError: names all that are missing at once.
+    """
+    if isinstance(settings, GZ2Data):
+        GZ2Files.of(settings)
+
+
+@dataclass(frozen=True)
+class GZ2Files:
+    """Where the three parts of Galaxy Zoo 2 are.
+
+    Attributes:
         catalogue: ``gz2_hart16.csv`` or ``.csv.gz``, votes by ``dr7objid``.
         mapping: ``gz2_filename_mapping.csv``, which gives the ``asset_id`` of each ``objid``.
         images: folder of the cut-outs, ``<asset_id>.jpg``.
-        gate: see :func:`~minia.data.galaxy_zoo.assign_classes`.
-        threshold: see there.
-        min_votes: votes that the decisive question must have; 0 for any.
-        ambiguous: a galaxy of several classes is dropped, or kept in the ``first`` or ``last`` of
-            them by id (the original's files keep the last), or in the one of the ``strongest`` vote.
+    """
+
+    catalogue: Path
+    mapping: Path
+    images: Path
+
+    @classmethod
+    def of(cls, settings: GZ2Data) -> GZ2Files:
+        """Those that the settings name, the others under their usual names.
+
+        Raises:
+            InputError: names all that are missing at once.
+        """
+        unpacked = settings.root / CATALOGUE_FILE
+        packed = unpacked.with_name(CATALOGUE_FILE + ".gz")
+        files = {
+            "catalogue": settings.catalogue or (packed if packed.exists() and not unpacked.exists() else unpacked),
+            "mapping": settings.mapping or settings.root / MAPPING_FILE,
+            "images": settings.images or settings.root / "images",
+        }
+        missing = [f"{path} (data.{key})" for key, path in files.items() if not path.exists()]
+        if missing:
+            raise InputError(f"data.root={settings.root}: missing {', '.join(missing)}")
+        return cls(**files)
+
+
+def gz2_table(store: Path, settings: GZ2Data, selection: Selection) -> Path:
+    """The table of Galaxy Zoo 2, from the files of its release.
 
     Raises:
         InputError: a file is missing or lacks a column, or too little is left.
     """
-    digest, names = _listing(images)
-    parameters = selection.parameters | _rules(gate, threshold, min_votes, ambiguous) | {"root": str(images.absolute())}
-    inputs = {"catalogue": fingerprint_file(catalogue), "mapping": fingerprint_file(mapping), "images": digest}
-    stage = Stage("table", "gz2", store, parameters, inputs)
-
-    def make(work: Path) -> dict[str, Any]:
-        candidates = gz2_candidates(catalogue, mapping, names, images.absolute(), gate, threshold, min_votes, ambiguous)
-        return write_table(work, candidates, selection)
-
-    return stage.run(make)
+    files = GZ2Files.of(settings)
+    digest, names = _listing(files.images)
+    parameters = selection.parameters | _rules(settings) | {"root": str(files.images.absolute())}
+    inputs = {"catalogue": fingerprint_file(files.catalogue), "mapping": fingerprint_file(files.mapping)}
+    stage = Stage("table", "gz2", store, parameters, inputs | {"images": digest})
+    return stage.run(lambda work: write_table(work, gz2_candidates(files, names, settings), selection))
 
 
-def simulated_table(
-    store: Path,
-    selection: Selection,
-    survey: Path,
-    *,
-    gate: float,
-    threshold: float,
-    min_votes: int,
-    ambiguous: Ambiguous,
-) -> Path:
-    """The table of a simulated survey (an artifact of the images stage), as if it were Galaxy Zoo 2."""
-    parameters = selection.parameters | _rules(gate, threshold, min_votes, ambiguous)
+def simulated_table(survey: Path, store: Path, rules: VoteRules, selection: Selection) -> Path:
+    """The table of a simulated survey, an artifact of the images stage, as if it were Galaxy Zoo 2."""
+    parameters = selection.parameters | _rules(rules)
     stage = Stage("table", "simulated", store, parameters, {"images": read_manifest(survey)["fingerprint"]})
-    images = survey / IMAGE_FOLDER
+    files = GZ2Files(survey / CATALOGUE_FILE, survey / MAPPING_FILE, survey / IMAGE_FOLDER)
 
     def make(work: Path) -> dict[str, Any]:
-        _, names = _listing(images)
-        files = (survey / CATALOGUE_FILE, survey / MAPPING_FILE)
-        candidates = gz2_candidates(*files, names, images, gate, threshold, min_votes, ambiguous)
+        candidates = gz2_candidates(files, _listing(files.images)[1], rules)
         candidates.in_store = True
         return write_table(work, candidates, selection)
 
     return stage.run(make)
 
 
-def _rules(gate: float, threshold: float, min_votes: int, ambiguous: str) -> dict[str, Any]:
-    return {"gate": gate, "threshold": threshold, "min_votes": min_votes, "ambiguous": ambiguous}
+def _rules(rules: VoteRules) -> dict[str, Any]:
+    return rules.model_dump(include=set(VoteRules.model_fields))
 
 
 def _listing(folder: Path) -> tuple[str, dict[str, str]]:
@@ -155,53 +202,53 @@ def _count_columns() -> list[str]:
     ]
 
 
-def label_rows(
-    votes: pd.DataFrame, gate: float, threshold: float, min_votes: int = 0, ambiguous: Ambiguous = "drop"
-) -> tuple[pd.Series[Any], dict[str, Any]]:
+def label_rows(votes: pd.DataFrame, rules: VoteRules) -> tuple[pd.Series[Any], dict[str, Any]]:
     """The class of each row of a catalogue.
 
     Args:
-        votes: by ``read_votes``; the counts only where min_votes is above 0.
-        gate: see :func:`~minia.data.galaxy_zoo.assign_classes`.
-        threshold: see there.
-        min_votes: see :func:`gz2_table`.
-        ambiguous: see :func:`gz2_table`.
+        votes: by ``read_votes``; the counts only where ``rules.min_votes`` is above 0.
+        rules: what makes a galaxy one of a class.
 
     Returns:
         The class, null where a row has none (any more), and counts by step.
     """
-    member = assign_classes(votes, gate, threshold)
+    member = assign_classes(votes, rules.gate, rules.threshold)
     counts: dict[str, Any] = {"rows_of_class": {name: int(member[name].sum()) for name in CLASSES}}
-    if min_votes:
+    if rules.min_votes:
         for rule in CLASS_RULES:
             question = rule.decisive.split("_a")[0]
             total = votes[[column for column in _count_columns() if column.split("_a")[0] == question]].sum(axis=1)
-            member[rule.name] &= total >= min_votes
+            member[rule.name] &= total >= rules.min_votes
     several = member.sum(axis=1) > 1
     counts["rows_in_a_class"] = int(member.any(axis=1).sum())
     counts["rows_in_several_classes"] = int(several.sum())
     strength = pd.DataFrame({rule.name: votes[rule.decisive] for rule in CLASS_RULES}).where(member, -1.0)
-    order = member[member.columns[::-1]] if ambiguous == "last" else strength if ambiguous == "strongest" else member
+    order = (
+        member[member.columns[::-1]]
+        if rules.ambiguous == "last"
+        else strength
+        if rules.ambiguous == "strongest"
+        else member
+    )
     label = order.astype(float).idxmax(axis=1).where(member.any(axis=1))
-    if ambiguous == "drop":
+    if rules.ambiguous == "drop":
         label = label.where(~several)
     counts["rows_with_one_class"] = int(label.notna().sum())
     return label, counts
 
 
-def gz2_candidates(
-    catalogue: Path,
-    mapping: Path,
-    names: dict[str, str],
-    root: Path,
-    gate: float,
-    threshold: float,
-    min_votes: int,
-    ambiguous: Ambiguous,
-) -> Candidates:
-    """The labelled images of Galaxy Zoo 2 in a folder ``root``; ``names`` has its files by asset id, the rest is
-    as in :func:`gz2_table`.
+def gz2_candidates(files: GZ2Files, names: Mapping[str, str], rules: VoteRules) -> Candidates:
+    """The labelled images of Galaxy Zoo 2.
+
+    Args:
+        files: where they are.
+        names: the file name of each ``asset_id`` in the folder of images.
+        rules: what makes a galaxy one of a class.
+
+    Raises:
+        InputError: a file is missing or lacks a column, or no galaxy is in all three.
     """
+    catalogue, mapping, root = files.catalogue, files.mapping, files.images.absolute()
     candidates = Candidates(pd.DataFrame(), root, list(CLASSES))
     votes = read_votes(catalogue)
     candidates.count("rows_in_catalogue", len(votes))
@@ -221,7 +268,7 @@ def gz2_candidates(
             f"data: no galaxy is in the catalogue {catalogue}, in the mapping {mapping} and in the folder {root};"
             f" counts: {candidates.counts}"
         )
-    table["label"], counts = label_rows(table, gate, threshold, min_votes, ambiguous)
+    table["label"], counts = label_rows(table, rules)
     candidates.counts |= counts
     table = table[table["label"].notna()]
     candidates.count("rows_with_one_class", len(table))
@@ -238,44 +285,20 @@ def _whole(numbers: pd.Series[Any], file: Path) -> pd.Series[Any]:
         raise InputError(f"data.mapping={file}: column objid holds something else than whole numbers") from None
 
 
-def csv_table(
-    store: Path,
-    selection: Selection,
-    *,
-    path: Path,
-    folder: Path | None,
-    id_column: str,
-    path_column: str | None,
-    label_column: str,
-    split_column: str | None,
-    galaxy_column: str | None,
-) -> Path:
+def csv_table(store: Path, settings: CSVData, selection: Selection) -> Path:
     """The table of a CSV or parquet file with one row an image.
-
-    Args:
-        store: folder of artifacts.
-        selection: what is kept of it.
-        path: the file.
-        folder: where paths start; None for the file's own folder.
-        id_column: the image's name, unique.
-        path_column: the image's file; None where the name is the file, with its extension or without.
-        label_column: the class; rows without one are left out.
-        split_column: ``train`` or ``validation``; None to split here.
-        galaxy_column: images with the same value stay on one side of the split, those without one on
-            either; None where every image is of another galaxy.
 
     Raises:
         InputError: the file lacks a column, or too little is left.
     """
+    path = settings.path
     given = read_table(path, "data.path")
-    columns = {"id": id_column, "label": label_column} | {
-        ours: theirs
-        for ours, theirs in (("path", path_column), ("split", split_column), ("galaxy", galaxy_column))
-        if theirs
-    }
+    others = {"path": settings.path_column, "split": settings.split_column, "galaxy": settings.galaxy_column}
+    columns = {"id": settings.id_column, "label": settings.label_column}
+    columns |= {ours: theirs for ours, theirs in others.items() if theirs}
     require_columns(given, list(columns.values()), f"data.path={path}")
     table = pd.DataFrame({ours: given[theirs] for ours, theirs in columns.items()}, dtype=object)
-    root = (folder or path.parent).absolute()
+    root = (settings.dir or path.parent).absolute()
     candidates = Candidates(table, root, [])
     candidates.count("rows_in_table", len(table))
     table = table[table["label"].notna()].reset_index(drop=True)
@@ -292,19 +315,17 @@ def csv_table(
     return make_table(Stage("table", "csv", store, parameters, inputs, version=2), candidates, selection)
 
 
-def folder_table(store: Path, selection: Selection, *, folder: Path) -> Path:
+def folder_table(store: Path, settings: FolderData, selection: Selection) -> Path:
     """The table of a folder with one folder a class, each searched with its subfolders.
 
     Raises:
         InputError: there are no such folders, or too little is left.
     """
-    root = folder.absolute()
-    if not root.is_dir():
-        raise InputError(f"data.dir={folder}: there is no such folder")
+    root = settings.dir.absolute()
     found, undecodable = find_images(root, store.absolute())
     rows = [(path, path, path.split("/")[0]) for path in found.to_pylist() if "/" in path]
     if not rows:
-        raise InputError(f"data.dir={folder}: holds no folder of images; expected one folder a class")
+        raise InputError(f"data.dir={settings.dir}: holds no folder of images; expected one folder a class")
     table = pd.DataFrame(rows, columns=["id", "path", "label"], dtype=object)
     candidates = Candidates(table.sort_values("id", ignore_index=True), root, sorted(set(table["label"])))
     candidates.skipped = [(name, "its name is not valid UTF-8") for name in undecodable if "/" in name]
@@ -313,34 +334,31 @@ def folder_table(store: Path, selection: Selection, *, folder: Path) -> Path:
     return make_table(stage, candidates, selection)
 
 
-def list_table(store: Path, selection: Selection, *, path: Path, folder: Path, ambiguous: Ambiguous) -> Path:
+def list_table(store: Path, settings: ListData, selection: Selection) -> Path:
     """The table of a list as the original writes it.
 
-    A header line, then ``class_id,name name name`` for each class: names without extension. The
-    copies that the original keeps beside its images (prefixes F and A) are images of the same galaxy.
+    The copies that the original keeps beside its images (prefixes F and A) are images of the same galaxy.
 
     Raises:
         InputError: a line is not of that form, or too little is left.
     """
-    if ambiguous == "strongest":
-        raise InputError("data.ambiguous=strongest: a list holds no votes; allowed: drop, first, last")
-    rows = _read_list(path)
-    root = folder.absolute()
+    rows = _read_list(settings.path)
+    root = settings.dir.absolute()
     table = pd.DataFrame(rows, columns=["label", "id"], dtype=object)
     candidates = Candidates(table, root, sorted(set(table["label"]), key=int))
     candidates.count("names_in_list", len(table))
     several = table.groupby("id")["label"].transform("nunique") > 1
     candidates.count("names_in_several_classes", int(table["id"][several].nunique()))
-    if ambiguous == "drop":
+    if settings.ambiguous == "drop":
         table = table[~several]
-    table = table.drop_duplicates("id", keep="last" if ambiguous == "last" else "first").reset_index(drop=True)
+    table = table.drop_duplicates("id", keep="last" if settings.ambiguous == "last" else "first").reset_index(drop=True)
     table["galaxy"] = [name[1:] if name[:1] in ("F", "A") and len(name) > 1 else name for name in table["id"]]
     table["path"] = _files_of(list(table["id"]), root)
     candidates.table = table
     files = drop_missing(candidates)
-    parameters = selection.parameters | {"root": str(root), "ambiguous": ambiguous}
-    return make_table(Stage("table", "list", store, parameters, {"list": fingerprint_file(path), "files": files}),
-                      candidates, selection)  # fmt: skip
+    parameters = selection.parameters | {"root": str(root), "ambiguous": settings.ambiguous}
+    inputs = {"list": fingerprint_file(settings.path), "files": files}
+    return make_table(Stage("table", "list", store, parameters, inputs), candidates, selection)
 
 
 def _read_list(path: Path) -> list[tuple[str, str]]:

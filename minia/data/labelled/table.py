@@ -33,10 +33,12 @@ import numpy as np
 import pandas as pd
 
 from minia.core.artifact import InputError, Stage
+from minia.core.context import Context
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
 from minia.data.files import UnreadableImageError
-from minia.data.labelled.dataset import decode_image
+from minia.data.labelled.decoding import decode_image
+from minia.data.labelled.settings import LabelledImages
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,10 @@ class GalaxyTable:
         source = json.loads((artifact / "source.json").read_text(encoding="utf-8"))
         return cls(pd.read_parquet(artifact / TABLE), artifact / source["root"], source["classes"])
 
+    def of_split(self, split: str) -> GalaxyTable:
+        """The images of one split alone."""
+        return GalaxyTable(self.table[self.table["split"] == split], self.root, self.classes)
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Images of each class in each split."""
         pairs = Counter(zip(self.table["label"], self.table["split"], strict=True))
@@ -91,6 +97,13 @@ class Selection:
     check_images: bool
     seed: int
     num_workers: int = 1
+
+    @classmethod
+    def of(cls, settings: LabelledImages, context: Context) -> Selection:
+        """What the settings and the context say."""
+        return cls(
+            settings.class_size, settings.validation_share, settings.check_images, context.seed, context.num_workers
+        )
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""The settings of a training; ``conf/train/`` explains each key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from minia.core.artifact import InputError
+from minia.core.setting_types import (
+    AnyPath,
+    Device,
+    ExistingPath,
+    NotNegative,
+    Positive,
+    Seed,
+    Settings,
+    Text,
+)
+from minia.data.labelled.settings import Augmentation, LabelledData
+
+Channels = Annotated[int, Field(ge=1, le=65536)]
+Workers = Annotated[int, Field(ge=1, le=1024)]
+Steps = Annotated[int, Field(ge=1, le=100_000_000)]
+
+
+class DELFModel(Settings):
+    """``model``: the network, and what its three losses weigh.
+
+    Attributes:
+        backbone: the ResNet that it shares.
+        weights: that the backbone begins with: ``none``, ``imagenet`` (torchvision's) or a file.
+        normalisation: of images; None for that of the weights.
+        stride_in_1x1: as the original's ResNet v1, which strides in the first convolution of a bottleneck.
+        block3_stride: local features every 32 pixels, as the original's, and not every 16.
+        reduction: length of a local descriptor.
+        attention_channels: hidden channels of the attention.
+        descriptor_weight: factor of the descriptor branch's loss.
+        attention_weight: factor of the attention branch's loss.
+        reconstruction_weight: factor of the autoencoder's loss.
+    """
+
+    kind: Literal["delf"]
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+    weights: Text
+    normalisation: Literal["imagenet", "original", "caffe"] | None
+    stride_in_1x1: bool
+    block3_stride: bool
+    reduction: Channels
+    attention_channels: Channels
+    descriptor_weight: NotNegative
+    attention_weight: NotNegative
+    reconstruction_weight: NotNegative
+
+    @model_validator(mode="after")
+    def _check_together(self) -> DELFModel:
+        if self.stride_in_1x1 and self.backbone in ("resnet18", "resnet34"):
+            raise InputError(
+                f"model.stride_in_1x1=true: {self.backbone} has no 1x1 convolution to stride; allowed: false"
+            )
+        return self
+
+
+class Optimisation(Settings):
+    """How the weights are found, and how their figures are told.
+
+    Attributes:
+        optimiser: ``sgd`` (momentum, not Nesterov) or ``adamw``.
+        schedule: of the learning rate: ``linear`` falls to zero over max_steps, ``cosine`` too, along half a wave.
+        learning_rate: at the start, or after the warm-up.
+        momentum: of SGD.
+        weight_decay: 0 for none.
+        attention_decay: weight decay of the attention's two convolutions alone, on top (the original
+            declares 1e-4 and never applies it).
+        warmup_steps: steps over which the learning rate rises from zero; 0 for none.
+        max_steps: steps of the whole training.
+        log_every: steps between two rows of training figures.
+        channels_last: memory layout that convolutions are often faster in.
+        compile: run the network through ``torch.compile``.
+    """
+
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    schedule: Literal["linear", "cosine"] = "linear"
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, le=0.9999)] = 0.9
+    weight_decay: NotNegative = 0.0
+    attention_decay: NotNegative = 0.0
+    warmup_steps: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    max_steps: Steps
+    log_every: Steps
+    channels_last: bool = False
+    compile: bool = False
+
+
+class TrainerSettings(Optimisation):
+    """``trainer``.
+
+    Attributes:
+        find_learning_rate: try rising ones first and take the one of the steepest fall.
+        gradient_clip: largest norm of all gradients together; None for no limit.
+        batch_size: images a step.
+        steps_per_check: steps between two validations, each with a checkpoint; the last step is checked too.
+        patience: stop after so many validations without a better loss; None for never.
+        keep: what is exported, the ``best`` weights (by validation accuracy of the descriptor branch) or the ``last``.
+        precision: of the arithmetic, in Lightning's words.
+    """
+
+    find_learning_rate: bool
+    gradient_clip: Positive | None
+    batch_size: Annotated[int, Field(ge=2, le=65536)]
+    steps_per_check: Steps
+    patience: Steps | None
+    keep: Literal["best", "last"]
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"]
+
+    def optimisation(self) -> Optimisation:
+        """That part of the settings alone."""
+        return Optimisation(**self.model_dump(include=set(Optimisation.model_fields)))
+
+
+class TrainSettings(Settings):
+    """All settings of one training.
+
+    Attributes:
+        store: folder of artifacts, shared by all runs; None for ``store`` beside the run's folder.
+        seed: of everything random.
+        device: where the network trains.
+        num_workers: processes that draw and check images; None for all cores.
+        threads: of torch on the CPU; None for as many as torch finds best.
+        debug: let errors end with a traceback.
+        resume: a run's folder or a checkpoint to go on from; None to start anew.
+        export: formats of the exported model.
+        overwrite: replace model files that a former run left in the same folder.
+        data: the labelled images.
+        augmentation: what is done to them.
+        model: the network.
+        trainer: how it is trained.
+    """
+
+    store: AnyPath | None
+    seed: Seed
+    device: Device
+    num_workers: Workers | None
+    threads: Workers | None
+    debug: bool
+    resume: ExistingPath | None
+    export: list[Literal["pt", "pt2", "onnx"]]
+    overwrite: bool
+    data: LabelledData
+    augmentation: Augmentation
+    model: DELFModel
+    trainer: TrainerSettings
