@@ -93,18 +93,18 @@ def match(made: Made, folder: Path) -> Path:
     return match_structures(made.words(), mining, folder, overlap(), made.features, made.assignment) / MATCHES
 
 
-def make_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def make_small_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minia.mining.matching.overlap._PAIRS_PER_BLOCK", 4)
-    monkeypatch.setattr("minia.mining.matching.stage._KEYPOINTS_PER_TILE", 60)
+    monkeypatch.setattr("minia.mining.matching.stage._KEYPOINTS_PER_SPAN", 60)
     monkeypatch.setattr("minia.mining.matching.stage._MATCHES_PER_ROW_GROUP", 3)
 
 
-@pytest.mark.parametrize("small_tiles", [False, True])
+@pytest.mark.parametrize("small_spans", [False, True])
 def test_matches_name_their_images_and_keypoints(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_tiles: bool
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_spans: bool
 ) -> None:
-    if small_tiles:
-        make_small_tiles(monkeypatch)
+    if small_spans:
+        make_small_spans(monkeypatch)
     table = pd.read_parquet(match(made, tmp_path))
     words = made.words()
     overlaps = overlap_matrix(load_bags(words), STRUCTURES, "distinct").toarray()
@@ -125,24 +125,24 @@ def test_matches_go_by_structure_and_falling_overlap(made: Made, tmp_path: Path)
     pd.testing.assert_frame_equal(table, expected)
 
 
-def test_readers_find_the_same_in_many_tiles(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readers_find_the_same_in_many_spans(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = match(made, tmp_path / "whole")
-    make_small_tiles(monkeypatch)
-    tiled = match(made, tmp_path / "tiled")
+    make_small_spans(monkeypatch)
+    spand = match(made, tmp_path / "spand")
     assert pq.ParquetFile(whole).num_row_groups == 1
-    assert pq.ParquetFile(tiled).num_row_groups > 6
+    assert pq.ParquetFile(spand).num_row_groups > 6
     table = pd.read_parquet(whole)
     for structure in range(3):
-        found = images_of_structure(tiled, structure)
+        found = images_of_structure(spand, structure)
         pd.testing.assert_frame_equal(found, table[table["structure"] == structure].reset_index(drop=True))
         some = found["image"].tolist()[1:3]
-        listed = matched_keypoints(tiled, structure, [*some, "another"])
+        listed = matched_keypoints(spand, structure, [*some, "another"])
         assert {name: each.tolist() for name, each in listed.items()} == {
             name: each.tolist() for name, each in zip(found["image"][1:3], found["keypoints"][1:3], strict=True)
         }
-        assert matched_keypoints(tiled, structure, []) == {}
+        assert matched_keypoints(spand, structure, []) == {}
     for image in table["image"].unique():
-        found = structures_of_image(tiled, image)
+        found = structures_of_image(spand, image)
         pd.testing.assert_frame_equal(found, structures_of_image(whole, image))
         assert len(found) == (table["image"] == image).sum()
 
@@ -150,15 +150,15 @@ def test_readers_find_the_same_in_many_tiles(made: Made, tmp_path: Path, monkeyp
 def test_row_groups_tell_which_structures_and_images_they_hold(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_small_tiles(monkeypatch)
+    make_small_spans(monkeypatch)
     metadata = pq.ParquetFile(match(made, tmp_path)).metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     columns = [[group.column(place).statistics for group in groups] for place in (0, 1)]
     (structures, images) = ([(each.min, each.max) for each in column] for column in columns)
-    new_tile = [0, *(place for place in range(1, len(groups)) if structures[place][0] < structures[place - 1][1])]
-    assert 1 < len(new_tile) < len(groups)
-    tiles = [images[first:last] for first, last in itertools.pairwise([*new_tile, len(groups)])]
-    for one, next_one in itertools.pairwise(tiles):
+    new_span = [0, *(place for place in range(1, len(groups)) if structures[place][0] < structures[place - 1][1])]
+    assert 1 < len(new_span) < len(groups)
+    spans = [images[first:last] for first, last in itertools.pairwise([*new_span, len(groups)])]
+    for one, next_one in itertools.pairwise(spans):
         assert max(last for _, last in one) < min(first for first, _ in next_one)
 
 
@@ -191,8 +191,8 @@ def write_artifacts(folder: Path, num_images: int) -> dict[str, Path]:
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minia.mining.matching.overlap._IMAGES_PER_BLOCK", 100)
-    monkeypatch.setattr("minia.mining.matching.stage._MATCHES_PER_TILE", 1000)
-    monkeypatch.setattr("minia.mining.matching.stage._KEYPOINTS_PER_TILE", 10_000)
+    monkeypatch.setattr("minia.mining.matching.stage._MATCHES_PER_SPAN", 1000)
+    monkeypatch.setattr("minia.mining.matching.stage._KEYPOINTS_PER_SPAN", 10_000)
     monkeypatch.setattr("minia.mining.matching.stage._MATCHES_PER_ROW_GROUP", 500)
     peaks: list[int] = []
     rows: list[int] = []

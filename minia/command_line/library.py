@@ -18,9 +18,9 @@ from minia.command_line.arguments import CommandLine
 from minia.command_line.messages import configuration_message
 from minia.command_line.mine_settings import MineSettings
 from minia.command_line.program import CONFIGURATION, settings_of, store_beside
-from minia.command_line.train_settings import TrainSettings
 from minia.core.artifact import InputError
 from minia.run import Run, load
+from minia.training.settings import TrainSettings
 
 
 def mine(

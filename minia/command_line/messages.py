@@ -71,7 +71,10 @@ def print_error(error: BaseException) -> int:
 
 
 def outside_jobs(error: BaseException) -> BaseException:
-    """The error of a run in which no job failed: if of a file, then of the output folder, which Hydra makes."""
+    """What to tell of an error that came from outside the jobs.
+
+    Outside them only Hydra touches files: it makes the output folder. So an error of a file is about that one.
+    """
     if isinstance(error, OSError) and error.filename:
         where = f"hydra.run.dir or hydra.sweep.dir: {error.filename}"
         return InputError(f"{where}: cannot be made a folder: {error.strerror}")

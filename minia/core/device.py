@@ -35,7 +35,7 @@ def choose_precision(precision: str, device: str) -> str:
         return precision
     if device == "cuda":
         return "half"
-    import torch  # see above
+    import torch  # takes seconds: only where the answer depends on it
 
     has = torch.cpu.get_capabilities()
     return "half" if has.get("avx512_bf16") or has.get("amx_bf16") else "float32"

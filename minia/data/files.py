@@ -125,7 +125,7 @@ class FileStates:
     Attributes:
         problems: (num_files,) uint8, 0 for a file that may be an image.
         sizes: (num_files,) int64 bytes, 0 where there is no file.
-        times: (num_files,) int64 nanoseconds of the last change, likewise.
+        times: (num_files,) int64, when the file was last changed, in nanoseconds since 1970; 0 where there is no file.
     """
 
     problems: NDArray[np.uint8]

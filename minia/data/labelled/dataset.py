@@ -38,7 +38,7 @@ class Visit(NamedTuple):
 
 
 class Batch(TypedDict):
-    """Some images.
+    """Some images with their labels and random numbers, or one of them, then without the first dimension.
 
     image: (batch, 3 or 4, side, side) uint8; float32 (batch, 3, image_size, image_size) once on the device.
     label: (batch,) int64.
@@ -94,7 +94,10 @@ class GalaxyDataset(Dataset[Batch]):
         }
 
     def image(self, index: int) -> Tensor:
-        """(3 or 4, side, side) uint8.
+        """One image as the network's input is made of: (3 or 4, side, side) uint8, RGB and the foreground if asked for.
+
+        Args:
+            index: its row in the table of the split.
 
         Raises:
             InputError: the file cannot be read (any more).

@@ -175,7 +175,13 @@ def assign_classes(table: pd.DataFrame, gate: float = GATE, threshold: float = T
 
 
 def classes_of(fractions: Mapping[str, float], gate: float = GATE, threshold: float = THRESHOLD) -> list[str]:
-    """The classes of one galaxy from its debiased fractions by column name; see ``assign_classes``."""
+    """The classes of one galaxy, by the original minIA's rules.
+
+    Args:
+        fractions: its debiased fractions, 0 to 1, by the catalogue's column names.
+        gate: answers on the way to the decisive one must hold strictly more than this.
+        threshold: the decisive answer must hold strictly more than this.
+    """
     return [
         rule.name
         for rule in CLASS_RULES

@@ -102,7 +102,7 @@ class GZ2Files:
 
     @classmethod
     def of(cls, settings: GZ2Data) -> GZ2Files:
-        """Those that the settings name, the others under their usual names.
+        """The files that the settings name, and the usual names in the root for those that they do not.
 
         Raises:
             InputError: names all that are missing at once.

@@ -118,7 +118,7 @@ def choose_gallery_images(
     Args:
         bags: the images' words.
         structures: the structures to show, of the same vocabulary.
-        formula: of the overlap (see ``overlap_matrix``).
+        formula: of the overlap: ``distinct`` compares sets of words, ``multiset`` counts how often a word occurs.
         min_overlap: smallest overlap of an image that holds a structure.
         most_images: images of a structure, at least 1.
         seed: of the last ties.

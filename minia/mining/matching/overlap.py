@@ -41,7 +41,7 @@ def overlap_blocks(
     Args:
         bags: images and their words; may be memory-mapped.
         structures: structures and their words, of the same vocabulary.
-        formula: see :func:`overlap_matrix`.
+        formula: ``distinct`` compares sets of words, ``multiset`` counts how often a word occurs.
         images: (n,) image numbers, the rows of the matrix; default: all images.
 
     Yields:

@@ -7,15 +7,15 @@ column     type          meaning
 =========  ============  ===================================================================
 structure  int32         line of the structure in structures.txt, from 0
 image      string        the image's name
-overlap    float32       see ``overlap_matrix``, in (0, 1]
+overlap    float32       of image and structure, in (0, 1]
 keypoints  list(int32)   the image's keypoints whose word is in the structure, numbered inside
                          the image; empty where the bags of words came without keypoints
 =========  ============  ===================================================================
 
-The rows go by *tiles* of consecutive images, some 4 million matches or 8 million keypoints each;
-inside a tile by structure, then by falling overlap. A small collection is one tile. Row groups do
-not cross tiles, so that their minima and maxima let a reader of one structure or of one image
-skip nearly all of them. Memory holds one tile, whatever the number of images: under 1 GB, and
+The rows go by *spans* of consecutive images, some 4 million matches or 8 million keypoints each;
+inside a span by structure, then by falling overlap. A small collection is one span. Row groups do
+not cross spans, so that their minima and maxima let a reader of one structure or of one image
+skip nearly all of them. Memory holds one span, whatever the number of images: under 1 GB, and
 some 20 bytes and the name of every image.
 """
 
@@ -44,9 +44,9 @@ from minia.mining.vocabulary.assignment import load_assignment
 from minia.mining.words.stage import load_bags, load_images
 
 MATCHES = "matches.parquet"
-_MATCHES_PER_TILE = 1 << 22  # at least, unless there are no more: 8 bytes each
-_KEYPOINTS_PER_TILE = 1 << 23  # likewise; some 20 bytes each, 40 in a structure that nearly all of them are in
-_MATCHES_PER_ROW_GROUP = 1 << 15  # a tile of some 1 million matches has some 30 to choose from
+_MATCHES_PER_SPAN = 1 << 22  # at least, unless there are no more: 8 bytes each
+_KEYPOINTS_PER_SPAN = 1 << 23  # the same; some 20 bytes each, 40 in a structure that nearly all of them are in
+_MATCHES_PER_ROW_GROUP = 1 << 15  # a span of some 1 million matches has some 30 to choose from
 _LISTED_PER_ROW_GROUP = 1 << 21
 _SCHEMA = pa.schema(
     [("structure", pa.int32()), ("image", pa.string()), ("overlap", pa.float32()), ("keypoints", pa.list_(pa.int32()))]
@@ -69,7 +69,7 @@ def match_structures(
         store: folder of artifacts.
         settings: the overlap's formula and its smallest value.
         features: artifact of the features stage, None where the bags came without keypoints.
-        assignment: the visual words of the keypoints, None likewise.
+        assignment: the visual words of the keypoints; None where the bags came without keypoints.
 
     Returns:
         The matching artifact.
@@ -87,12 +87,12 @@ def match_structures(
         matched = np.zeros(structures.num_lists, dtype=np.int64)
         num_matched_images = 0
         with pq.ParquetWriter(work / MATCHES, _SCHEMA) as writer, progress("matching", len(names), "image") as advance:
-            for tile in _tiles(bags, structures, settings, keypoints):
-                for table in _tables(tile, structures, names, keypoints):
+            for span in _spans(bags, structures, settings, keypoints):
+                for table in _tables(span, structures, names, keypoints):
                     writer.write_table(table, row_group_size=len(table))
-                matched += np.diff(tile.matches.indptr)
-                num_matched_images += len(np.unique(tile.matches.indices))
-                advance(tile.last - tile.first)
+                matched += np.diff(span.matches.indptr)
+                num_matched_images += len(np.unique(span.matches.indices))
+                advance(span.last - span.first)
         return {
             "num_matches": int(matched.sum()),
             "num_matched_images": num_matched_images,
@@ -164,7 +164,7 @@ class KeypointWords:
 
 
 @dataclass(frozen=True)
-class _Tile:
+class _Span:
     """The matches of consecutive images.
 
     Attributes:
@@ -178,9 +178,9 @@ class _Tile:
     matches: scipy.sparse.csc_matrix
 
 
-def _tiles(
+def _spans(
     bags: ListDB, structures: ListDB, settings: OverlapMatching, keypoints: KeypointWords | None
-) -> Iterator[_Tile]:
+) -> Iterator[_Span]:
     first, num_matches = 0, 0
     blocks: list[scipy.sparse.csr_matrix] = []
     for begin, _, overlaps in overlap_blocks(bags, structures, settings.formula):
@@ -190,9 +190,9 @@ def _tiles(
         num_matches += overlaps.nnz
         last = begin + overlaps.shape[0]
         num_keypoints = 0 if keypoints is None else keypoints.offsets[last] - keypoints.offsets[first]
-        full = num_matches >= _MATCHES_PER_TILE or num_keypoints >= _KEYPOINTS_PER_TILE
+        full = num_matches >= _MATCHES_PER_SPAN or num_keypoints >= _KEYPOINTS_PER_SPAN
         if full or last == bags.num_lists:
-            yield _Tile(first, last, scipy.sparse.vstack(blocks, format="csr").tocsc())
+            yield _Span(first, last, scipy.sparse.vstack(blocks, format="csr").tocsc())
             first, num_matches, blocks = last, 0, []
 
 
@@ -202,7 +202,7 @@ class _RowGroup:
 
     Attributes:
         structures: (n,) int32 each.
-        rows: (n,) int32 each, images of the tile.
+        rows: (n,) int32 each, images of the span.
         overlaps: (n,) float32 each.
         counts: (n,) int64 each, keypoints of each match.
         listed: (sum of counts,) int32 each.
@@ -221,7 +221,7 @@ class _RowGroup:
         return matches >= _MATCHES_PER_ROW_GROUP or listed >= _LISTED_PER_ROW_GROUP
 
     def table(self, names: pa.StringArray) -> pa.Table:
-        """The matches as a table; ``names`` are those of the tile's images."""
+        """The matches as a table; ``names`` are those of the span's images."""
         offsets = offsets_of(np.concatenate(self.counts)).astype(np.int32)
         lists = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(self.listed)))
         images = names.take(pa.array(np.concatenate(self.rows)))
@@ -229,20 +229,20 @@ class _RowGroup:
 
 
 def _tables(
-    tile: _Tile, structures: ListDB, names: pd.Series[str], keypoints: KeypointWords | None
+    span: _Span, structures: ListDB, names: pd.Series[str], keypoints: KeypointWords | None
 ) -> Iterator[pa.Table]:
-    """The matches of a tile by structure and falling overlap, those of equal overlap in the order of the images."""
-    own_names = pa.array(names.iloc[tile.first : tile.last], pa.string())
-    own_keypoints = None if keypoints is None else _TileKeypoints.read(tile, keypoints, structures.num_items)
-    bounds = tile.matches.indptr
+    """The matches of a span by structure and falling overlap, those of equal overlap in the order of the images."""
+    own_names = pa.array(names.iloc[span.first : span.last], pa.string())
+    own_keypoints = None if keypoints is None else _SpanKeypoints.read(span, keypoints, structures.num_items)
+    bounds = span.matches.indptr
     group = _RowGroup()
     for structure in np.flatnonzero(np.diff(bounds)).tolist():
         column = slice(bounds[structure], bounds[structure + 1])
-        order = np.argsort(-tile.matches.data[column], kind="stable")
-        rows = tile.matches.indices[column][order]
+        order = np.argsort(-span.matches.data[column], kind="stable")
+        rows = span.matches.indices[column][order]
         group.structures.append(np.full(len(rows), structure, dtype=np.int32))
         group.rows.append(rows)
-        group.overlaps.append(tile.matches.data[column][order])
+        group.overlaps.append(span.matches.data[column][order])
         if own_keypoints is None:
             counts, listed = np.zeros(len(rows), np.int64), np.zeros(0, np.int32)
         else:
@@ -257,8 +257,8 @@ def _tables(
 
 
 @dataclass(frozen=True)
-class _TileKeypoints:
-    """The keypoints of a tile's images by their words.
+class _SpanKeypoints:
+    """The keypoints of a span's images by their words.
 
     Attributes:
         offsets: (number of images + 1,) int32, the first keypoint of each image.
@@ -271,8 +271,8 @@ class _TileKeypoints:
     by_word: NDArray[np.int32]
 
     @classmethod
-    def read(cls, tile: _Tile, keypoints: KeypointWords, num_words: int) -> _TileKeypoints:
-        offsets = keypoints.offsets[tile.first : tile.last + 1]
+    def read(cls, span: _Span, keypoints: KeypointWords, num_words: int) -> _SpanKeypoints:
+        offsets = keypoints.offsets[span.first : span.last + 1]
         words = keypoints.between(int(offsets[0]), int(offsets[-1]))
         ones, rows = np.ones(len(words), dtype=np.int8), np.arange(len(words) + 1, dtype=np.int32)
         inverted = scipy.sparse.csr_matrix((ones, words, rows), shape=(len(words), num_words)).tocsc()
@@ -285,7 +285,7 @@ class _TileKeypoints:
 
         Args:
             structure: its words.
-            rows: (n,) int32 images of the tile.
+            rows: (n,) int32 images of the span.
 
         Returns:
             counts: (n,) int64, how many each image has.

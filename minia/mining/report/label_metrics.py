@@ -51,7 +51,7 @@ def purity_metrics(
     """How pure the best images of the structures are, and would be by chance.
 
     Args:
-        best: see :func:`best_labelled_images`.
+        best: (num_structures, 30) int64, image numbers by falling overlap, -1 where there are no more.
         codes: (num_images,) int64, the images' labels (see :func:`encode_labels`), -1 for none.
         num_shuffles: shuffles for the chance value, at least 1.
         seed: of the shuffles.
@@ -79,7 +79,7 @@ def accuracy_metrics(
         bags: the images' words.
         structures: the structures' words, of the same vocabulary.
         codes: (num_images,) int64, the images' labels (see :func:`encode_labels`), -1 for none.
-        formula: of the overlap (see ``overlap_matrix``).
+        formula: of the overlap: ``distinct`` compares sets of words, ``multiset`` counts how often a word occurs.
         seed: of the sample and the folds.
 
     Returns:
@@ -128,7 +128,7 @@ def best_labelled_images(
         bags: the images' words.
         structures: the structures' words, of the same vocabulary.
         codes: (num_images,) int64, -1 for images without a label, which are left out.
-        formula: of the overlap (see ``overlap_matrix``).
+        formula: of the overlap: ``distinct`` compares sets of words, ``multiset`` counts how often a word occurs.
         seed: of the ties.
 
     Returns:

@@ -48,14 +48,16 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class Nesting:
-    """What the nested linkage tells of a structure (see ``minia.mining.structures.linkage.nested``).
+    """What the nested linkage tells of a structure.
 
     Attributes:
         parent: the structure that it is a part of, -1 for none.
         parts: the structures that are parts of it, ascending.
         num_images: images that it was found in.
-        association: mean over its pairs of words.
-        significance: in standard deviations.
+        association: mean over its pairs of words of how many more images hold both than chance would have, as a
+            share of sqrt(n_a n_b), where n_a and n_b are the images that hold each.
+        significance: how many more images hold pairs of its words than chance would have, over all pairs together, in
+            standard deviations.
     """
 
     parent: int
@@ -80,8 +82,8 @@ class ShownStructure:
     Attributes:
         number: its line in structures.txt, from 0.
         rank: its place on the page, from 1.
-        score: see ``minia.mining.report.ranking``.
-        coherence: likewise.
+        score: what it is ranked by, in bits per thousand images.
+        coherence: from -1 (its words never meet) by 0 (independent) to 1 (only together).
         words: words and frequencies in the structure's order.
         num_matches: images that hold it.
         images: its best images.

@@ -120,6 +120,12 @@ def _cluster(points: Tensor, clustering: Clustering, restart: int, num_threads: 
 class _Clusters:
     """Descriptors, their centroids, and the word of each descriptor of the sample.
 
+    Args:
+        points: (num_points, dimensions) float32, the descriptors.
+        centroids: (size, dimensions) float32, the first ones.
+        generator: draws where the search for lines begins.
+        num_threads: to work in.
+
     Attributes:
         points: (num_points, dimensions) float32.
         centroids: (size, dimensions) float32.
@@ -138,7 +144,12 @@ class _Clusters:
         self._block = _BLOCK_ON_GPU if points.is_cuda else _BLOCK
 
     def take_in(self, rows: Tensor, advance: Callable[[int], None]) -> None:
-        """Give points that are new to the sample the nearest of the centroids, or one hardly farther."""
+        """Give points that are new to the sample the nearest of the centroids, or one hardly farther.
+
+        Args:
+            rows: (n,) int64, of points.
+            advance: called with the number of points that are done, again and again.
+        """
         size = len(self.centroids)
         pivots = torch.arange(0, size, max(1, size // max(_PIVOTS, size // _PER_PIVOT)), device=rows.device)
         centroids = self.centroids[pivots]
@@ -159,7 +170,10 @@ class _Clusters:
         self._assign(rows, words)
 
     def _assign(self, rows: Tensor, words: Tensor) -> None:
-        """Give points these words; only the ones that change theirs, soon a few in a hundred, are added up."""
+        """Give points their words and bring the sums of words up to date.
+
+        Only the points whose word changes are added up: soon these are a few in a hundred.
+        """
         before = self.words[rows]
         changed = before != words
         rows, words, before = rows[changed], words[changed], before[changed]
@@ -173,7 +187,15 @@ class _Clusters:
         self.counts -= torch.bincount(before[before >= 0], minlength=len(self.counts))
 
     def settle(self, sample: Tensor, passes: int) -> float:
-        """Lloyd's algorithm on the sample; the mean squared distance before the last move."""
+        """Move centroids and reassign descriptors in turn, by Lloyd's algorithm, until hardly anything is gained.
+
+        Args:
+            sample: (n,) int64, rows of points.
+            passes: at most so many.
+
+        Returns:
+            The mean squared distance before the last move.
+        """
         self.move_centroids()
         near = self._near_centroids()
         distance = math.inf
@@ -188,7 +210,17 @@ class _Clusters:
         return distance
 
     def move_words(self, sample: Tensor) -> int:
-        """Let words that would be missed least split the ones that gain most; how many moved."""
+        """Take words away where they are missed least and let them split the words that gain most.
+
+        A word that is taken away leaves its descriptors to the second nearest word; one that is split gets a second
+        centroid. This is done as long as the sum of squared distances falls.
+
+        Args:
+            sample: (n,) int64, rows of points.
+
+        Returns:
+            How many words moved.
+        """
         self.move_centroids()
         words, scores = self._compare(sample, self.words[sample], self._near_centroids(), num_best=2)
         first, second = words
@@ -246,7 +278,11 @@ class _Clusters:
         return sums.index_add_(0, words, values.double())
 
     def move_centroids(self, further: float = 0) -> None:
-        """Every centroid moves to the mean of its descriptors in the sample, or beyond; one without any stays."""
+        """Move every centroid to the mean of its descriptors in the sample; one without any stays.
+
+        Args:
+            further: how far to go beyond the mean, as a share of the way to it.
+        """
         counts = self.counts[:, None]
         means = torch.where(counts > 0, (self.sums / counts.clamp(min=1)).float(), self.centroids)
         self.centroids = means + further * (means - self.centroids)

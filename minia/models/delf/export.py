@@ -62,7 +62,7 @@ class ExportedDELF(nn.Module):
 
         Args:
             image: (3, height, width) or (height, width, 3) uint8, red first.
-            scales: see ``LocalFeatures.forward``, as are the next three.
+            scales: sizes at which the image is looked at, 1 = its own.
             max_features: at most so many; 0: all.
             score_threshold: scores of at least this.
             nms_iou: largest overlap of two boxes; 1: any.
@@ -81,7 +81,7 @@ class ExportedDELF(nn.Module):
         score_threshold: float,
         nms_iou: float,
     ) -> list[dict[str, Tensor]]:
-        """The same for images (batch, 3, height, width) or (batch, height, width, 3): one dict an image.
+        """The local features of several images of one size: for each image the dict that ``forward`` gives.
 
         Rows with numbers that are not finite, of a network that overflows in half precision, are left out.
         """
@@ -141,8 +141,8 @@ def export_delf(
         config: of the training, JSON values; kept in the metadata.
         file_format: one of ``FORMATS``.
         scales: fixed in pt2 and onnx; recorded in all as the default.
-        max_features: likewise.
-        score_threshold: likewise.
+        max_features: keypoints an image; fixed in pt2 and onnx, recorded in all as the default.
+        score_threshold: scores below are dropped; fixed in pt2 and onnx, recorded in all as the default.
         overwrite: replace an existing file.
 
     Returns:

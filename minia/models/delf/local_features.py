@@ -24,7 +24,7 @@ class Selection(NamedTuple):
 
     boxes: (batch, num_rows, 4) float32, x_min, y_min, x_max, y_max of the receptive field in pixels
         of the original image (centre of its top-left pixel = (0, 0)); may reach beyond its edges.
-    keypoints: (batch, num_rows, 2) float32, x and y of the receptive field's centre, likewise.
+    keypoints: (batch, num_rows, 2) float32, x and y of the receptive field's centre, in pixels of the original image.
     descriptors: (batch, num_rows, descriptor_size) float32, of unit L2 norm.
     scales: (batch, num_rows) float32, original pixels to a pixel of the image the feature was found
         in: 1 / scale. Times ``receptive_field`` it is the side of the box.
@@ -46,7 +46,8 @@ class LocalFeatures(nn.Module):
         network: is copied, not changed.
 
     Attributes:
-        receptive_field, stride, padding: see :class:`~minia.models.delf.DELF`.
+        receptive_field, stride, padding: in pixels: a cell in row i and column j of the map sees a square of side
+            ``receptive_field``, the middle of which is ``stride * i`` down and ``stride * j`` across.
         descriptor_size: length of a descriptor.
     """
 

@@ -106,8 +106,9 @@ class DELF(nn.Module):
     Args:
         backbone: one of ``backbone.BACKBONES``.
         num_classes: classes that the two classifiers tell apart.
-        stride_in_1x1: see :class:`~minia.models.backbone.Backbone`.
-        block3_stride: see :class:`~minia.models.backbone.Backbone`; True is the original.
+        stride_in_1x1: let a bottleneck's first convolution stride, and not its second, as the original does.
+        block3_stride: keep every second row and column of layer3's map only, as the original does, so that local
+            features are 32 pixels apart and not 16.
         reduction: length of a local descriptor.
         attention_channels: hidden channels of the attention.
         normalisation: one of ``NORMALISATIONS``; loading weights sets it to theirs.

@@ -84,7 +84,10 @@ class Extractor(ABC):
         return [self.extract(image) for image in images]
 
     def working(self) -> contextlib.AbstractContextManager[None]:
-        """To be held by a process whose threads extract, if ``in_threads``."""
+        """What a process holds (in a ``with``) while its threads extract, for an extractor with ``in_threads``.
+
+        Here it does nothing; an extractor whose libraries start threads of their own keeps them from it.
+        """
         return contextlib.nullcontext()
 
 

@@ -83,7 +83,10 @@ class DELFExtractor(Extractor):
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """One thread of torch for each that extracts: with more, the order in which they add up would show."""
+        """Let torch use one thread for each thread that extracts.
+
+        With more, the order in which they add up numbers would show in the last digits.
+        """
         with single_threaded_torch():
             yield
 
