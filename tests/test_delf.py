@@ -187,7 +187,8 @@ def test_inference_equals_forward(network: DELF) -> None:
 
 
 def test_normalisations() -> None:
-    network = small_network(normalisation="original")
+    network = small_network()
+    network.set_normalisation("original")
     grey = torch.tensor([0, 128, 255], dtype=torch.uint8).expand(1, 3, 1, 3)
     assert network.normalise(grey)[0, 0, 0].tolist() == [-1.0, 0.0, 127 / 128]
     network.set_normalisation("imagenet")

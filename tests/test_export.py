@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,14 @@ from test_delf_extractor import Overflowing
 from torch import Tensor
 
 from minia.core.artifact import InputError
-from minia.models.delf.export import SCALES, ExportedDELF, export_delf, is_torchscript, load_exported
+from minia.models.delf.export import (
+    SCALES,
+    ExportedDELF,
+    ExtractionDefaults,
+    export_delf,
+    is_torchscript,
+    load_exported,
+)
 from minia.models.delf.local_features import LocalFeatures, Selection, keep_apart, overlaps, resized_side
 from minia.models.delf.network import DELF
 
@@ -278,8 +284,8 @@ def test_existing_files_are_kept(network: DELF, exported: Path, tmp_path: Path) 
     export_delf(network, tmp_path / "a.pt", classes=CLASSES, config={}, overwrite=True)
     assert is_torchscript(tmp_path / "a.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
-    with pytest.raises(InputError, match="torchscript or pt2 or onnx"):
-        export_delf(network, tmp_path / "b.pt", classes=CLASSES, config={}, file_format="pickle")
+    with pytest.raises(InputError, match=r"ends in \.pt or \.pt2 or \.onnx"):
+        export_delf(network, tmp_path / "b.pickle", classes=CLASSES, config={})
 
 
 def test_files_of_others_are_refused(tmp_path: Path) -> None:
@@ -347,8 +353,8 @@ SIZES = [(2, 96, 96), (1, 70, 66), (3, 130, 201)]  # fewer and more cells than t
 
 
 def test_pt2_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"scales": [0.5, 1.4142], "max_features": 16}
-    path = export_delf(network, tmp_path / "a.pt2", classes=CLASSES, config={}, file_format="pt2", **options)
+    defaults = ExtractionDefaults([0.5, 1.4142], max_features=16)
+    path = export_delf(network, tmp_path / "a.pt2", classes=CLASSES, config={}, defaults=defaults)
     extra = {"metadata.json": ""}
     model = torch.export.load(path, extra_files=extra).module()
     assert json.loads(extra["metadata.json"])["defaults"]["max_features"] == 16
@@ -362,8 +368,8 @@ def test_pt2_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) ->
 def test_onnx_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    options: dict[str, Any] = {"scales": [0.5, 1.4142], "max_features": 16}
-    path = export_delf(network, tmp_path / "a.onnx", classes=CLASSES, config={}, file_format="onnx", **options)
+    defaults = ExtractionDefaults([0.5, 1.4142], max_features=16)
+    path = export_delf(network, tmp_path / "a.onnx", classes=CLASSES, config={}, defaults=defaults)
     session = onnxruntime.InferenceSession(str(path))
     assert json.loads(session.get_modelmeta().custom_metadata_map["metadata"])["classes"] == CLASSES
     for size in SIZES:

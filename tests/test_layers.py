@@ -46,8 +46,6 @@ ORDER = ("lists", "features", "vocabulary", "words", "structures", "matching", "
 # What has more than six parameters. The first is how files of models are called, also by programs that we do not know.
 MANY_PARAMETERS = {
     ("minia.models.delf.local_features", "forward"),
-    ("minia.models.delf.export", "export_delf"),
-    ("minia.models.delf.network", "__init__"),
 }
 
 

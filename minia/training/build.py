@@ -44,7 +44,7 @@ def load_pretrained(settings: TrainSettings) -> DELF | None:
 def _network(settings: TrainSettings) -> dict[str, Any]:
     """The arguments of the network but the number of classes."""
     names = {"backbone", "stride_in_1x1", "block3_stride", "reduction", "attention_channels"}
-    return settings.model.model_dump(include=names) | {"normalisation": settings.model.normalisation or "imagenet"}
+    return settings.model.model_dump(include=names)
 
 
 def build_module(
@@ -61,7 +61,7 @@ def build_module(
     model, trainer = settings.model, settings.trainer
     torch.manual_seed(settings.seed)
     module = DELFTraining(
-        _network(settings) | {"num_classes": len(classes)},
+        _network(settings) | {"normalisation": model.normalisation or "imagenet", "num_classes": len(classes)},
         list(classes),
         LossWeights(model.descriptor_weight, model.attention_weight, model.reconstruction_weight),
         trainer.optimisation(),

@@ -29,7 +29,7 @@ class DELFTraining(pytorch_lightning.LightningModule):
     Batches are ``{"image": (batch, 3, side, side) float grey levels 0..255, "label": (batch,) int64}``.
 
     Args:
-        network: arguments of :class:`~minia.models.delf.network.DELF`.
+        network: arguments of :class:`~minia.models.delf.network.DELF`, and ``normalisation``, of its images.
         classes: the name of each class, in the order of the labels.
         loss_weights: factors of the three losses.
         optimisation: how the weights are found.
@@ -51,7 +51,10 @@ class DELFTraining(pytorch_lightning.LightningModule):
         # Plain values: a checkpoint says how to build the network, and what its run was.
         settings = {"network": dict(network), "classes": classes, "loss_weights": loss_weights._asdict()}
         self.save_hyperparameters(settings | optimisation.model_dump() | {"data": dict(data)})
-        self.model = DELF(**network)
+        arguments = dict(network)
+        normalisation = arguments.pop("normalisation", "imagenet")
+        self.model = DELF(**arguments)
+        self.model.set_normalisation(normalisation)
         if optimisation.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.history: list[dict[str, float]] = []

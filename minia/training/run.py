@@ -190,7 +190,7 @@ def _finish(
     """Take the best weights, measure them in one exact pass, draw and export them."""
     import pandas as pd
 
-    from minia.models.delf.export import FORMATS, export_delf
+    from minia.models.delf.export import export_delf
     from minia.training.callbacks import plot_attention, plot_confusion, plot_history
 
     history, output = list(module.history), folder.path
@@ -204,13 +204,11 @@ def _finish(
         plot_history(output / "history.png", history)
         plot_confusion(output / "confusion.png", module)
         plot_attention(output / "attention.png", module, data)
-    formats = {ending[1:]: name for name, ending in FORMATS.items()}
     for ending in settings.export:
         with folder.replacing(f"model.{ending}"):
             export_delf(
                 module.model, output / f"model.{ending}", classes=list(module.hparams["classes"]),
-                config=settings.model_dump(mode="json"), file_format=formats[ending],
-                overwrite=True,  # refused before, where it is not
+                config=settings.model_dump(mode="json"), overwrite=True,  # refused before, where it is not
             )  # fmt: skip
     logger.info(
         "validation accuracy: descriptor branch %.3f, attention branch %.3f",

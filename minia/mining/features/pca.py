@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from minia.core.artifact import InputError
+from minia.core.principal_axes import principal_axes
 from minia.core.writing import appearing_whole
 
 FOLDER = "pca"
@@ -49,11 +50,8 @@ class PCA:
                 f"features.pca_dim={dim}: the sampled images have {len(descriptors)} descriptors; expected a pca_dim"
                 " below that, more features.pca_images, or null"
             )
-        mean = descriptors.mean(axis=0, dtype=np.float64)
-        with threadpool_limits(limits=1):  # the sums' order, and with it their last digits, is that of one thread
-            centred = descriptors - mean
-            _, vectors = np.linalg.eigh(centred.T @ centred)
-        axes = vectors[:, ::-1][:, :dim].T
+        mean, _, axes = principal_axes(descriptors)
+        axes = axes[:dim]
         largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1)
         return cls(mean.astype(np.float32), np.ascontiguousarray(axes * np.sign(largest), dtype=np.float32))
 

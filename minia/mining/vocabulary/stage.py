@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from minia.core.artifact import InputError, Stage, fingerprint_file
 from minia.core.context import Context
 from minia.core.device import choose_device
+from minia.core.principal_axes import principal_axes
 from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.vocabulary import faiss_kmeans
 from minia.mining.vocabulary.clustering import Clustering
@@ -191,12 +192,9 @@ def plot_principal_components(
 
     rows = np.random.default_rng(seed).permutation(len(descriptors))[:_DESCRIPTORS_IN_PLOT]
     sample = descriptors[np.sort(rows)].astype(np.float64)
-    mean = sample.mean(axis=0)
-    covariance = np.cov((sample - mean).T) if len(sample) > 1 else np.eye(sample.shape[1])
-    variances, axes = np.linalg.eigh(covariance)
-    plane = axes[:, ::-1][:, :2]
-    share = variances[::-1][:2].sum() / max(variances.sum(), 1e-12)
-    points, words = (sample - mean) @ plane, (centroids - mean) @ plane
+    mean, variances, axes = principal_axes(sample)
+    share = variances[:2].sum() / max(variances.sum(), 1e-12)
+    points, words = (sample - mean) @ axes[:2].T, (centroids - mean) @ axes[:2].T
 
     figure = Figure(figsize=(7, 6), layout="constrained")
     plot = figure.add_subplot()

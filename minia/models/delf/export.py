@@ -18,7 +18,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from minia.models.delf.network import DELF
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {"torchscript": ".pt", "pt2": ".pt2", "onnx": ".onnx"}  # and the ending of the file
+FORMATS = {".pt": "torchscript", ".pt2": "pt2", ".onnx": "onnx"}  # by the ending of the file
 SCALES = (0.5, 0.7071, 1.0, 1.4142, 2.0, 2.4494, 4.0)  # the original's, for galaxies
 MAX_FEATURES = 1000
 OUTPUTS = Selection._fields
@@ -106,13 +106,31 @@ class ExportedDELF(nn.Module):
         return results
 
 
+class ExtractionDefaults(NamedTuple):
+    """How images are looked at: fixed in pt2 and onnx, recorded in all formats as the default.
+
+    Attributes:
+        scales: sizes at which an image is looked at, 1 = its own.
+        max_features: keypoints an image, at most.
+        score_threshold: lower scores are dropped; 0 keeps all.
+    """
+
+    scales: Sequence[float] = SCALES
+    max_features: int = MAX_FEATURES
+    score_threshold: float = 0.0
+
+
+_DEFAULTS = ExtractionDefaults()
+
+
 class _FixedDELF(nn.Module):
     """``LocalFeatures`` with everything but the images fixed, for the exporters that trace."""
 
-    def __init__(self, network: DELF, scales: Sequence[float], max_features: int, score_threshold: float) -> None:
+    def __init__(self, network: DELF, defaults: ExtractionDefaults) -> None:
         super().__init__()
         self.local = LocalFeatures(network)
-        self.scales, self.max_features, self.score_threshold = list(scales), max_features, score_threshold
+        self.scales = list(defaults.scales)
+        self.max_features, self.score_threshold = defaults.max_features, defaults.score_threshold
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """``Selection`` of images (batch, 3, height, width) uint8, red first."""
@@ -126,47 +144,41 @@ def export_delf(
     *,
     classes: Sequence[str],
     config: Mapping[str, Any],
-    file_format: str = "torchscript",
-    scales: Sequence[float] = SCALES,
-    max_features: int = MAX_FEATURES,
-    score_threshold: float = 0.0,
+    defaults: ExtractionDefaults = _DEFAULTS,
     overwrite: bool = False,
 ) -> Path:
     """Write a network for use elsewhere.
 
     Args:
         network: on any device; exported for the CPU, from where a loaded TorchScript file can be moved.
-        path: the file.
+        path: the file, whose ending says in which of ``FORMATS``.
         classes: names of the classes, in the order of the labels.
         config: of the training, JSON values; kept in the metadata.
-        file_format: one of ``FORMATS``.
-        scales: fixed in pt2 and onnx; recorded in all as the default.
-        max_features: keypoints an image; fixed in pt2 and onnx, recorded in all as the default.
-        score_threshold: scores below are dropped; fixed in pt2 and onnx, recorded in all as the default.
+        defaults: how images are looked at.
         overwrite: replace an existing file.
 
     Returns:
         The path.
 
     Raises:
-        InputError: the path exists, the format is unknown or needs a package that is not installed.
+        InputError: the path exists, its ending is unknown or of a format that needs a package that is not installed.
     """
-    if file_format not in FORMATS:
-        raise InputError(f"export={file_format}: expected {' or '.join(FORMATS)}")
+    if path.suffix not in FORMATS:
+        raise InputError(f"export: {path}: expected a file that ends in {' or '.join(FORMATS)}")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; allowed: another path, or overwrite=true")
     path.parent.mkdir(parents=True, exist_ok=True)
-    defaults = {"scales": list(scales), "max_features": max_features, "score_threshold": score_threshold}
-    metadata = json.dumps(describe(network, classes, {**config}, defaults), sort_keys=True)
+    recorded = defaults._asdict() | {"scales": list(defaults.scales)}
+    metadata = json.dumps(describe(network, classes, {**config}, recorded), sort_keys=True)
     with appearing_whole(path) as temporary:
-        if file_format == "torchscript":
+        if path.suffix == ".pt":
             with _quiet():
                 scripted: Any = torch.jit.script(ExportedDELF(network, metadata).cpu().eval())
                 scripted.save(str(temporary))
         else:
-            fixed = _FixedDELF(network, scales, max_features, score_threshold).cpu().eval()
-            (_save_pt2 if file_format == "pt2" else _save_onnx)(fixed, temporary, metadata)
-    logger.info("exported %s (%s, %.1f MB)", path, file_format, path.stat().st_size / 1e6)
+            fixed = _FixedDELF(network, defaults).cpu().eval()
+            (_save_pt2 if path.suffix == ".pt2" else _save_onnx)(fixed, temporary, metadata)
+    logger.info("exported %s (%s, %.1f MB)", path, FORMATS[path.suffix], path.stat().st_size / 1e6)
     return path
 
 

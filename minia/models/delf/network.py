@@ -111,7 +111,6 @@ class DELF(nn.Module):
             features are 32 pixels apart and not 16.
         reduction: length of a local descriptor.
         attention_channels: hidden channels of the attention.
-        normalisation: one of ``NORMALISATIONS``; loading weights sets it to theirs.
 
     Attributes:
         receptive_field, stride, padding: geometry of a cell in pixels, derived from the layers; cell
@@ -134,7 +133,6 @@ class DELF(nn.Module):
         block3_stride: bool,
         reduction: int = 128,
         attention_channels: int = 512,
-        normalisation: str = "imagenet",
     ) -> None:
         super().__init__()
         self.backbone = Backbone(backbone, stride_in_1x1=stride_in_1x1, block3_stride=block3_stride)
@@ -146,7 +144,7 @@ class DELF(nn.Module):
         self.receptive_field, self.stride, self.padding = self.backbone.window
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("std", torch.ones(3))
-        self.set_normalisation(normalisation)
+        self.set_normalisation("imagenet")  # until other weights or settings say otherwise
 
     def set_normalisation(self, name: str) -> None:
         """Choose what ``normalise`` does, one of ``NORMALISATIONS``.
