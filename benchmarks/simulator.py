@@ -25,7 +25,7 @@ from minia.data.simulation.survey import write_survey
 def survey_rate(num_images: int, num_workers: int, image_size: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        write_survey(Path(folder), num_images=num_images, image_size=image_size, seed=1, num_workers=num_workers)
+        write_survey(Path(folder), num_images=num_images, side=image_size, seed=1, num_workers=num_workers)
         return num_images / (time.perf_counter() - started)
 
 

@@ -34,7 +34,7 @@ PITCH_ANGLES = {"tight": (6.0, 13.0), "medium": (14.0, 25.0), "loose": (27.0, 41
 
 def survey(folder: Path, num_images: int = 18, seed: int = 5, num_workers: int = 1) -> Path:
     folder.mkdir(exist_ok=True)
-    write_survey(folder, num_images=num_images, image_size=64, seed=seed, num_workers=num_workers)
+    write_survey(folder, num_images=num_images, side=64, seed=seed, num_workers=num_workers)
     return folder
 
 
@@ -264,7 +264,7 @@ def test_truth_holds_the_geometry_of_what_was_drawn_and_nothing_else(small_surve
 
 
 def test_counts_are_returned_and_arguments_checked(tmp_path: Path) -> None:
-    counts = write_survey(tmp_path, num_images=10, image_size=32, seed=0, num_workers=1)
+    counts = write_survey(tmp_path, num_images=10, side=32, seed=0, num_workers=1)
     assert counts == {"num_images": 10} | dict.fromkeys(CLASSES, 1) | {"ring": 2}
     with pytest.raises(InputError, match="num_images is 0; it must be at least 1"):
-        write_survey(tmp_path, num_images=0, image_size=32, seed=0, num_workers=1)
+        write_survey(tmp_path, num_images=0, side=32, seed=0, num_workers=1)

@@ -122,7 +122,7 @@ def simulate_images(store: Path, settings: SimulatedImages, context: Context) ->
         from minia.data.simulation.survey import write_survey  # brings astropy, which real images do not need
 
         counts = write_survey(
-            work, num_images=settings.num_images, image_size=settings.image_size, seed=context.seed,
+            work, num_images=settings.num_images, side=settings.image_size, seed=context.seed,
             num_workers=context.num_workers,
         )  # fmt: skip
         truth = pd.read_csv(work / "truth.csv")

@@ -157,7 +157,12 @@ def attention_maps(module: DELFTraining, images: Tensor) -> Tensor:
 
 
 def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """A confusion matrix, rows labels and columns answers, each row coloured by its shares."""
+    """A picture of a confusion matrix, each row coloured by its shares.
+
+    Args:
+        counts: (num_classes, num_classes); rows are labels, columns answers.
+        classes: the names of the classes.
+    """
     from matplotlib.figure import Figure
 
     side = 1.8 + 0.45 * len(classes)
@@ -197,7 +202,12 @@ def plot_confusion(path: Path, module: DELFTraining) -> None:
 
 
 def plot_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Losses and accuracies on the validation images against the step."""
+    """Draw losses and accuracies on the validation images against the step.
+
+    Args:
+        path: the PNG file to write.
+        history: one mapping a validation, of numbers by name.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -218,7 +228,13 @@ def plot_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def plot_attention(path: Path, module: DELFTraining, data: GalaxyData) -> None:
-    """Some validation images of different classes beside their attention."""
+    """Draw some validation images of different classes, each with its attention below.
+
+    Args:
+        path: the PNG file to write.
+        module: with the network.
+        data: where the images are from.
+    """
     from matplotlib.figure import Figure
 
     from minia.data.labelled.augmentation import validation_view

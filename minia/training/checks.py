@@ -144,7 +144,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def refuse_another_training(checkpoint: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """A run goes on only with the settings that it began with: else neither it nor a new one would come of it.
+    """Check that a run goes on with the settings that it began with: what came of others would be of neither.
 
     Args:
         checkpoint: to go on from.

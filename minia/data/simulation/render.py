@@ -29,17 +29,17 @@ CUTOUT_SIZE = 424
 CUTOUT_SCALE = 0.02  # of petroR90 a cut-out pixel, Willett et al. 2013
 
 
-def galaxy_mask(parameters: GalaxyParameters, image_size: int = CUTOUT_SIZE) -> npt.NDArray[np.bool_]:
+def galaxy_mask(parameters: GalaxyParameters, side: int = CUTOUT_SIZE) -> npt.NDArray[np.bool_]:
     """The pixels that belong to the drawn galaxy: its R90 ellipse, widened by the seeing.
 
     Args:
         parameters: the galaxy.
-        image_size: side of the image, pixels.
+        side: side of the image, pixels.
 
     Returns:
-        Booleans, (image_size, image_size).
+        Booleans, (side, side).
     """
-    u, v = _along_axes(parameters, image_size)
+    u, v = _along_axes(parameters, side)
     blur = parameters.seeing / (CUTOUT_SCALE * parameters.r90_arcsec) / 2.0
     major = math.hypot(parameters.r90, blur)
     minor = math.hypot(parameters.r90 * parameters.axis_ratio, blur)
@@ -47,22 +47,22 @@ def galaxy_mask(parameters: GalaxyParameters, image_size: int = CUTOUT_SIZE) -> 
 
 
 def render_galaxy(
-    parameters: GalaxyParameters, rng: np.random.Generator, image_size: int = CUTOUT_SIZE
+    parameters: GalaxyParameters, rng: np.random.Generator, side: int = CUTOUT_SIZE
 ) -> npt.NDArray[np.uint8]:
     """Draw a galaxy with its sky: neighbours, seeing, noise and colour.
 
     Args:
         parameters: the galaxy.
         rng: draws all that the parameters leave open: knots, clumps, neighbours, noise.
-        image_size: side of the image, pixels, at least 1.
+        side: side of the image, pixels, at least 1.
 
     Returns:
-        RGB, uint8, (image_size, image_size, 3).
+        RGB, uint8, (side, side, 3).
     """
-    side = round(CUTOUT_SIZE * CUTOUT_SCALE * parameters.r90_arcsec / SURVEY_PIXEL)
-    rgb = observe(_galaxy_light(parameters, side, rng), parameters.seeing, rng)
-    shrinks = image_size < side
-    resized = cv2.resize(rgb, (image_size, image_size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    survey_side = round(CUTOUT_SIZE * CUTOUT_SCALE * parameters.r90_arcsec / SURVEY_PIXEL)
+    rgb = observe(_galaxy_light(parameters, survey_side, rng), parameters.seeing, rng)
+    shrinks = side < survey_side
+    resized = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     return np.asarray(resized, dtype=np.uint8)
 
 

@@ -79,13 +79,13 @@ class _Rows:
     truth: str
 
 
-def write_survey(folder: Path, *, num_images: int, image_size: int, seed: int, num_workers: int) -> dict[str, int]:
+def write_survey(folder: Path, *, num_images: int, side: int, seed: int, num_workers: int) -> dict[str, int]:
     """Draw galaxies and write their images and tables; images that are there already are kept.
 
     Args:
         folder: an existing folder; one that a killed run with the same arguments left is completed.
         num_images: galaxies to draw, at least 1.
-        image_size: side of the images, pixels, at least 16.
+        side: side of the images, pixels, at least 16.
         seed: not negative; the same seed gives the same bytes.
         num_workers: processes, at least 1; with 1 the work is done in this process.
 
@@ -95,14 +95,14 @@ def write_survey(folder: Path, *, num_images: int, image_size: int, seed: int, n
     Raises:
         InputError: an argument is out of its range.
     """
-    _check(num_images=(num_images, 1), image_size=(image_size, 16), seed=(seed, 0), num_workers=(num_workers, 1))
+    _check(num_images=(num_images, 1), side=(side, 16), seed=(seed, 0), num_workers=(num_workers, 1))
     images = folder / IMAGE_FOLDER
     images.mkdir(exist_ok=True)
     remove_unfinished(images)
     tasks = [
         range(first, min(first + _GALAXIES_PER_TASK, num_images)) for first in range(0, num_images, _GALAXIES_PER_TASK)
     ]
-    work = partial(_draw_galaxies, folder=folder, image_size=image_size, seed=seed)
+    work = partial(_draw_galaxies, folder=folder, side=side, seed=seed)
     rows: list[_Rows] = []
     with progress("simulating", num_images, "image") as advance:
         for finished in map_in_order(work, tasks, num_workers):
@@ -125,17 +125,17 @@ def _check(**limits: tuple[int, int]) -> None:
             raise InputError(f"{name} is {value}; it must be at least {smallest}")
 
 
-def _draw_galaxies(indices: range, *, folder: Path, image_size: int, seed: int) -> list[_Rows]:
-    return [_draw_galaxy(index, folder, image_size, seed) for index in indices]
+def _draw_galaxies(indices: range, *, folder: Path, side: int, seed: int) -> list[_Rows]:
+    return [_draw_galaxy(index, folder, side, seed) for index in indices]
 
 
-def _draw_galaxy(index: int, folder: Path, image_size: int, seed: int) -> _Rows:
+def _draw_galaxy(index: int, folder: Path, side: int, seed: int) -> _Rows:
     shape, sky, crowd = (np.random.default_rng(part) for part in np.random.SeedSequence([seed, index]).spawn(3))
     parameters = draw_parameters(CLASSES[index % len(CLASSES)], shape)
     asset_id = index + 1
     image = f"{IMAGE_FOLDER}/{asset_id}.jpg"
     if not (folder / image).exists():
-        _write_image(folder / image, render_galaxy(parameters, sky, image_size))
+        _write_image(folder / image, render_galaxy(parameters, sky, side))
     objid = _FIRST_OBJID + (asset_id * _SCATTER) % 2**32
     votes = draw_votes(parameters, crowd)
     truth: dict[str, Value] = {"image": image, "label": parameters.class_name, "objid": objid, "asset_id": asset_id}
@@ -144,7 +144,7 @@ def _draw_galaxy(index: int, folder: Path, image_size: int, seed: int) -> _Rows:
         objid=objid,
         catalogue=_line(CATALOGUE_COLUMNS, _catalogue_row(objid, votes, crowd)),
         mapping=f"{objid},{_SAMPLE},{asset_id}",
-        truth=_line(TRUTH_COLUMNS, truth | _geometry(parameters, image_size)),
+        truth=_line(TRUTH_COLUMNS, truth | _geometry(parameters, side)),
     )
 
 
@@ -190,11 +190,11 @@ def _sexagesimal(value: float, decimals: int) -> str:
     return f"{hours:02d}:{minutes:02d}:{rest / 10**decimals:0{3 + decimals}.{decimals}f}"
 
 
-def _geometry(parameters: GalaxyParameters, image_size: int) -> dict[str, Value]:
+def _geometry(parameters: GalaxyParameters, side: int) -> dict[str, Value]:
     """What was drawn, in pixels of the image (the centre of the first one is at 0, 0) and degrees."""
-    scale = image_size / CUTOUT_SIZE
-    x = image_size / 2 + parameters.x * scale - 0.5
-    y = image_size / 2 + parameters.y * scale - 0.5
+    scale = side / CUTOUT_SIZE
+    x = side / 2 + parameters.x * scale - 0.5
+    y = side / 2 + parameters.y * scale - 0.5
     values: dict[str, Value] = {
         "x": x,
         "y": y,

@@ -56,7 +56,15 @@ def grow_groups(associations: Associations, left: npt.NDArray[np.int64], right: 
 
 
 def distinct_groups(groups: ListDB, associations: Associations) -> ListDB:
-    """Of groups that share more than half of the smaller one keep the one with most association a word."""
+    """Of groups that share more than half of the smaller one keep the one with most association a word.
+
+    Args:
+        groups: a list a group.
+        associations: (num_words, num_words) float32, symmetric, sparse or full.
+
+    Returns:
+        The groups that are kept, those of most association a word first.
+    """
     if groups.num_lists < 2:
         return groups
     membership = groups.to_scipy(binary=True)

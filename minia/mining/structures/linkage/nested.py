@@ -10,8 +10,8 @@ even that: all pairs are tested), and each pair is tested on the images themselv
    limit is that of a false discovery rate of ``false_structures`` (Benjamini, Hochberg 1995), which finds more where
    much is there, and is as strict where nothing is.
 2. Growth. Each word's strongest kept pair grows into a group, by the association
-   ``(shared - expected) / sqrt(n_a n_b)`` of all its words. Groups
-   that share more than half of the smaller one are the same structure.
+   ``(shared - expected) / sqrt(n_a n_b)`` of all its words, where n_a and n_b are the images that hold each of two
+   words. Groups that share more than half of the smaller one are the same structure.
 3. Descent. The same is done inside each group, and among the words that no group took. Inside, only
    images count that hold at least half as many words of the group as the image of a typical occurrence of
    one, and the chance model knows how many each holds: so a group whose words come and go together has no
@@ -76,8 +76,8 @@ def link_nested(
                              standard deviations of independent pairs
         ===================  ================================================================
 
-        In dense bags the last two are of the residuals' correlations instead (see
-        :func:`minia.mining.structures.linkage.factors.factor_groups`).
+        In dense bags, where factor analysis finds the structures, the last two are made of correlations instead: those
+        of how far each image holds the words beyond chance.
 
     Raises:
         InputError: a setting is out of range, sets and bags are not over the same words, or there are more

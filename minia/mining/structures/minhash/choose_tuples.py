@@ -16,9 +16,13 @@ _CLASSES = 256
 
 
 def num_tuples_for_threshold(threshold: float, tuple_size: int) -> int:
-    """Number of tables at which two words of similarity ``threshold`` meet with probability 1/2.
+    """Number of tuples at which two words of a given similarity share at least one with probability 1/2.
 
-    ``l = ln(0.5) / ln(1 - s^r)``, rounded down, as the reference does; at least 1.
+    That is ``l = ln(0.5) / ln(1 - s^r)``, rounded down, as the reference program does it; at least 1.
+
+    Args:
+        threshold: s, the Jaccard similarity, between 0 and 1.
+        tuple_size: r, min-hashes in a tuple.
 
     Raises:
         InputError: ``threshold`` is not between 0 and 1, or ``tuple_size`` is below 1.
@@ -50,7 +54,7 @@ def choose_tuples(
         num_tuples: None derives it from the threshold or chooses it.
         similarity_threshold: at which two words share a tuple with probability one half, or None.
         word_frequencies: (num_words,) images that hold each word.
-        image_sizes: (num_images,) words that each image holds.
+        image_sizes: (num_images,) distinct words that each image holds.
 
     Returns:
         The tuple size and the number of tuples.
