@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import write_images
 
+import minia
 from minia.command_line import commands
 from minia.core.artifact import InputError, read_manifest
 from minia.core.context import Context
@@ -76,6 +77,18 @@ def test_parts_from_a_folder(tmp_path: Path, parts: Path, images: Path, way: str
     assert metrics["vocabulary_size"] == 30 and metrics["num_structures"] == 3
     again = mine(tmp_path, images, *given, *chosen, "vocabulary.size=30")
     assert again.returncode == 0 and "made" not in again.stderr
+
+
+def test_parts_in_the_library(tmp_path: Path, parts: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(parts)
+    chosen = {"stages": ["features"], "num_workers": 1, "device": "cpu"}
+    features = {"_target_": "corners.Corners", "side": 24}
+    run = minia.mine("folder", dir=images, output=tmp_path / "run", features=features, **chosen)
+    assert run.path == tmp_path / "run"
+    [artifact] = (tmp_path / "store" / "features").glob("corners-*")
+    assert read_manifest(artifact)["parameters"]["keys"] == {"most": 100, "side": 24}
+    with pytest.raises(InputError, match=r"features.side=4: expected a whole number of at least 8"):
+        minia.mine("folder", dir=images, output=tmp_path / "none", features=features | {"side": 4}, **chosen)
 
 
 @pytest.mark.parametrize(

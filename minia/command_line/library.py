@@ -17,8 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from minia.command_line.arguments import CommandLine
 from minia.command_line.messages import configuration_message
 from minia.command_line.mine_settings import MineSettings
+from minia.command_line.plug_ins import offer_plug_ins
 from minia.command_line.program import CONFIGURATION, settings_of, store_beside
 from minia.core.artifact import InputError
+from minia.core.plug_in import TARGET
 from minia.run import Run, load
 from minia.training.settings import TrainSettings
 
@@ -40,7 +42,8 @@ def mine(
         output: the run's folder; None for one named by the time below ``outputs``. The store of artifacts is beside
             it, where ``store`` does not name another.
         settings: of the command line. A group takes the name of a choice, ``features="surf"``, or a mapping of its
-            keys, ``vocabulary={"size": 2000}``, in which ``kind`` may name another choice; else a value, ``seed=1``.
+            keys, ``vocabulary={"size": 2000}``, in which ``kind`` may name another choice, or ``_target_`` a class
+            from elsewhere; else a value, ``seed=1``.
 
     Returns:
         The finished run.
@@ -107,9 +110,12 @@ def _composed(name: str, folder: Path, settings: Mapping[str, Any]) -> DictConfi
     """The configuration of a run: choices first, then the values of single keys."""
     choices: list[str] = []
     values: dict[str, Any] = {}
+    parts: dict[str, Any] = {}  # classes from elsewhere with their keys, in place of a choice
     for key, value in settings.items():
         group = (folder / key).is_dir()
-        if group and isinstance(value, Mapping):
+        if group and isinstance(value, Mapping) and TARGET in value:
+            parts[key] = _plain(value)
+        elif group and isinstance(value, Mapping):
             given = dict(value)
             if "kind" in given:
                 choices.append(f"{key}={given.pop('kind')}")
@@ -120,7 +126,11 @@ def _composed(name: str, folder: Path, settings: Mapping[str, Any]) -> DictConfi
             values[key] = value
     with _errors_worded():
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-            config = hydra.compose(name, CommandLine(choices).overrides)
+            overrides = CommandLine(choices).overrides
+            offer_plug_ins(None, overrides)
+            config = hydra.compose(name, overrides)
+        for key, value in parts.items():
+            OmegaConf.update(config, key, value, merge=False)
         for key, value in values.items():
             OmegaConf.update(config, key, _plain(value))
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
