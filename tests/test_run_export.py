@@ -6,6 +6,7 @@ import io
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -256,3 +257,24 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, run: dict[str, Path]) -
         with pytest.raises(InputError, match="is there already"):
             export(run, name, tmp_path / "full")
     assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == '["full"]'
+
+
+def test_places_come_from_the_matches_where_these_have_them(tmp_path: Path, run: dict[str, Path]) -> None:
+    matches = pd.read_parquet(run["matching"] / "matches.parquet").head(30)
+    places: dict[str, Any] = {"x": 10.0, "y": 20.0, "size": 30.0, "angle": [-1.0, 45.0] * 15, "inliers": 7}
+    (tmp_path / "matching").mkdir()
+    arranged = matches.assign(**places).astype(dict.fromkeys(("x", "y", "size", "angle"), "float32"))
+    arranged.to_parquet(tmp_path / "matching" / "matches.parquet", index=False)
+    # The arrangement leaves fewer structures and numbers them anew; the matches follow it.
+    (tmp_path / "structures.txt").write_text("1 0:1\n" * (int(matches["structure"].max()) + 1))
+    artifacts = run | {"matching": tmp_path / "matching", "arrangement": tmp_path}
+    found = Parts.load(artifacts)
+    assert found.num_structures == matches["structure"].max() + 1
+    table = pd.concat([found.empty(), *found.read()], ignore_index=True)
+    assert table["inliers"].tolist() == [7] * 30
+    assert set(table["x"]) == {10.0} and set(table["size"]) == {30.0}
+    assert table["angle"].isna().sum() == 15
+    export(artifacts, "regions", tmp_path / "out")
+    image = table["image"][1]
+    text = (tmp_path / "out" / "images" / f"{image}.reg").read_text()
+    assert f"# vector(11.000,{SIDE - 20}.000,15.000,315.00)" in text  # DS9 counts from 1 and angles upwards

@@ -15,11 +15,11 @@ part_size           float64  the diameter in seconds of arc; likewise
 label               string   the image's label; missing where it has none
 ==================  =======  ========================================================================================
 
-and every other column of the catalogue under its own name (one that is named as above is renamed
-``catalogue_<name>``). Places come with the matches; where these have none, they are taken from the part's
-keypoints: the centre is their median in x and in y, the size twice the median distance from there and the median
-size of a keypoint more: half of the keypoints lie inside. Without either (bags of words made elsewhere), they are
-missing.
+then what else the matches tell, and every other column of the catalogue under its own name (one that is named as
+above is renamed ``catalogue_<name>``). Places come with the matches; where these have none, they are taken from the
+part's keypoints: the centre is their median in x and in y, the size twice the median distance from there and the
+median size of a keypoint more: half of the keypoints lie inside. Without either (bags of words made elsewhere), they
+are missing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ from minia.data.images import load_labels
 from minia.data.sky import SkyPositions
 from minia.mining.features.store import FeatureStore
 from minia.mining.matching.stage import MATCHES
+from minia.mining.structures.stage import STRUCTURES
 
+KEYPOINTS = "keypoints"
 PLACE = ("x", "y", "size", "angle")
 PART_COLUMNS = (
     "structure", "image", "overlap", "num_keypoints", *PLACE, "part_ra", "part_dec", "part_size", "label"
@@ -76,11 +78,12 @@ class Parts:
         Raises:
             InputError: the run has no matches.
         """
-        if "matching" not in artifacts or "mining" not in artifacts:
+        structures = structures_of(artifacts)
+        if "matching" not in artifacts or structures is None:
             raise InputError("the run holds no matches: it was made without the stage matching")
         images = artifacts.get("images")
         features = artifacts.get("features")
-        with (artifacts["mining"] / "structures.txt").open("rb") as stream:
+        with structures.open("rb") as stream:
             num_structures = sum(1 for _ in stream)
         return cls(
             artifacts["matching"] / MATCHES,
@@ -123,28 +126,33 @@ class Parts:
         kinds = {"structure": "int32", "image": "string", "overlap": "float32", "num_keypoints": "int32"}
         kinds |= dict.fromkeys(PLACE, "float32") | dict.fromkeys(("part_ra", "part_dec", "part_size"), "float64")
         ours = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
-        return pd.concat([ours, self._others(pd.Series([], dtype="string"))], axis=1)
+        with pq.ParquetFile(self.matches) as file:
+            told: pd.DataFrame = file.schema_arrow.empty_table().to_pandas()
+        told = told.drop(columns=[name for name in (*PART_COLUMNS, KEYPOINTS) if name in told])
+        whole: pd.DataFrame = pd.concat([ours, told, self._others(pd.Series([], dtype="string"))], axis=1)
+        return whole
 
     def _others(self, images: pd.Series[Any]) -> pd.DataFrame:
         """What is known of the images of these names."""
         others = self.images.reindex(images).reset_index(drop=True)
-        clashing = set(PART_COLUMNS) - {"label"}
+        clashing = {*PART_COLUMNS, *pq.read_schema(self.matches).names} - {"label"}
         return others.rename(columns={name: f"catalogue_{name}" for name in others if name in clashing})
 
     def _parts(self, matches: pa.Table, rows: pd.Index[Any] | None) -> pd.DataFrame:
-        counts = np.diff(matches["keypoints"].combine_chunks().offsets.to_numpy())
-        found = matches.drop_columns(["keypoints"]).to_pandas()
+        counts = np.diff(matches[KEYPOINTS].combine_chunks().offsets.to_numpy())
+        found = matches.drop_columns([KEYPOINTS]).to_pandas()
         found["num_keypoints"] = counts.astype(np.int32)
         if not {"x", "y", "size"} <= set(found.columns):
             places = np.full((len(found), 3), np.nan, dtype=np.float32)
             if self.features is not None and rows is not None:
-                _place(places, self.features, rows.get_indexer(found["image"]), matches["keypoints"])
+                _place(places, self.features, rows.get_indexer(found["image"]), matches[KEYPOINTS])
             found["x"], found["y"], found["size"] = places.T
         if "angle" not in found.columns:
             found["angle"] = np.float32(np.nan)
         found["angle"] = found["angle"].where(found["angle"] >= 0)  # -1: no direction
         found["part_ra"], found["part_dec"], found["part_size"] = self._on_sky(found).T
         names = [name for name in PART_COLUMNS if name != "label"]
+        names += [name for name in found if name not in names]
         whole: pd.DataFrame = pd.concat([found[names], self._others(found["image"])], axis=1)
         return whole
 
@@ -158,6 +166,12 @@ class Parts:
             places[parts, :2] = self.sky.of_pixels(str(image), pixels)
             places[parts, 2] = found["size"].to_numpy(np.float64)[parts] * self.sky.pixel_scale(str(image))
         return places
+
+
+def structures_of(artifacts: Mapping[str, Path]) -> Path | None:
+    """The file of the structures that a run's matches number: those that the arrangement leaves, where it ran."""
+    stage = next((stage for stage in ("arrangement", "mining") if stage in artifacts), None)
+    return None if stage is None else artifacts[stage] / STRUCTURES
 
 
 def read_catalogue_of(images: Path) -> pd.DataFrame:

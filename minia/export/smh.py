@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from minia.core.artifact import InputError
+from minia.export.parts import structures_of
 from minia.mining.words.stage import load_images
 
-_FILES = (("words", "bags.corpus"), ("mining", "cooccurring_sets.txt"), ("mining", "structures.txt"))
+_FILES = (("words", "bags.corpus"), ("mining", "cooccurring_sets.txt"))
 IMAGE_NAMES = "images.txt"
 
 
@@ -25,7 +26,7 @@ def write_smh(artifacts: Mapping[str, Path], folder: Path) -> list[str]:
         InputError: the run has none of them.
     """
     found = [(artifacts[stage] / name) for stage, name in _FILES if stage in artifacts]
-    found = [path for path in found if path.is_file()]
+    found = [path for path in (*found, structures_of(artifacts)) if path is not None and path.is_file()]
     if not found:
         raise InputError("the run holds no bags of words and no structures")
     for path in found:
