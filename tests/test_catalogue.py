@@ -2,17 +2,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import choices
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import MaskedColumn, Table
+from conftest import write_images
+from PIL import Image
 
-from minia.core.artifact import InputError
-from minia.data.catalogue import Columns, read_catalogue, write_embedded
-from minia.data.reading import read_image
+from minia.core.artifact import InputError, read_manifest
+from minia.data.catalogue import CATALOGUE, Columns, read_catalogue, write_embedded
+from minia.data.images import ImageTable, list_catalogue, list_folder
+from minia.data.reading import Reading, read_image
 from minia.data.tables import read_table, typed
+from minia.mining.features.stage import extract_features
 
 ROWS = Table(
     {
@@ -139,3 +144,49 @@ def test_what_is_no_table_is_told_in_one_line(tmp_path: Path, suffix: str) -> No
     assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match="there is no such file"):
         read_catalogue(tmp_path / f"none.{suffix}", Columns("id", "path"))
+
+
+def test_images_inside_parquet_become_files_of_the_artifact(tmp_path: Path, image_folder: Path) -> None:
+    contents = [(image_folder / "image000.png").read_bytes(), b""]
+    pq.write_table(pa.table({"id": ["b", "a"], "image": contents, "ra": [1.5, 2.5]}), tmp_path / "x.parquet")
+    artifact = list_catalogue(tmp_path, choices.catalogue(tmp_path / "x.parquet", path_column="image"))
+    images = ImageTable.load(artifact)
+    assert images.table["image"].tolist() == ["b"]
+    assert np.array_equal(read_image(images.path(0)), read_image(image_folder / "image000.png"))
+    assert read_manifest(artifact)["counts"]["skipped_images"] == ["a: empty file"]
+    assert pd.read_parquet(artifact / CATALOGUE).to_dict("list") == {"image": ["b"], "id": ["b"], "ra": [1.5]}
+
+
+def test_a_folders_labels_may_bring_other_columns(tmp_path: Path, image_folder: Path) -> None:
+    labels = tmp_path / "labels.ecsv"
+    names = ["image002.png", "image000.png"]
+    Table({"image": names, "label": ["x", "y"], "redshift": [0.2, 0.1]}).write(labels, format="ascii.ecsv")
+    artifact = list_folder(tmp_path, choices.folder(image_folder, labels=labels))
+    known = pd.read_parquet(artifact / CATALOGUE).set_index("image")["redshift"]
+    assert len(known) == 12
+    assert known.dropna().to_dict() == {"image000.png": 0.1, "image002.png": 0.2}
+    plain = list_folder(tmp_path, choices.folder(image_folder, labels=image_folder / "labels.csv"))
+    assert not (plain / CATALOGUE).exists()
+
+
+def test_how_images_are_read_is_recorded_and_decides_the_features(tmp_path: Path, image_folder: Path) -> None:
+    pixels = set()
+    for changes in ({}, {"stretch": "zscale"}, {"bands": ["1"]}, {"max_pixels": 5000}):
+        artifact = list_folder(tmp_path, choices.folder(image_folder, **changes))
+        manifest = read_manifest(artifact)
+        pixels.add(manifest["counts"]["pixels"])
+        reading = Reading.load(artifact)
+        assert manifest["parameters"]["reading"] == {**reading.to_json(), "bands": changes.get("bands")}
+    assert len(pixels) == 4
+    assert reading.max_pixels == 5000
+
+
+def test_an_image_of_too_many_pixels_is_one_image_less(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 3)
+    Image.new("1", (3000, 2000)).save(folder / "huge.png")
+    images = list_folder(tmp_path, choices.folder(folder, max_pixels=1_000_000))
+    features = extract_features(images, tmp_path, choices.sift(), choices.CPU)
+    counts = read_manifest(features)["counts"]
+    assert counts["num_failed_images"] == 1
+    assert counts["failed_images"] == ["huge.png: 3000 x 2000 pixels are more than images.max_pixels=1000000"]
+    assert counts["num_images"] == 3

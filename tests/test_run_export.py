@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from astropy.wcs import WCS
 from fits_survey import PIXEL, SIDE, FitsSurvey, run_mine, write_survey
 from PIL import Image
 
+import minia
+from minia.command_line.commands import main
 from minia.core.artifact import InputError
 from minia.core.run_folder import RunFolder
 from minia.data.sky import SkyPositions
@@ -36,12 +39,18 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> FitsSurvey:
 
 
 @pytest.fixture(scope="module")
-def run(survey: FitsSurvey, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The artifacts of a run on the survey by its catalogue."""
+def folder(survey: FitsSurvey, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the survey by its catalogue."""
     folder = tmp_path_factory.mktemp("out") / "run"
     catalogue = [f"images.path={survey.catalogue}", f"images.dir={survey.folder}", "images.id_column=number"]
     names = ["images.path_template=galaxy{number}.fits", "images.label_column=kind"]
     assert run_mine(folder, "images=catalogue", *catalogue, *names) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> dict[str, Path]:
+    """The artifacts of the run."""
     return RunFolder.read(folder).artifacts
 
 
@@ -278,3 +287,23 @@ def test_places_come_from_the_matches_where_these_have_them(tmp_path: Path, run:
     image = table["image"][1]
     text = (tmp_path / "out" / "images" / f"{image}.reg").read_text()
     assert f"# vector(11.000,{SIDE - 20}.000,15.000,315.00)" in text  # DS9 counts from 1 and angles upwards
+
+
+def test_the_command_and_the_library_write_the_same(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = minia.load(folder)
+    structure = int(found.structures["num_matches"].argmax())
+    assert (found.parts([structure])["structure"] == structure).all()
+    assert found.catalogue.loc["03", "votes"] == 3
+    words = ["minia", "export", str(folder), "csv", "--structures", str(structure), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", words)
+    assert main() == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'parts.csv'}\n"
+    [file] = found.export("csv", tmp_path / "again", [structure])
+    assert file.read_bytes() == (tmp_path / "out" / "parts.csv").read_bytes()
+    assert main() == 2
+    assert "is there already" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["minia", "export", str(folder), "smh"])
+    assert main() == 0
+    assert (folder / "export" / "smh" / "bags.corpus").is_file()
