@@ -1,4 +1,4 @@
-"""Parts from elsewhere: those of ``docs/your_own_extractor.md``, in a folder and in an installed package."""
+"""Plug-ins: those of ``docs/your_own_extractor.md``, in a folder and in an installed package."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ SMALL = (
 )  # fmt: skip
 
 
-def write_parts(folder: Path) -> Path:
+def write_plug_ins(folder: Path) -> Path:
     """Write the files that the page shows into a folder, under the names that it gives them."""
-    for name, text in re.findall(r"`my_parts/([\w/.]+)`:\n\n```\w+\n(.*?)```", PAGE.read_text(), re.DOTALL):
+    for name, text in re.findall(r"`my_plug_ins/([\w/.]+)`:\n\n```\w+\n(.*?)```", PAGE.read_text(), re.DOTALL):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     return folder
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_parts(tmp_path_factory.mktemp("parts"))
+def plug_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_plug_ins(tmp_path_factory.mktemp("plug_ins"))
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +53,17 @@ def mine(folder: Path, images: Path, *arguments: str, path: str = "") -> subproc
     return subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
 
 
-def test_the_page_shows_three_parts(parts: Path) -> None:
-    assert {str(path.relative_to(parts)) for path in parts.rglob("*.*")} == {
+def test_the_page_shows_three_plug_ins(plug_ins: Path) -> None:
+    assert {str(path.relative_to(plug_ins)) for path in plug_ins.rglob("*.*")} == {
         "corners.py", "features/corners.yaml", "any_words.py", "vocabulary/any.yaml", "largest.py",
         "mining/largest.yaml",
     }  # fmt: skip
-    assert len((parts / "corners.py").read_text().splitlines()) <= 42
+    assert len((plug_ins / "corners.py").read_text().splitlines()) <= 42
 
 
 @pytest.mark.parametrize("way", ["--config-dir", "searchpath"])
-def test_parts_from_a_folder(tmp_path: Path, parts: Path, images: Path, way: str) -> None:
-    given = ["--config-dir", str(parts)] if way == "--config-dir" else [f"hydra.searchpath=[file://{parts}]"]
+def test_plug_ins_from_a_folder(tmp_path: Path, plug_ins: Path, images: Path, way: str) -> None:
+    given = ["--config-dir", str(plug_ins)] if way == "--config-dir" else [f"hydra.searchpath=[file://{plug_ins}]"]
     chosen = ["features=corners", "+features.side=24", "vocabulary=any", "mining=largest", *SMALL[1:]]
     done = mine(tmp_path, images, *given, *chosen, "vocabulary.size=30")
     assert done.returncode == 0, done.stderr
@@ -79,8 +79,8 @@ def test_parts_from_a_folder(tmp_path: Path, parts: Path, images: Path, way: str
     assert again.returncode == 0 and "made" not in again.stderr
 
 
-def test_parts_in_the_library(tmp_path: Path, parts: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(parts)
+def test_plug_ins_in_the_library(tmp_path: Path, plug_ins: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(plug_ins)
     chosen = {"stages": ["features"], "num_workers": 1, "device": "cpu"}
     features = {"_target_": "corners.Corners", "side": 24}
     run = minia.mine("folder", dir=images, output=tmp_path / "run", features=features, **chosen)
@@ -108,9 +108,9 @@ def test_parts_in_the_library(tmp_path: Path, parts: Path, images: Path, monkeyp
         (["features=corner"], "features=corner: there is no such choice (did you mean corners?)"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_part_is_one_line(
+def test_what_is_wrong_with_a_plug_in_is_one_line(
     tmp_path: Path,
-    parts: Path,
+    plug_ins: Path,
     images: Path,
     arguments: list[str],
     message: str,
@@ -123,21 +123,23 @@ def test_what_is_wrong_with_a_part_is_one_line(
         "images=folder",
         f"images.dir={images}",
     ]
-    monkeypatch.setattr(sys, "argv", ["mine.py", "--config-dir", str(parts), *arguments, *places])
+    monkeypatch.setattr(sys, "argv", ["mine.py", "--config-dir", str(plug_ins), *arguments, *places])
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert commands.mine() == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if not re.match(r"\d\d:", line)]
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
 
 
-def test_parts_of_an_installed_package(tmp_path: Path, images: Path) -> None:
-    site = write_parts(tmp_path / "site")  # as installing it leaves it: modules, and a folder that describes them
+def test_plug_ins_of_an_installed_package(tmp_path: Path, images: Path) -> None:
+    site = write_plug_ins(tmp_path / "site")  # as installing it leaves it: modules, and a folder that describes them
     entry_points = re.findall(r'\[project.entry-points."([\w.]+)"\]\n(\w+) = "([\w:]+)"', PAGE.read_text())
     assert len(entry_points) == 3
-    (site / "own_parts-1.0.dist-info").mkdir()
-    (site / "own_parts-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: own-parts\nVersion: 1.0\n")
+    (site / "own_plug_ins-1.0.dist-info").mkdir()
+    (site / "own_plug_ins-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: own-plug-ins\nVersion: 1.0\n"
+    )
     listed = "\n".join(f"[{group}]\n{name} = {target}\n" for group, name, target in entry_points)
-    (site / "own_parts-1.0.dist-info" / "entry_points.txt").write_text(listed)
+    (about / "entry_points.txt").write_text(listed)
     chosen = ["features=corners", "features.side=12", "vocabulary=any", "vocabulary.size=30", "mining.linkage=largest"]
     done = mine(tmp_path, images, *chosen, *SMALL[1:], "features.shard_images=5", path=str(site))
     assert done.returncode == 0, done.stderr
@@ -172,19 +174,19 @@ def test_a_class_may_take_a_model_and_the_context() -> None:
     assert built.settings.count == 3 and built.context.seed == 5
 
 
-def test_the_code_and_the_files_of_a_part_decide_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_and_the_files_of_a_plug_in_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "part_by_file.py").write_text(
+    (tmp_path / "plug_in_by_file.py").write_text(
         "from minia.core.setting_types import ExistingFile\n"
-        "class Part:\n    def __init__(self, file: ExistingFile) -> None:\n        pass\n"
+        "class OfFile:\n    def __init__(self, file: ExistingFile) -> None:\n        pass\n"
     )
     (tmp_path / "a.txt").write_text("a")
     choice = PlugInChoice("vocabulary", "minia.vocabularies")
-    values = {"_target_": "part_by_file.Part", "file": str(tmp_path / "a.txt")}
-    part = PlugIn(**choice(values))
-    before = part.parameters(Context())
-    assert part.parameters(Context()) == before
+    values = {"_target_": "plug_in_by_file.OfFile", "file": str(tmp_path / "a.txt")}
+    chosen = PlugIn(**choice(values))
+    before = chosen.parameters(Context())
+    assert chosen.parameters(Context()) == before
     (tmp_path / "a.txt").write_text("b")
-    assert part.parameters(Context()) != before
+    assert chosen.parameters(Context()) != before
     with pytest.raises(InputError, match=r"vocabulary.file=.*none: expected a path of a file that exists"):
         choice(values | {"file": str(tmp_path / "none")})

@@ -110,11 +110,11 @@ def _composed(name: str, folder: Path, settings: Mapping[str, Any]) -> DictConfi
     """The configuration of a run: choices first, then the values of single keys."""
     choices: list[str] = []
     values: dict[str, Any] = {}
-    parts: dict[str, Any] = {}  # classes from elsewhere with their keys, in place of a choice
+    plug_ins: dict[str, Any] = {}  # classes from elsewhere with their keys, in place of a choice
     for key, value in settings.items():
         group = (folder / key).is_dir()
         if group and isinstance(value, Mapping) and TARGET in value:
-            parts[key] = _plain(value)
+            plug_ins[key] = _plain(value)
         elif group and isinstance(value, Mapping):
             given = dict(value)
             if "kind" in given:
@@ -129,7 +129,7 @@ def _composed(name: str, folder: Path, settings: Mapping[str, Any]) -> DictConfi
             overrides = CommandLine(choices).overrides
             offer_plug_ins(None, overrides)
             config = hydra.compose(name, overrides)
-        for key, value in parts.items():
+        for key, value in plug_ins.items():
             OmegaConf.update(config, key, value, merge=False)
         for key, value in values.items():
             OmegaConf.update(config, key, _plain(value))

@@ -1,6 +1,6 @@
-"""Parts from elsewhere on the command line: folders of configuration, importable too, and installed packages.
+"""Plug-ins on the command line: folders of configuration, importable too, and installed packages.
 
-What such a part is, :mod:`minia.core.plug_in` says.
+What a plug-in is, :mod:`minia.core.plug_in` says.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GROUPS: dict[str, tuple[str, type[BaseModel] | None]] = {  # the entry points o
 
 
 def offer_plug_ins(config_dir: str | None, overrides: Sequence[str]) -> None:
-    """Let the parts that a command line may name be found.
+    """Let the plug-ins that a command line may name be found.
 
     Args:
         config_dir: the value of ``--config-dir``.

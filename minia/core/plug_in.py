@@ -1,4 +1,4 @@
-"""Parts from elsewhere: a class that a configuration names, with keys that its own constructor explains.
+"""Plug-ins: classes from elsewhere that a configuration names, with keys that their own constructors explain.
 
 A third party's extractor, vocabulary or linkage is a class in a module that Python finds, and a choice of a
 configuration group whose key ``_target_`` names it (``module.Class``); the other keys are the class's own. They are
