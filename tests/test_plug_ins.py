@@ -134,10 +134,9 @@ def test_plug_ins_of_an_installed_package(tmp_path: Path, images: Path) -> None:
     site = write_plug_ins(tmp_path / "site")  # as installing it leaves it: modules, and a folder that describes them
     entry_points = re.findall(r'\[project.entry-points."([\w.]+)"\]\n(\w+) = "([\w:]+)"', PAGE.read_text())
     assert len(entry_points) == 3
-    (site / "own_plug_ins-1.0.dist-info").mkdir()
-    (site / "own_plug_ins-1.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: own-plug-ins\nVersion: 1.0\n"
-    )
+    about = site / "own_plug_ins-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own-plug-ins\nVersion: 1.0\n")
     listed = "\n".join(f"[{group}]\n{name} = {target}\n" for group, name, target in entry_points)
     (about / "entry_points.txt").write_text(listed)
     chosen = ["features=corners", "features.side=12", "vocabulary=any", "vocabulary.size=30", "mining.linkage=largest"]
