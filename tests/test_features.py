@@ -178,7 +178,12 @@ def test_features_made_elsewhere_are_checked_once(
 ) -> None:
     artifact, store = extract(folder_images(tmp_path, image_folder), tmp_path), tmp_path / "other"
     check, checked = FeatureStore.check, []
-    monkeypatch.setattr(FeatureStore, "check", lambda self: (checked.append(self.artifact), check(self))[1])
+
+    def note(self: FeatureStore) -> None:
+        checked.append(self.artifact)
+        check(self)
+
+    monkeypatch.setattr(FeatureStore, "check", note)
     for _ in range(2):
         assert check_features(artifact, store) == artifact
     assert len(checked) == 1
