@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -49,12 +50,14 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads must not hold cores that others could use
     check = "--check" in sys.argv[1:]
     names = [word for word in sys.argv[1:] if word != "--check"] or ["*"]
-    for path in sorted(path for name in names for path in FOLDER.glob(f"{name}.ipynb")):
-        started = time.perf_counter()
-        notebook = executed(path)
-        if not check:
-            path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        print(f"{path.name}: {time.perf_counter() - started:.0f} s")
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["TMPDIR"] = temporary  # a kernel that is stopped does not clean up behind itself
+        for path in sorted(path for name in names for path in FOLDER.glob(f"{name}.ipynb")):
+            started = time.perf_counter()
+            notebook = executed(path)
+            if not check:
+                path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+            print(f"{path.name}: {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":
