@@ -28,6 +28,7 @@ from minia.command_line.signals import signals_interrupt
 from minia.core.artifact import InputError
 from minia.core.run_folder import SWEEP_FILES, RunFolder, sweep_folder
 from minia.core.setting_types import check
+from minia.core.workers import name_a_start_method
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # The wheel holds conf/ inside the package; in a checkout it lies beside it, where its user edits it.
@@ -153,6 +154,7 @@ def settings_of(config: DictConfig, settings_type: type[Settings]) -> Settings:
 
 def run_job(config: DictConfig, store: Path | None, work: Callable[[Path, Path, str], dict[str, Any]]) -> None:
     """Do one job's work, given its store, output folder and resolved configuration, and print its metrics."""
+    name_a_start_method()
     store, output, sweep = _folders_of_job(store)
     if sweep:
         with sweep_folder(sweep) as marked:

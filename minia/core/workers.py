@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -35,17 +38,21 @@ def map_in_order(
     if num_workers == 1:
         yield from map(function, tasks)
         return
-    with _pool(num_workers, in_threads) as pool:
-        pending: deque[Future[Result]] = deque()
-        try:
-            for task in tasks:
+    pool, pending, last = _pool(num_workers, in_threads), deque[Future[Result]](), list[Result]()
+    try:
+        for task in tasks:
+            with _interruptions_held():
                 pending.append(pool.submit(function, task))
-                if len(pending) >= num_workers * _TASKS_IN_FLIGHT_PER_WORKER:
-                    yield pending.popleft().result()
-            while pending:
+            if len(pending) >= num_workers * _TASKS_IN_FLIGHT_PER_WORKER:
                 yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while len(pending) > 1:
+            yield pending.popleft().result()
+        last = [each.result() for each in pending]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    # Only now: who takes a result for each task and never comes back leaves no workers to be ended when this generator
+    # is thrown away, where Python would swallow an interruption.
+    yield from last
 
 
 def num_cores() -> int:
@@ -56,11 +63,43 @@ def num_cores() -> int:
 def _pool(num_workers: int, in_threads: bool) -> Executor:
     if in_threads:
         return ThreadPoolExecutor(num_workers)
+    name_a_start_method()
+    resource_tracker.ensure_running()  # starting it lets interruptions through
     context = multiprocessing.get_context("spawn")  # forking a process that runs threads can deadlock
     return ProcessPoolExecutor(num_workers, context, initializer=_start_worker)
 
 
+def name_a_start_method() -> None:
+    """Let processes start from within a process of joblib's.
+
+    Those have a start method of joblib's as their default, "loky", which is told to the processes that they start;
+    these have not imported joblib and end with "cannot find context for 'loky'".
+    """
+    if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
+        multiprocessing.set_start_method("spawn", force=True)
+
+
+@contextmanager
+def _interruptions_held() -> Iterator[None]:
+    """Let a process that is started here not be interrupted before it can say that it ignores Ctrl-C.
+
+    A terminal interrupts all processes at once: the parent tells it, in one line, and ends its workers. Held back here,
+    an interruption of the parent comes through at the end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     import cv2  # jobs without images need not have it
 
     os.environ["OMP_NUM_THREADS"] = "1"  # the processes share the cores already; torch, if it comes, reads this

@@ -1,0 +1,106 @@
+"""Work spread over processes and threads: its order, its memory, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+
+from minia.core.workers import map_in_order
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def square(number: int) -> int:
+    time.sleep(0.001 * (number % 3))
+    return number * number
+
+
+def vanish(number: int) -> int:
+    os._exit(3)
+
+
+@pytest.mark.parametrize(("num_workers", "in_threads"), [(1, False), (3, True), (2, False)])
+def test_results_come_in_the_order_of_the_tasks(num_workers: int, in_threads: bool) -> None:
+    read: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for number in range(60):
+            read.append(number)
+            yield number
+
+    results = map_in_order(square, tasks(), num_workers, in_threads=in_threads)
+    assert next(results) == 0
+    assert len(read) <= 4 * num_workers  # tasks are read as they are needed
+    assert list(results) == [number * number for number in range(1, 60)]
+    assert list(map_in_order(square, [], num_workers, in_threads=in_threads)) == []
+
+
+def test_a_worker_that_is_killed_is_told() -> None:
+    with pytest.raises(BrokenProcessPool):
+        list(map_in_order(vanish, range(3), 2))
+
+
+def test_no_worker_is_left_once_every_result_was_taken() -> None:
+    results = map_in_order(square, range(5), 2)
+    assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+    import multiprocessing
+
+    assert multiprocessing.active_children() == []  # though the generator is still there
+
+
+def test_workers_start_from_within_a_process_of_joblib(tmp_path: Path) -> None:
+    code = """
+import multiprocessing
+from joblib.externals.loky import get_reusable_executor
+from minia.core.workers import map_in_order
+
+def job(_):
+    multiprocessing.set_start_method("loky", force=True)  # as some versions of joblib do
+    return list(map_in_order(abs, [-1, -2, -3], 2))
+
+if __name__ == "__main__":
+    print(get_reusable_executor(1).submit(job, 0).result())
+"""
+    (tmp_path / "run.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "run.py"], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.stdout == "[1, 2, 3]\n", done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a terminal's Ctrl-C is another thing on Windows")
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.5])
+def test_an_interruption_while_workers_start_is_told_by_the_parent_alone(tmp_path: Path, delay: float) -> None:
+    code = """
+import sys, time
+from minia.core.workers import map_in_order
+
+if __name__ == "__main__":
+    print("ready", flush=True)
+    try:
+        for _ in map_in_order(time.sleep, [0.05] * 1000, 2):
+            pass
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+    (tmp_path / "run.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "run.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes at once
+    out, err = process.communicate(timeout=120)
+    assert (out, err) == ("interrupted\n", "")
