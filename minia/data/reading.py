@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +22,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from minia.data.files import UnreadableImageError, open_file
 from minia.data.fits_images import is_fits, read_bands, too_many_pixels
 from minia.data.stretch import Stretch, to_grey_levels
+
+logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 100_000_000
 _OF_THE_FILE = (  # error numbers; None: raised by a decoder
@@ -56,6 +63,8 @@ class Reading:
 
 
 DEFAULT_READING = Reading()
+_reading = threading.local()
+_before = warnings.showwarning
 
 
 def read_image(path: Path, reading: Reading = DEFAULT_READING) -> NDArray[np.uint8]:
@@ -77,7 +86,7 @@ def read_image(path: Path, reading: Reading = DEFAULT_READING) -> NDArray[np.uin
         OSError: the file may be whole, but the machine cannot read it now.
     """
     try:
-        with open_file(path) as stream:
+        with open_file(path) as stream, _warnings_named(path):
             if is_fits(stream, path.name):
                 levels = to_grey_levels(read_bands(stream, reading.bands, reading.max_pixels), reading.stretch)
                 return np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels
@@ -92,6 +101,26 @@ def read_image(path: Path, reading: Reading = DEFAULT_READING) -> NDArray[np.uin
             raise  # the machine's trouble, not the file's: it must not be recorded as a broken image
         reason = str(error) or type(error).__name__
         raise UnreadableImageError(" ".join(reason.replace(str(path), "file").split())) from None
+
+
+@contextmanager
+def _warnings_named(path: Path) -> Iterator[None]:
+    """Let what a decoder warns of go to the log with the name of the file that this thread is reading."""
+    warnings.showwarning = _tell_warning
+    _reading.path = path
+    try:
+        yield
+    finally:
+        _reading.path = None
+
+
+def _tell_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *others: Any, **named: Any
+) -> None:
+    if (path := getattr(_reading, "path", None)) is not None:
+        logger.warning("%s: %s", path, message)
+    else:
+        _before(message, category, filename, lineno, *others, **named)
 
 
 def check_pixels(stream: BinaryIO, max_pixels: int) -> None:

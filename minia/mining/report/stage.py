@@ -12,6 +12,7 @@ is not shown, memory holds its name and its label alone.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import shutil
@@ -268,6 +269,7 @@ class _Gallery:
 
     def __init__(self, work: Path, run: _Run, side: int) -> None:
         self.work, self.run, self.side = work, run, side
+        self.unreadable: dict[Path, str] = {}
         if run.features is not None:
             (work / "images").mkdir()
             (work / "panels").mkdir()
@@ -283,6 +285,11 @@ class _Gallery:
                 num_matches = int(chosen.num_matches[place])
                 shown.append(self._structure(place + 1, structure, num_matches, images, label_counts[structure], panel))
                 advance(1)
+        for path, why in itertools.islice(self.unreadable.items(), 1):
+            logger.warning(
+                "report: %d of the images shown can no longer be read, and have empty tiles; first %s: %s",
+                len(self.unreadable), path, why,
+            )  # fmt: skip
         return shown
 
     def _structure(
@@ -341,7 +348,8 @@ class _Gallery:
         """An image's tile without and with the structure's keypoints."""
         try:
             image = read_image(features.image_path(row), Reading.load(features.artifact))
-        except UnreadableImageError:  # it was there when its features were extracted
+        except UnreadableImageError as error:  # it was there when its features were extracted
+            self.unreadable[features.image_path(row)] = str(error)
             tile = panels.missing_tile(str(self.run.names.iat[row]), self.side)
             return tile, tile
         tile = panels.fit_tile(image, self.side)
