@@ -7,8 +7,10 @@ everything that comes from the data (names, labels).
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -25,6 +27,10 @@ _LIMITS = {  # that the templates keep to
     "MOST_PARTS": 24,  # of one structure, by number
     "NARROW": 0.12,  # shares below it are too narrow for their label
 }
+_FIGURES = (
+    ("vocabulary", "pca.png", "Descriptors and visual words in two principal components"),
+    ("words", "collection_frequency.png", "How often each visual word occurs in the collection"),
+)
 
 
 @dataclass(frozen=True)
@@ -219,3 +225,14 @@ def search_entry(name: str, label: int, held: Sequence[tuple[int, float]]) -> tu
     """
     best_first = sorted(held, key=lambda pair: (-pair[1], pair[0]))
     return name, label, [number for structure, overlap in best_first for number in (structure, round(100 * overlap))]
+
+
+def copy_figures(work: Path, artifacts: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """Copy the figures of earlier stages, as far as they exist; their paths in the report and captions."""
+    copied = []
+    for stage, name, caption in _FIGURES:
+        if stage in artifacts and (artifacts[stage] / name).is_file():
+            (work / "figures").mkdir(exist_ok=True)
+            shutil.copyfile(artifacts[stage] / name, work / "figures" / name)
+            copied.append((f"figures/{name}", caption))
+    return copied

@@ -15,7 +15,6 @@ import dataclasses
 import itertools
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,7 @@ from minia.mining.report.label_metrics import (
     encode_labels,
     purity_metrics,
 )
-from minia.mining.report.page import Nesting, Page, ShownImage, ShownStructure, search_entry
+from minia.mining.report.page import Nesting, Page, ShownImage, ShownStructure, copy_figures, search_entry
 from minia.mining.report.ranking import Scores, score_structures
 from minia.mining.report.settings import GalleryReport
 from minia.mining.structures.stage import STRUCTURE_TABLE, load_structures, why_no_structures
@@ -61,10 +60,6 @@ PAGE = "index.html"
 _MOST_SEARCHABLE_IMAGES = 5000  # with 50 structures each they take some 2 MB of the page
 _PANEL_COLUMNS = 4
 _TIES = 3  # keeps these random numbers independent of the evaluation's
-_FIGURES = (
-    ("vocabulary", "pca.png", "Descriptors and visual words in two principal components"),
-    ("words", "collection_frequency.png", "How often each visual word occurs in the collection"),
-)
 
 
 @dataclass(frozen=True)
@@ -126,7 +121,7 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
             images=_searchable(run, shown, chosen),
             tile_side=settings.tile_side,
             min_overlap=matching.min_overlap,
-            figures=_copy_figures(work, sources),
+            figures=copy_figures(work, sources),
             nothing=None if run.structures.num_lists else why_no_structures(artifacts.mining),
         )
         (work / PAGE).write_text(page.render(), encoding="utf-8")
@@ -393,14 +388,3 @@ def _searchable(run: _Run, structures: NDArray[np.int64], chosen: GalleryImages)
         search_entry(name, int(run.codes[row]), pairs)
         for name, row, pairs in zip(names, searchable.tolist(), held, strict=True)
     ]
-
-
-def _copy_figures(work: Path, artifacts: Mapping[str, Path]) -> list[tuple[str, str]]:
-    """Copy the figures of earlier stages, as far as they exist; their paths in the report and captions."""
-    copied = []
-    for stage, name, caption in _FIGURES:
-        if stage in artifacts and (artifacts[stage] / name).is_file():
-            (work / "figures").mkdir(exist_ok=True)
-            shutil.copyfile(artifacts[stage] / name, work / "figures" / name)
-            copied.append((f"figures/{name}", caption))
-    return copied
