@@ -420,3 +420,15 @@ def test_a_wrong_split_of_crop_and_view_is_refused() -> None:
     values["augmentation"]["rotate"] = True
     with pytest.raises(InputError, match="crop_area"):
         check(TrainSettings, values)
+
+
+def test_a_model_of_a_run_that_did_not_end_is_replaced_on_resuming(run: Run, tmp_path: Path, blobs: Path) -> None:
+    settings = (*TINY, f"data.dir={blobs}", "trainer.max_steps=2")
+    assert run(*settings) == 0
+    assert run(*settings, f"resume={tmp_path / 'run'}") == 2  # it ended
+    mark = json.loads((tmp_path / "run" / ".minia.json").read_text())
+    del mark["files"]["metrics.json"]  # as where it was killed between the model and the metrics
+    (tmp_path / "run" / ".minia.json").write_text(json.dumps(mark))
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert run(*settings, f"resume={tmp_path / 'run'}") == 0
+    assert (tmp_path / "run" / "metrics.json").exists()

@@ -174,8 +174,9 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> Figur
         if count:
             colour = "white" if shares[row, column] > 0.5 else "black"
             plot.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    plot.set_xticks(range(len(classes)), classes, rotation=60, ha="right")
-    plot.set_yticks(range(len(classes)), classes)
+    # A class may be named as matplotlib writes formulas.
+    plot.set_xticks(range(len(classes)), classes, rotation=60, ha="right", parse_math=False)
+    plot.set_yticks(range(len(classes)), classes, parse_math=False)
     plot.set_xlabel("answer")
     plot.set_ylabel("label")
     return figure
@@ -250,7 +251,7 @@ def plot_attention(path: Path, module: DELFTraining, data: GalaxyData) -> None:
     for column, row in enumerate(chosen):
         picture = images[column].permute(1, 2, 0).cpu().numpy().clip(0, 255).astype(np.uint8)
         plots[0, column].imshow(picture)
-        plots[0, column].set_title(module.hparams["classes"][labels[row]], fontsize=8)
+        plots[0, column].set_title(module.hparams["classes"][labels[row]], fontsize=8, parse_math=False)
         plots[1, column].imshow(enlarged[column, 0].numpy(), cmap="magma", vmin=0)
     for plot in plots.flat:
         plot.set_axis_off()

@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import logging
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +79,8 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
 @contextlib.contextmanager
 def _advising(output: Path) -> Iterator[None]:
     """Say after an interruption how to go on."""
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main else None
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:
@@ -88,6 +92,9 @@ def _advising(output: Path) -> Iterator[None]:
         way = f"resume={output} goes on from the last check" if saved else "before the first check: start it again"
         interruption.args = (way,)
         raise interruption from None
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)  # after an interruption Lightning would not hear of another one
 
 
 def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str) -> dict[str, Any]:
