@@ -26,6 +26,7 @@ class RunResults:
         matches: a row a structure and image; the columns of ``matches.parquet``.
         structures: ``structures.csv``, empty where the run has none.
         metrics: ``metrics.json``.
+        root: the folder that the images' paths start from.
     """
 
     images: list[str]
@@ -33,6 +34,7 @@ class RunResults:
     matches: pd.DataFrame
     structures: pd.DataFrame
     metrics: dict[str, Any]
+    root: Path
 
     @classmethod
     def load(cls, run: Path, store: Path) -> RunResults:
@@ -53,6 +55,7 @@ class RunResults:
             matches=pd.read_parquet(run / "matches.parquet"),
             structures=pd.read_csv(listed) if listed.exists() else pd.DataFrame(),
             metrics=json.loads((run / "metrics.json").read_text(encoding="utf-8")),
+            root=features / json.loads((features / "source.json").read_text(encoding="utf-8"))["root"],
         )
 
     def matched(self) -> dict[int, pd.DataFrame]:

@@ -215,30 +215,49 @@ def test_listdb_file_is_mined_alone(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "whole" / "report" / "index.html").exists()
 
 
+BY_CHANCE = "no words are together in more images than chance explains. "
+
+
 @pytest.mark.parametrize(
-    ("overrides", "sentence"),
+    ("share", "overrides", "sentence"),
     [
         (
+            0.2,
             ["mining.linkage=nested"],
-            "no words are together in more images than chance explains. Try more images, a smaller vocabulary, or"
-            " mining.linkage=single.",
+            f"{BY_CHANCE}An image holds 8 of the 40 words on average, and a word is in 13 images: try more images,"
+            " other features, or mining.linkage=single, which tests nothing against chance.",
         ),
         (
+            0.6,
+            ["mining.linkage=nested"],
+            f"{BY_CHANCE}An image holds 24 of the 40 words on average, too many for a pair of words to tell anything:"
+            " try a larger vocabulary.size, such as 244, or mining.linkage=factors for few, coarse groups.",
+        ),
+        (
+            0.1,
+            ["mining.linkage=nested"],
+            f"{BY_CHANCE}A word is in 6.5 of 60 images on average, too few to be found together with others: try more"
+            " images, or a smaller vocabulary.size, such as 13.",
+        ),
+        (
+            0.6,
+            ["mining.linkage=factors"],
+            "no groups of words vary together more than chance explains. An image holds 24 of the 40 words on average,"
+            " too many for a pair of words to tell anything: try a larger vocabulary.size, such as 244.",
+        ),
+        (
+            0.2,
             ["mining.linkage=single", "mining.min_cluster_size=1000"],
-            "no group of co-occurring sets that overlap is as large as mining.min_cluster_size. Try more images, a"
-            " smaller vocabulary, or a smaller mining.overlap or mining.min_cluster_size, or mining.linkage=nested.",
-        ),
-        (
-            ["mining.tuple_size=7"],
-            "no words share enough images to make a co-occurring set. Try more images, a smaller vocabulary, or a"
-            " smaller mining.tuple_size or mining.min_set_size.",
+            "no group of co-occurring sets that overlap is as large as mining.min_cluster_size. An image holds 8 of the"
+            " 40 words on average, and a word is in 13 images: try more images, other features, or"
+            " mining.linkage=nested.",
         ),
     ],
 )
 def test_why_there_are_no_structures_is_told_in_one_sentence(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], sentence: str
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], share: float, overrides: list[str], sentence: str
 ) -> None:
-    rows = np.random.default_rng(0).random((60, 40)) < 0.2  # chance alone
+    rows = np.random.default_rng(0).random((60, 40)) < share  # chance alone
     corpus = tmp_path / "a.corpus"
     write_listdb(corpus, ListDB.from_lists([np.flatnonzero(row).tolist() for row in rows], 40))
     for output in ("made", "found"):  # found in the store, it is told again

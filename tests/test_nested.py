@@ -16,6 +16,7 @@ from minia.core.artifact import InputError
 from minia.mining.lists.listdb import ListDB
 from minia.mining.structures.linkage import word_pairs
 from minia.mining.structures.linkage.chance import deviations, fit_chance, probability_of_at_least
+from minia.mining.structures.linkage.factors import link_factors
 from minia.mining.structures.linkage.growth import distinct_groups, grow_groups
 from minia.mining.structures.linkage.nested import link_nested
 from minia.mining.structures.linkage.nested_search import NestedSearch, _Node
@@ -154,11 +155,19 @@ def dense_bags(seed: int, strength: float) -> tuple[ListDB, list[np.ndarray]]:
 def test_dense_bags_are_analysed_together() -> None:
     """Images of very different sizes, yet the four largest structures are the groups; without traits there are none."""
     bags, groups = dense_bags(0, 0.6)
-    structures = structures_of(bags, num_tuples=50)
+    sets = mine_cooccurring_sets(bags, TupleHashing(2, 50), min_set_size=3)
+    structures, table = link_factors(sets, bags)
     largest = structures.select(np.argsort(-structures.sizes, kind="stable")[:4])
     result = score(largest, groups)
     assert result.recall == 1 and result.mean_best > 0.9
-    assert structures_of(dense_bags(1, 0.0)[0], num_tuples=50).num_lists == 0
+    assert set(table["parent"]) == {-1} and len(table["structure"]) == structures.num_lists
+    assert link_factors(sets, dense_bags(1, 0.0)[0])[0].num_lists == 0
+
+
+def test_factors_say_that_bags_are_too_sparse() -> None:
+    bags = ListDB.from_lists([[0, 1], [2, 3]], 5)
+    with pytest.raises(InputError, match="here an image holds 2 of 4 words, and there are 2 images"):
+        link_factors(ListDB.from_lists([[0, 1, 2]], 5), bags)
 
 
 def test_parts_have_their_structure_as_parent() -> None:

@@ -24,6 +24,7 @@ from minia.data.labelled.galaxy_zoo import (
     QUESTIONS,
     assign_classes,
 )
+from minia.data.simulation.parameters import Additions
 from minia.data.simulation.render import draw_parameters, galaxy_mask, render_galaxy
 from minia.data.simulation.simulated_votes import draw_votes
 from minia.data.simulation.sky import moffat, sersic
@@ -51,6 +52,25 @@ def same_bytes(first: Path, second: Path) -> bool:
 @pytest.fixture(scope="module")
 def small_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return survey(tmp_path_factory.mktemp("survey"))
+
+
+def test_more_parts_change_nothing_else(tmp_path: Path, small_survey: Path) -> None:
+    folder = tmp_path / "more"
+    folder.mkdir()
+    additions = Additions(bars=1.0, rings=1.0, companions=0.5)
+    write_survey(folder, num_images=18, side=64, seed=5, num_workers=1, additions=additions)
+    usual, more = pd.read_csv(small_survey / TRUTH_FILE), pd.read_csv(folder / TRUTH_FILE)
+    spirals, rings = usual["arms"].notna(), usual["label"] == "ring"
+    assert list(more["bar_length"].notna()) == list(spirals | rings)
+    assert list(more["ring_radius"].notna()) == list(spirals | rings)
+    with_companion = more["companion_x"].notna()
+    assert 3 <= with_companion.sum() <= 15
+    away = np.hypot(more["companion_x"] - more["x"], more["companion_y"] - more["y"])[with_companion]
+    assert (away < 1.5 * (more["r90"] + more["companion_radius"])[with_companion]).all()
+    had = ["image", "label", "x", "y", "r90", "position_angle", "arms_angle", "bulge_radius"]
+    pd.testing.assert_frame_equal(usual[had], more[had])
+    plain = list(more["image"][~(spirals | rings | with_companion)])
+    assert plain and filecmp.cmpfiles(small_survey, folder, plain, shallow=False)[0] == plain
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from choices import CPU, kmeans
 from test_features import extract, folder_images
@@ -15,6 +16,7 @@ from minia.core.context import Context
 from minia.mining.features.store import FeatureStore
 from minia.mining.vocabulary.assignment import assign_words, load_assignment, load_centroids
 from minia.mining.vocabulary.sample import sample_descriptors
+from minia.mining.vocabulary.size import choose_size, count_draws
 from minia.mining.vocabulary.stage import build_vocabulary, import_vocabulary
 
 
@@ -66,6 +68,49 @@ def test_fewer_distinct_descriptors_than_words_gives_both_numbers(features: Path
     with pytest.raises(InputError, match=f"vocabulary.size=100000: there are only {distinct} distinct descriptors"):
         build_vocabulary(features, store, kmeans(size=100_000), CPU)
     assert len(load_centroids(build_vocabulary(features, store, kmeans(size=distinct), CPU))) == distinct
+
+
+@pytest.mark.parametrize(
+    ("draws", "num_images", "size"),
+    [
+        (420, 10_000, 2100),
+        (1925, 300, 9600),
+        (8000, 300, 30_000),  # not beyond
+        (300, 40, 600),  # a word is to be in some 20 images
+        (10, 10, 100),
+        (0, 0, 100),
+    ],
+)
+def test_size_by_what_an_image_draws(draws: float, num_images: int, size: int) -> None:
+    assert choose_size(draws, num_images) == size
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_keypoints_alike_are_one_draw(tmp_path: Path, repeats: int) -> None:
+    """Images of 60 independent descriptors, each there once or five times."""
+    random = np.random.default_rng(0)
+    points = [np.repeat(random.normal(size=(60, 8)), repeats, axis=0) for _ in range(40)]
+    draws, num_images = count_draws(write_features(tmp_path, points), seed=0)
+    assert num_images == 40 and 40 < draws < 70
+
+
+def write_features(folder: Path, descriptors: list[np.ndarray]) -> FeatureStore:
+    """Features with these descriptors of each image, and nothing else of use."""
+    counts = np.array([len(each) for each in descriptors])
+    names = [f"{number}.png" for number in range(len(descriptors))]
+    shard = folder / "shard-00000"
+    shard.mkdir()
+    np.save(shard / "descriptors.npy", np.concatenate(descriptors).astype(np.float16))
+    images = pd.DataFrame({"image": names, "path": names, "shard": 0, "num_keypoints": counts})
+    images["first_keypoint"] = np.cumsum(counts) - counts
+    return FeatureStore(folder, folder, images, np.concatenate([[0], np.cumsum(counts)]), 1)
+
+
+def test_auto_is_never_more_than_there_is(features: Path, store: Path) -> None:
+    vocabulary = build_vocabulary(features, store, kmeans(size="auto"), CPU)
+    draws, num_images = count_draws(FeatureStore.load(features), CPU.seed)
+    distinct = len(np.unique(all_descriptors(features), axis=0))
+    assert len(load_centroids(vocabulary)) == min(choose_size(draws, num_images), distinct)
 
 
 def test_sample_takes_the_same_number_from_every_image(features: Path) -> None:

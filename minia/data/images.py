@@ -112,18 +112,22 @@ def simulate_images(store: Path, settings: SimulatedImages, context: Context) ->
 
     Args:
         store: folder of artifacts.
-        settings: how many galaxies, and how large.
+        settings: how many galaxies, how large, and what more they have than a survey's.
         context: ``seed`` of all that is drawn, ``num_workers`` processes that draw.
     """
-    parameters = settings.model_dump(exclude={"kind"}) | {"seed": context.seed}
+    shares = {name: getattr(settings, name) for name in ("more_bars", "more_rings", "more_companions")}
+    more = {name: share for name, share in shares.items() if share}  # a survey without them has the name that it had
+    parameters = settings.model_dump(exclude={"kind", *shares}) | more | {"seed": context.seed}
     stage = Stage("images", "simulated", store, parameters, resumable=True)
 
     def make(work: Path) -> dict[str, Any]:
+        from minia.data.simulation.parameters import Additions
         from minia.data.simulation.survey import write_survey  # brings astropy, which real images do not need
 
         counts = write_survey(
             work, num_images=settings.num_images, side=settings.image_size, seed=context.seed,
             num_workers=context.num_workers,
+            additions=Additions(**{name.removeprefix("more_"): share for name, share in more.items()}),
         )  # fmt: skip
         truth = pd.read_csv(work / "truth.csv")
         table = pd.DataFrame({"image": truth["image"], "path": truth["image"], "label": truth["label"]})

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from minia.core.setting_types import ExistingFile, ExistingFolder, Settings, Text
+from minia.core.setting_types import ExistingFile, ExistingFolder, Settings, Share, Text
 
 
 def _one_or_three(bands: list[str]) -> list[str]:
@@ -33,11 +33,17 @@ class SimulatedImages(ImageSides):
     Attributes:
         num_images: galaxies to draw, in nine classes of equal size.
         image_size: side of an image in pixels.
+        more_bars: share of the spirals and rings without a bar that get one.
+        more_rings: share of the spirals that get an inner ring.
+        more_companions: share of the galaxies that merge with another.
     """
 
     kind: Literal["simulated"]
     num_images: Annotated[int, Field(ge=1, le=10_000_000)]
     image_size: Annotated[int, Field(ge=64, le=4096)]
+    more_bars: Share = 0.0
+    more_rings: Share = 0.0
+    more_companions: Share = 0.0
 
 
 class ImageFiles(ImageSides):

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+_LENGTHS = (
+    "r90", "bulge_radius", "disk_scale", "bar_length", "ring_radius", "ring_width", "arm_inner", "arm_outer",
+    "arm_scale",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class GalaxyParameters:
             scale length of their light; arm_fraction: its share.
         dust: optical depth in r of lanes; clumpiness: scatter of the disk's light (natural logarithm).
         bulge_colour, disk_colour, arm_colour: g - r in magnitudes.
+        companion: the galaxy it merges with, in the same cut-out; None without one. Its ``r90_arcsec`` is its own, its
+            lengths are in pixels of the same cut-out.
     """
 
     class_name: str
@@ -77,6 +84,25 @@ class GalaxyParameters:
     bulge_colour: float = 0.85
     disk_colour: float = 0.55
     arm_colour: float = 0.3
+    companion: GalaxyParameters | None = None
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What a survey has more of than usual, as shares of the galaxies that could have it and have it not.
+
+    Attributes:
+        bars: of spirals and rings.
+        rings: inner rings of spirals, where the arms begin.
+        companions: galaxies that merge with them, of all.
+    """
+
+    bars: float = 0.0
+    rings: float = 0.0
+    companions: float = 0.0
+
+
+AS_USUAL = Additions()
 
 
 def draw_parameters(class_name: str, rng: np.random.Generator) -> GalaxyParameters:
@@ -101,6 +127,47 @@ def draw_parameters(class_name: str, rng: np.random.Generator) -> GalaxyParamete
     else:
         values["inclination"] = math.degrees(math.acos(values["axis_ratio"]))
     return GalaxyParameters(class_name=class_name, **values)
+
+
+def add_parts(parameters: GalaxyParameters, additions: Additions, rng: np.random.Generator) -> GalaxyParameters:
+    """Give a galaxy the parts that the shares grant it; the same draws whatever the shares.
+
+    Args:
+        parameters: the galaxy as its class has it.
+        additions: the shares.
+        rng: of its own, so that nothing else of the galaxy changes.
+    """
+    lots, bar, ring, merger = rng.spawn(4)
+    wins = lots.random(3) < [additions.bars, additions.rings, additions.companions]
+    values: dict[str, Any] = {}
+    if wins[0] and parameters.bar_length == 0.0 and (parameters.arms or parameters.ring_radius):
+        at_arms = parameters.arms > 0
+        length = parameters.arm_inner if at_arms else parameters.ring_radius * 0.8
+        values |= _bar(bar, length, parameters.arm_phase if at_arms else bar.uniform(0.0, 180.0))
+    if wins[1] and parameters.arms and parameters.ring_radius == 0.0:
+        radius = parameters.arm_inner * ring.uniform(1.0, 1.25)
+        width, fraction = radius * ring.uniform(0.10, 0.17), ring.uniform(0.14, 0.26)
+        values |= {"ring_radius": radius, "ring_width": width, "ring_fraction": fraction}
+    if wins[2]:
+        values["companion"] = _companion(parameters, merger)
+    return replace(parameters, **values)
+
+
+def _companion(parameters: GalaxyParameters, rng: np.random.Generator) -> GalaxyParameters:
+    """A galaxy of 0.4 to 0.9 times the size, whose light overlaps that of the given one."""
+    other = draw_parameters(str(rng.choice(["completely_round", "in_between", "loose", "ring"])), rng)
+    ratio, angle = rng.uniform(0.4, 0.9), rng.uniform(0.0, 2 * math.pi)
+    away = parameters.r90 * rng.uniform(0.7, 1.0) * math.sqrt(parameters.axis_ratio) + 0.5 * ratio * parameters.r90
+    scale = ratio * parameters.r90 / other.r90
+    return replace(
+        other,
+        **{name: getattr(other, name) * scale for name in _LENGTHS},
+        r90_arcsec=parameters.r90_arcsec * ratio,
+        seeing=parameters.seeing,
+        surface_brightness=parameters.surface_brightness + rng.uniform(-0.3, 0.5),
+        x=parameters.x + away * math.cos(angle),
+        y=parameters.y + away * math.sin(angle),
+    )
 
 
 def _smooth(smallest: float, largest: float) -> Callable[[np.random.Generator], dict[str, Any]]:

@@ -60,7 +60,10 @@ def render_galaxy(
         RGB, uint8, (side, side, 3).
     """
     survey_side = round(CUTOUT_SIZE * CUTOUT_SCALE * parameters.r90_arcsec / SURVEY_PIXEL)
-    rgb = observe(_galaxy_light(parameters, survey_side, rng), parameters.seeing, rng)
+    light = _galaxy_light(parameters, survey_side, rng)
+    if parameters.companion is not None:
+        light += _galaxy_light(parameters.companion, survey_side, rng)
+    rgb = observe(light, parameters.seeing, rng)
     shrinks = side < survey_side
     resized = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     return np.asarray(resized, dtype=np.uint8)

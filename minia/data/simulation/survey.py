@@ -27,7 +27,7 @@ from minia.core.progress import progress
 from minia.core.workers import map_in_order
 from minia.core.writing import appearing_whole, remove_unfinished, write_text_whole
 from minia.data.labelled.galaxy_zoo import CATALOGUE_COLUMNS, CATALOGUE_FILE, CLASSES, MAPPING_COLUMNS, MAPPING_FILE
-from minia.data.simulation.parameters import GalaxyParameters
+from minia.data.simulation.parameters import AS_USUAL, Additions, GalaxyParameters, add_parts
 from minia.data.simulation.render import CUTOUT_SIZE, draw_parameters, render_galaxy
 from minia.data.simulation.simulated_votes import Value, Votes, draw_votes
 
@@ -61,6 +61,7 @@ TRUTH_COLUMNS = (
     "ring_y",
     "ring_radius",
 )
+COMPANION_COLUMNS = ("companion_x", "companion_y", "companion_radius")  # of surveys with companions; its r90
 JPEG_QUALITY = 75  # that of the real cut-outs
 _SAMPLE = "original"
 _GALAXIES_PER_TASK = 9
@@ -79,7 +80,9 @@ class _Rows:
     truth: str
 
 
-def write_survey(folder: Path, *, num_images: int, side: int, seed: int, num_workers: int) -> dict[str, int]:
+def write_survey(
+    folder: Path, *, num_images: int, side: int, seed: int, num_workers: int, additions: Additions = AS_USUAL
+) -> dict[str, int]:
     """Draw galaxies and write their images and tables; images that are there already are kept.
 
     Args:
@@ -88,6 +91,7 @@ def write_survey(folder: Path, *, num_images: int, side: int, seed: int, num_wor
         side: side of the images, pixels, at least 16.
         seed: not negative; the same seed gives the same bytes.
         num_workers: processes, at least 1; with 1 the work is done in this process.
+        additions: bars, rings and companions beyond the usual ones.
 
     Returns:
         ``num_images`` and the number of galaxies of each class.
@@ -102,7 +106,7 @@ def write_survey(folder: Path, *, num_images: int, side: int, seed: int, num_wor
     tasks = [
         range(first, min(first + _GALAXIES_PER_TASK, num_images)) for first in range(0, num_images, _GALAXIES_PER_TASK)
     ]
-    work = partial(_draw_galaxies, folder=folder, side=side, seed=seed)
+    work = partial(_draw_galaxies, folder=folder, side=side, seed=seed, additions=additions)
     rows: list[_Rows] = []
     with progress("simulating", num_images, "image") as advance:
         for finished in map_in_order(work, tasks, num_workers):
@@ -110,7 +114,7 @@ def write_survey(folder: Path, *, num_images: int, side: int, seed: int, num_wor
             advance(len(finished))
     _write_table(folder / CATALOGUE_FILE, CATALOGUE_COLUMNS, [row.catalogue for row in sorted(rows, key=_objid)])
     _write_table(folder / MAPPING_FILE, MAPPING_COLUMNS, [row.mapping for row in rows])
-    _write_table(folder / TRUTH_FILE, TRUTH_COLUMNS, [row.truth for row in rows])
+    _write_table(folder / TRUTH_FILE, _truth_columns(additions), [row.truth for row in rows])
     per_class = Counter(row.label for row in rows)
     return {"num_images": num_images} | {label: per_class[label] for label in CLASSES}
 
@@ -125,13 +129,18 @@ def _check(**limits: tuple[int, int]) -> None:
             raise InputError(f"{name} is {value}; it must be at least {smallest}")
 
 
-def _draw_galaxies(indices: range, *, folder: Path, side: int, seed: int) -> list[_Rows]:
-    return [_draw_galaxy(index, folder, side, seed) for index in indices]
+def _truth_columns(additions: Additions) -> tuple[str, ...]:
+    return TRUTH_COLUMNS + (COMPANION_COLUMNS if additions.companions else ())
 
 
-def _draw_galaxy(index: int, folder: Path, side: int, seed: int) -> _Rows:
-    shape, sky, crowd = (np.random.default_rng(part) for part in np.random.SeedSequence([seed, index]).spawn(3))
-    parameters = draw_parameters(CLASSES[index % len(CLASSES)], shape)
+def _draw_galaxies(indices: range, *, folder: Path, side: int, seed: int, additions: Additions) -> list[_Rows]:
+    return [_draw_galaxy(index, folder, side, seed, additions) for index in indices]
+
+
+def _draw_galaxy(index: int, folder: Path, side: int, seed: int, additions: Additions) -> _Rows:
+    streams = np.random.SeedSequence([seed, index]).spawn(4)
+    shape, sky, crowd, more = (np.random.default_rng(stream) for stream in streams)
+    parameters = add_parts(draw_parameters(CLASSES[index % len(CLASSES)], shape), additions, more)
     asset_id = index + 1
     image = f"{IMAGE_FOLDER}/{asset_id}.jpg"
     if not (folder / image).exists():
@@ -144,7 +153,7 @@ def _draw_galaxy(index: int, folder: Path, side: int, seed: int) -> _Rows:
         objid=objid,
         catalogue=_line(CATALOGUE_COLUMNS, _catalogue_row(objid, votes, crowd)),
         mapping=f"{objid},{_SAMPLE},{asset_id}",
-        truth=_line(TRUTH_COLUMNS, truth | _geometry(parameters, side)),
+        truth=_line(_truth_columns(additions), truth | _geometry(parameters, side)),
     )
 
 
@@ -217,6 +226,13 @@ def _geometry(parameters: GalaxyParameters, side: int) -> dict[str, Value]:
         values |= {"bar_x": x, "bar_y": y, "bar_length": length * scale, "bar_angle": angle}
     if parameters.ring_radius:
         values |= {"ring_x": x, "ring_y": y, "ring_radius": parameters.ring_radius * scale}
+    if parameters.companion is not None:
+        other = parameters.companion
+        values |= {
+            "companion_x": x + (other.x - parameters.x) * scale,
+            "companion_y": y + (other.y - parameters.y) * scale,
+        }
+        values |= {"companion_radius": other.r90 * scale}
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
 
 

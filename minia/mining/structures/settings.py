@@ -38,14 +38,15 @@ class SMHMining(Settings):
         prune_images: images that must confirm a co-occurring set; 0 keeps all sets as they are.
         prune_overlap: share of a set's words that such an image holds.
         prune_cooccurrence: share of these images that a word of the set must be in to stay.
-        linkage: ``nested``, groups of words and their parts (see ``link_nested``); ``single``, clusters of
-            co-occurring sets (see ``cluster_sets``); or one from elsewhere.
+        linkage: ``nested``, groups of words and their parts (see ``link_nested``); ``factors``, few and coarse groups
+            from dense bags (see ``link_factors``); ``single``, clusters of co-occurring sets (see ``cluster_sets``);
+            or one from elsewhere.
         overlap: single: co-occurring sets whose overlap coefficient is larger are linked.
         min_cluster_size: single: co-occurring sets a structure must have.
         cluster_tuple_size: single: min-hashes in a tuple when clustering.
         cluster_num_tuples: single: number of tuples when clustering.
-        false_structures: nested: probability that chance alone makes a structure.
-        min_structure_size: nested: words a structure must have.
+        false_structures: nested, factors: probability that chance alone makes a structure.
+        min_structure_size: nested, factors: words a structure must have.
     """
 
     kind: Literal["smh"] = "smh"
@@ -61,8 +62,8 @@ class SMHMining(Settings):
     prune_overlap: PositiveShare
     prune_cooccurrence: Share
     linkage: Annotated[
-        Literal["nested", "single"] | PlugInLinkage,
-        BeforeValidator(PlugInChoice("mining.linkage", "minia.linkages", built_in=("nested", "single"))),
+        Literal["nested", "factors", "single"] | PlugInLinkage,
+        BeforeValidator(PlugInChoice("mining.linkage", "minia.linkages", built_in=("nested", "factors", "single"))),
     ]
     overlap: Annotated[float, Field(ge=0, le=0.999)]
     min_cluster_size: Annotated[int, Field(ge=1, le=1_000_000_000)]

@@ -3,14 +3,16 @@
 The artifact holds ``cooccurring_sets.txt``, the co-occurring sets of words, and ``structures.txt``, the
 structures, both in the Sampled-MinHashing text format: a line a structure, its most frequent word
 first. A word's frequency is the number of co-occurring sets that hold it and another word of the structure, at
-least 1; with ``single`` linkage, of the structure's co-occurring sets that hold it. With the nested linkage also
-``structures.csv``: what each structure is a part of, its support and its significance (see
+least 1; with ``single`` linkage, of the structure's co-occurring sets that hold it. With the other linkages of minIA
+also ``structures.csv``: what each structure is a part of, its support and its significance (see
 :func:`minia.mining.structures.linkage.nested.link_nested`).
 """
 
 from __future__ import annotations
 
 import csv
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,12 @@ STRUCTURE_TABLE = "structures.csv"
 _OF_LINKAGE = {  # the settings that each linkage reads
     "single": ("overlap", "min_cluster_size", "cluster_tuple_size", "cluster_num_tuples"),
     "nested": ("false_structures", "min_structure_size"),
+    "factors": ("false_structures", "min_structure_size"),
 }
+_DENSE = 0.4  # share of the words that an image holds: from here on pairs of words say little
+_RARE = 10.0  # images that hold a word: below, hardly any pair can be beyond chance
+
+logger = logging.getLogger(__name__)
 
 
 def mine_structures(words: Path, store: Path, settings: SMHMining, context: Context) -> Path:
@@ -109,17 +116,36 @@ def why_no_structures(mining: Path) -> str | None:
     parameters = manifest["parameters"]
     if "linkage" not in parameters:
         return "No structures: the file of mining.path holds none."
-    why, remedies = "no words are together in more images than chance explains", "mining.linkage=single"
-    if not manifest["counts"]["num_cooccurring_sets"]:
-        why = "no words share enough images to make a co-occurring set"
-        remedies = "a smaller mining.tuple_size or mining.min_set_size"
-    elif isinstance(parameters["linkage"], dict):
-        why = "the linkage of mining.linkage found none"
-        remedies = "mining.linkage=nested"
-    elif parameters["linkage"] == "single":
+    counts, linkage = manifest["counts"], parameters["linkage"]
+    why = "no words are together in more images than chance explains"
+    if linkage == "single":
         why = "no group of co-occurring sets that overlap is as large as mining.min_cluster_size"
-        remedies = "a smaller mining.overlap or mining.min_cluster_size, or mining.linkage=nested"
-    return f"No structures were found: {why}. Try more images, a smaller vocabulary, or {remedies}."
+    elif linkage == "factors":
+        why = "no groups of words vary together more than chance explains"
+    elif isinstance(linkage, dict):
+        why = "the linkage of mining.linkage found none"
+    if not counts["num_cooccurring_sets"]:
+        why = "no words share enough images to make a co-occurring set"
+    return f"No structures were found: {why}. {_remedy(linkage, counts)}"
+
+
+def _remedy(linkage: object, counts: Mapping[str, Any]) -> str:
+    """What may give structures, by how dense the bags are."""
+    words, images, mean = counts["num_words_used"], counts["num_images_used"], counts["mean_words_per_image"]
+    if not words:
+        return "There are no words at all."
+    holds = f"An image holds {mean:.0f} of the {words:,} words on average"
+    shared = mean * images / words  # images that hold a word
+    if mean > _DENSE * words and linkage != "single":
+        coarse = "" if linkage == "factors" else ", or mining.linkage=factors for few, coarse groups"
+        larger = f"try a larger vocabulary.size, such as {10 * mean:,.0f}"
+        return f"{holds}, too many for a pair of words to tell anything: {larger}{coarse}."
+    if shared < _RARE:
+        smaller = f"a smaller vocabulary.size, such as {max(2, mean * images / 20):,.0f}"
+        rare = f"A word is in {shared:.1f} of {images:,} images on average, too few to be found together with others"
+        return f"{rare}: try more images, or {smaller}."
+    other = "single, which tests nothing against chance" if linkage == "nested" else "nested"
+    return f"{holds}, and a word is in {shared:.0f} images: try more images, other features, or mining.linkage={other}."
 
 
 def _mine(work: Path, bags: ListDB, settings: SMHMining, context: Context) -> dict[str, Any]:
@@ -156,12 +182,20 @@ def _mine(work: Path, bags: ListDB, settings: SMHMining, context: Context) -> di
         )  # fmt: skip
     structures = _link(work, sets, bags, settings, context)
     write_listdb(work / "cooccurring_sets.txt", sets)
-    counts = {"tuple_size": size, "num_tuples": number, "num_cooccurring_sets": sets.num_lists}
+    used = int(np.count_nonzero(bags.sizes))
+    counts = {
+        "tuple_size": size,
+        "num_tuples": number,
+        "num_cooccurring_sets": sets.num_lists,
+        "num_words_used": len(np.unique(bags.items)),
+        "num_images_used": used,
+        "mean_words_per_image": bags.num_entries / max(1, used),
+    }
     return counts | _write_structures(work, structures)
 
 
 def _link(work: Path, sets: ListDB, bags: ListDB, settings: SMHMining, context: Context) -> ListDB:
-    """The structures; the nested linkage's table of them is written."""
+    """The structures; their table is written, where the linkage has one."""
     if isinstance(settings.linkage, PlugInLinkage):
         linked = _plugged_in(settings.linkage, context).link(sets, bags, context.seed)
         return _checked(linked, bags.num_items, settings.linkage)
@@ -173,12 +207,23 @@ def _link(work: Path, sets: ListDB, bags: ListDB, settings: SMHMining, context: 
             settings.cluster_tuple_size, settings.cluster_num_tuples, context.seed, choose_device(context.device)
         )
         return cluster_sets(sets, hashing, overlap=settings.overlap, min_cluster_size=settings.min_cluster_size)
-    from minia.mining.structures.linkage.nested import link_nested
+    tests: dict[str, Any] = {
+        "false_structures": settings.false_structures,
+        "min_structure_size": settings.min_structure_size,
+    }
+    if settings.linkage == "factors":
+        from minia.mining.structures.linkage.factors import link_factors
 
-    structures, table = link_nested(
-        sets, bags, false_structures=settings.false_structures, min_structure_size=settings.min_structure_size,
-        memory_budget=_bytes(settings),
-    )  # fmt: skip
+        logger.info("mining: by factors of all words, the co-occurring sets aside")
+        structures, table = link_factors(sets, bags, **tests)
+    else:
+        from minia.mining.structures.linkage.nested import link_nested
+        from minia.mining.structures.linkage.word_pairs import all_are_compared
+
+        num_words = len(np.unique(bags.items))
+        which = "all of" if all_are_compared(num_words) else "those proposed by co-occurring sets among"
+        logger.info("mining: by pairs of words, %s %d words", which, num_words)
+        structures, table = link_nested(sets, bags, memory_budget=_bytes(settings), **tests)
     with (work / STRUCTURE_TABLE).open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(table)

@@ -17,17 +17,17 @@ class KMeansVocabulary(Settings):
 
     Attributes:
         algorithm: ``doubling`` (k-means on samples that double) or ``lloyd`` (faiss).
-        size: number of visual words.
+        size: number of visual words; ``auto`` chooses it (see :func:`minia.mining.vocabulary.size.choose_size`).
         iterations: of Lloyd's algorithm on the whole sample, at most; ``doubling`` stops when they gain little.
         restarts: times the clustering is done; the one of least distance is kept.
         initialisation: ``random``, ``kmeans++`` or ``afk-mc2`` (Bachem et al. 2016), the latter two by faiss.
-        points_per_word: descriptors sampled for training, per visual word; all images give the same number, as far
-            as they have it.
+        points_per_word: descriptors sampled for training, per visual word, a million at most in all; all images give
+            the same number, as far as they have it.
     """
 
     kind: Literal["kmeans"] = "kmeans"
     algorithm: Literal["doubling", "lloyd"]
-    size: Words
+    size: Words | Literal["auto"]
     iterations: Annotated[int, Field(ge=1, le=100_000)]
     restarts: Annotated[int, Field(ge=1, le=1000)]
     initialisation: Literal["random", "kmeans++", "afk-mc2"]

@@ -23,9 +23,11 @@ from minia.mining.vocabulary.clustering import Clustering
 from minia.mining.vocabulary.contract import VocabularyMaker
 from minia.mining.vocabulary.sample import count_distinct, sample_descriptors
 from minia.mining.vocabulary.settings import KMeansVocabulary, PlugInVocabulary
+from minia.mining.vocabulary.size import choose_size, count_draws
 
 logger = logging.getLogger(__name__)
 
+_MOST_SAMPLED = 1 << 20  # descriptors to train on: 512 MB of float32 at 128 numbers
 _DESCRIPTORS_IN_PLOT = 20_000
 
 
@@ -57,15 +59,17 @@ def build_vocabulary(
     stage = Stage("vocabulary", f"kmeans{settings.size}", store, parameters, inputs, version=3)
 
     def make(work: Path) -> dict[str, Any]:
-        sample = _sample(features, settings.size * settings.points_per_word, context.seed)
-        distinct = count_distinct(sample, enough=settings.size)
-        if distinct < settings.size:
+        size = _auto_size(features, context.seed) if settings.size == "auto" else settings.size
+        target = min(size * settings.points_per_word, max(size, _MOST_SAMPLED))
+        sample = _sample(features, target, context.seed)
+        distinct = count_distinct(sample, enough=size)
+        if distinct < size:
             raise InputError(
-                f"vocabulary.size={settings.size}: there are only {distinct} distinct descriptors; "
+                f"vocabulary.size={size}: there are only {distinct} distinct descriptors; "
                 f"allowed: 1 to {distinct}, or more images or features"
             )
-        logger.info("vocabulary: k-means of %d descriptors into %d words", len(sample), settings.size)
-        centroids, mean_squared_distance = _train(sample, settings, context)
+        logger.info("vocabulary: k-means of %d descriptors into %d words", len(sample), size)
+        centroids, mean_squared_distance = _train(sample, size, settings, context)
         counts = _write(work, sample, centroids, context.seed) | {"mean_squared_distance": mean_squared_distance}
         if settings.algorithm == "lloyd":  # its sums of floats depend on how the threads split them
             counts["num_threads"] = faiss_kmeans.import_faiss().omp_get_max_threads()
@@ -86,11 +90,26 @@ def check_vocabulary(settings: KMeansVocabulary | PlugInVocabulary, context: Con
         faiss_kmeans.import_faiss()
 
 
+def _auto_size(features: Path, seed: int) -> int:
+    """The number of words for a collection (see ``choose_size``), and no more than it has distinct descriptors."""
+    store = FeatureStore.load(features)
+    draws, num_images = count_draws(store, seed)
+    size = choose_size(draws, num_images)
+    if store.num_keypoints < 4 * size:  # so few that they can be counted
+        size = max(1, min(size, count_distinct(sample_descriptors(store, store.num_keypoints, seed), size)))
+    keypoints = store.num_keypoints / max(1, num_images)
+    logger.info(
+        "vocabulary: %d words, for the %.0f keypoints of an image fall into as many words as %.0f independent ones",
+        size, keypoints, draws,
+    )  # fmt: skip
+    return size
+
+
 def _train(
-    sample: NDArray[np.float32], settings: KMeansVocabulary, context: Context
+    sample: NDArray[np.float32], size: int, settings: KMeansVocabulary, context: Context
 ) -> tuple[NDArray[np.float32], float]:
     clustering = Clustering(
-        settings.size, settings.iterations, settings.restarts, settings.initialisation, context.seed, context.device
+        size, settings.iterations, settings.restarts, settings.initialisation, context.seed, context.device
     )
     if settings.algorithm == "lloyd":
         return faiss_kmeans.train_centroids(sample, clustering)
@@ -203,5 +222,5 @@ def plot_principal_components(
     plot.set_xlabel("first principal component")
     plot.set_ylabel("second principal component")
     plot.set_title(f"Descriptors and visual words ({share:.0%} of the variance)")
-    plot.legend(markerscale=3)
+    plot.legend(markerscale=3, loc="upper right")  # to look for the best place takes seconds
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""Groups of words that vary together over the images, by factor analysis: the strongest test there is of dense bags.
+"""Factor linkage: few, coarse groups of words that vary together over the images, from dense bags.
 
 Where an image holds a good part of all words, no single pair of words may be beyond chance although
 many together are. Here all pairs speak at once:
@@ -28,8 +28,10 @@ import scipy.linalg
 from scipy.special import ndtri
 from threadpoolctl import threadpool_limits
 
-from minia.mining.lists.listdb import ListDB
-from minia.mining.structures.linkage.chance import Chance
+from minia.core.artifact import InputError
+from minia.mining.lists.listdb import ListDB, ones
+from minia.mining.structures.linkage.chance import Chance, fit_chance
+from minia.mining.structures.linkage.found import NO_PARENT, FoundStructure, Table, describe, holding_images
 
 _LEAST_EXPECTED = 5.0  # images that two words share by chance, mean over all words
 _LEAST_SHARED = 1.0  # images that a word shares with the mean word by chance; rarer words say too little
@@ -42,6 +44,43 @@ _ROTATIONS, _TOLERANCE = 100, 1e-6
 
 Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
+
+
+def link_factors(
+    sets: ListDB, bags: ListDB, *, false_structures: float = 0.05, min_structure_size: int = 3
+) -> tuple[ListDB, Table]:
+    """Find groups of words that vary together. The sets play no part but in the frequencies of words.
+
+    Args:
+        sets: co-occurring sets of words; a list a set.
+        bags: the bags of words they were mined from, a list an image.
+        false_structures: probability that chance alone puts a word into a structure, in 0 .. 1, both excluded.
+        min_structure_size: fewest words of a structure, at least 2.
+
+    Returns:
+        Structures and their table as of :func:`minia.mining.structures.linkage.found.describe`, none of them a
+        part of another; association and significance are of the residuals' correlations (see ``factor_groups``).
+
+    Raises:
+        InputError: the bags are not dense, or too large.
+    """
+    images = ListDB(bags.offsets, bags.items, ones(bags.num_entries), bags.num_items).transpose()
+    words = np.flatnonzero(images.sizes)
+    images = images.select(words)
+    if not are_dense(images):
+        num_images, mean = _num_used(images), bags.num_entries / max(1, _num_used(images))
+        raise InputError(
+            f"mining.linkage=factors: needs at most {_MOST_WORDS} words, two of which share {_LEAST_EXPECTED:g} images"
+            f" or more by chance; here an image holds {mean:.0f} of {len(words)} words,"
+            f" and there are {num_images} images: try a smaller vocabulary.size, or mining.linkage=nested"
+        )
+    groups, *values = factor_groups(images, fit_chance(images.sizes, bags.sizes), false_structures)
+    found = []
+    for group, association, significance in zip(groups, *values, strict=True):
+        if min_structure_size <= len(group) < len(words):
+            num_images = int(np.count_nonzero(holding_images(images.select(group))[1]))
+            found.append(FoundStructure(words[group], NO_PARENT, num_images, float(association), float(significance)))
+    return describe(found, sets)
 
 
 def are_dense(words: ListDB) -> bool:

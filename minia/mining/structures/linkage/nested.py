@@ -17,27 +17,22 @@ even that: all pairs are tested), and each pair is tested on the images themselv
    one, and the chance model knows how many each holds: so a group whose words come and go together has no
    parts. A part of more than half of its structure is the structure itself and not told again.
 
-With dense bags, such as hundreds of keypoints an image and a vocabulary of a thousand words, hardly a pair is
-beyond chance by itself although many together are. There factor analysis, to which all pairs speak at once,
-takes the place of all three steps, if it finds any factor.
+In dense bags, such as thousands of keypoints an image and a vocabulary of a thousand words, hardly a pair is
+beyond chance by itself although many together are. A larger vocabulary makes them sparse; who wants few, coarse groups
+gets them from :mod:`minia.mining.structures.linkage.factors`, to which all pairs speak at once.
 
 Nothing is tuned to the corpus.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from minia.core.artifact import InputError
 from minia.mining.lists.listdb import ListDB
-from minia.mining.structures.linkage.nested_search import NO_PARENT, FoundStructure, NestedSearch
+from minia.mining.structures.linkage.found import Table, describe
+from minia.mining.structures.linkage.nested_search import NestedSearch
 from minia.mining.structures.linkage.word_pairs import MEMORY_BUDGET
-
-Table = dict[str, npt.NDArray[Any]]  # columns by name
 
 
 def link_nested(
@@ -76,9 +71,6 @@ def link_nested(
                              standard deviations of independent pairs
         ===================  ================================================================
 
-        In dense bags, where factor analysis finds the structures, the last two are made of correlations instead: those
-        of how far each image holds the words beyond chance.
-
     Raises:
         InputError: a setting is out of range, sets and bags are not over the same words, or there are more
             pairs of words than the memory allows.
@@ -92,35 +84,4 @@ def link_nested(
         raise InputError(f"the sets are over {sets.num_items} words, the bags over {bags.num_items}")
     with threadpool_limits(1):  # more threads would change the last digits
         found = NestedSearch(false_structures, min_structure_size, memory_budget).run(sets, bags)
-    return _described(found, sets)
-
-
-def _described(found: list[FoundStructure], sets: ListDB) -> tuple[ListDB, Table]:
-    """Structures with the co-occurring sets that hold each word and another one of its structure."""
-    groups = ListDB.from_lists([one.words.tolist() for one in found], sets.num_items)
-    membership, mined = groups.to_scipy(binary=False), sets.to_scipy(binary=False)
-    holds = (membership @ mined.T).tocsr()
-    holds.data = (holds.data >= 2).astype(np.int32)
-    holds.eliminate_zeros()
-    # A word that grew into the structure without ever sharing a set with its words keeps a frequency of 1.
-    words = (membership + (holds @ mined).multiply(membership)).tocsr()
-    words.data = np.maximum(words.data - 1, 1)
-    num_sets, significance = np.diff(holds.indptr), np.array([one.significance for one in found])
-    order = np.argsort(-significance, kind="stable")
-    words = words[order]
-    row = np.repeat(np.arange(groups.num_lists), np.diff(words.indptr))
-    by_frequency = np.lexsort((words.indices, -words.data, row))
-    structures = ListDB(words.indptr, words.indices[by_frequency], words.data[by_frequency], sets.num_items)
-    number = np.empty(len(found) + 1, dtype=np.int64)
-    number[order], number[NO_PARENT] = np.arange(len(found)), NO_PARENT
-    ordered = [found[one] for one in order]
-    table: Table = {
-        "structure": np.arange(len(found)),
-        "parent": number[np.array([one.parent for one in ordered], dtype=np.int64)],
-        "num_words": groups.sizes[order],
-        "num_images": np.array([one.num_images for one in ordered], dtype=np.int64),
-        "num_cooccurring_sets": num_sets[order],
-        "association": np.array([one.association for one in ordered], dtype=np.float64),
-        "significance": significance[order].astype(np.float64),
-    }
-    return structures, table
+    return describe(found, sets)

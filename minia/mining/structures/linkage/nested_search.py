@@ -17,11 +17,10 @@ from scipy.special import ndtri
 
 from minia.mining.lists.listdb import ListDB, offsets_of, ones
 from minia.mining.structures.linkage.chance import Chance, deviations, fit_chance, probability_of_at_least
-from minia.mining.structures.linkage.factors import are_dense, factor_groups
+from minia.mining.structures.linkage.found import NO_PARENT, FoundStructure, holding_images
 from minia.mining.structures.linkage.growth import Associations, distinct_groups, grow_groups
 from minia.mining.structures.linkage.word_pairs import WordPairs, candidate_pairs, count_shared
 
-NO_PARENT = -1  # the parent of a structure that is part of no other
 _ROUNDING = 1e-6  # of standard deviations
 _FULL = 8  # cells a pair: 32 bytes
 _ROWS_AT_A_TIME = 512
@@ -74,25 +73,6 @@ class _Group:
     significance: float
 
 
-@dataclass(frozen=True)
-class FoundStructure:
-    """A structure as the search finds it.
-
-    Attributes:
-        words: (num_words,) int64, their numbers in the vocabulary.
-        parent: the number of the structure that it is a part of, in the order of finding; -1 for none.
-        num_images: images that hold it.
-        association: mean over its pairs of words.
-        significance: in standard deviations of what chance alone would give.
-    """
-
-    words: Int64s
-    parent: int
-    num_images: int
-    association: float
-    significance: float
-
-
 class NestedSearch:
     """The search for structures, from all words down.
 
@@ -115,10 +95,6 @@ class NestedSearch:
         words = np.flatnonzero(images.sizes)
         if len(words) < images.num_lists:
             images = images.select(words)
-        if are_dense(images):
-            self._note_factors(words, images, bags.sizes)
-            if self._found:
-                return self._found
         pairs = candidate_pairs(images, _renumbered(sets, words), self._memory)
         waiting = [_Node(words, np.arange(len(words)), images, bags.sizes, pairs, NO_PARENT, 0)]
         del pairs, images  # a node that was searched is let go
@@ -126,16 +102,6 @@ class NestedSearch:
             node = waiting.pop()
             waiting.extend(self._next_nodes(node, self._groups(node)))
         return self._found
-
-    def _note_factors(self, words: Int64s, images: ListDB, image_sizes: Int64s) -> None:
-        """Note the groups of words that vary together in dense bags as structures."""
-        groups, *values = factor_groups(images, fit_chance(images.sizes, image_sizes), self._false)
-        for group, association, significance in zip(groups, *values, strict=True):
-            if self._smallest <= len(group) < len(words):
-                num_images = int(np.count_nonzero(_holding(images.select(group))[1]))
-                self._found.append(
-                    FoundStructure(words[group], NO_PARENT, num_images, float(association), float(significance))
-                )
 
     def _groups(self, node: _Node) -> list[_Group]:
         """The groups among the words of a node, none where chance explains all pairs."""
@@ -243,7 +209,7 @@ def _renumbered(sets: ListDB, words: Int64s) -> ListDB:
 def _inside(node: _Node, group: Int64s) -> ListDB:
     """The inverted file of a group over the images that hold it."""
     lists = node.images.select(node.lists[group])
-    used, holds = _holding(lists)
+    used, holds = holding_images(lists)
     place = np.searchsorted(used, lists.items)
     kept = holds[place]
     number = np.cumsum(holds) - 1
@@ -271,13 +237,6 @@ def _totals(groups: ListDB, pairs: WordPairs, chance: Chance, sizes: Int64s) -> 
     left, right = words[inside.left], words[inside.right]
     both = groups_of_word[left].multiply(groups_of_word[right]).T.tocsr()
     return [np.asarray(both @ value) for value in _excess(left, right, inside.shared, chance, sizes)]
-
-
-def _holding(lists: ListDB) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-    """The images in the lists of some words, ascending, and which of them hold these words as a group."""
-    used, held = np.unique(lists.items, return_counts=True)
-    typical = (held @ held) / held.sum()
-    return used, held >= typical / 2
 
 
 def _excess(

@@ -101,6 +101,11 @@ def _joined(parts: Sequence[tuple[npt.NDArray[np.int32], ...]]) -> WordPairs:
     return WordPairs(np.concatenate(left), np.concatenate(right), np.concatenate(shared))
 
 
+def all_are_compared(num_words: int) -> bool:
+    """Whether all pairs of so many words are few enough to be compared, whatever the co-occurring sets say."""
+    return num_words * (num_words - 1) // 2 <= _MOST_PAIRS
+
+
 def candidate_pairs(words: ListDB, sets: ListDB, memory_budget: int = MEMORY_BUDGET) -> WordPairs:
     """Pairs of words that may belong together.
 
@@ -117,7 +122,7 @@ def candidate_pairs(words: ListDB, sets: ListDB, memory_budget: int = MEMORY_BUD
         InputError: the pairs take more.
     """
     num_words = words.num_lists
-    if num_words * (num_words - 1) // 2 > _MOST_PAIRS:
+    if not all_are_compared(num_words):
         left, right = proposed_pairs(sets)
     else:
         sizes = np.bincount(words.items, minlength=words.num_items)
