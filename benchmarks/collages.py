@@ -247,9 +247,7 @@ def run_all(work: Path, keys: list[Keys], overrides: list[str]) -> None:
         folder = work / name
         if not (folder / KEYS).exists():
             draw_collages(folder, one)
-        # The clutter's own grey level is no sky: the mask of dark backgrounds is for galaxies.
-        chosen = ["images=folder", f"images.dir={folder / 'images'}", "features.objects=none", *overrides]
-        mine(chosen, folder / "run", work / "store")
+        mine(["images=folder", f"images.dir={folder / 'images'}", *overrides], folder / "run", work / "store")
         results = RunResults.load(folder / "run", work / "store")
         summary = score_run(folder, results).summary()
         row = {"keypoints": one.keypoints, "hidden": one.hidden, "words": results.metrics["vocabulary_size"], **summary}
@@ -280,10 +278,10 @@ def main() -> None:
     if given["command"] == "draw":
         draw_collages(given["folder"], Keys(**values))
     elif given["command"] == "run":
-        several = itertools.product(values["keypoints"], values["hidden"], [False, True] if given["null"] else [False])
         keys = [
             Keys(**values | {"keypoints": count, "hidden": hidden} | ({"parts": 0} if null else {}))
-            for count, hidden, null in several
+            for count in values["keypoints"]
+            for hidden, null in [(one, False) for one in values["hidden"]] + [(0.0, True)] * given["null"]
         ]
         run_all(given["work"].absolute(), keys, sys.argv[len(own) + 2 :])
     else:
