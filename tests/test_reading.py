@@ -192,7 +192,7 @@ def test_images_of_too_many_pixels_are_named_before_they_are_decoded(
 
 
 def test_training_too_checks_the_size_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minia.data.labelled.dataset.MAX_PIXELS", 100)
+    monkeypatch.setattr("minia.data.labelled.decoding.MAX_PIXELS", 100)
     monkeypatch.setattr("cv2.imdecode", lambda *_: pytest.fail("decoded"))
     Image.fromarray(draw_blobs(0)).save(tmp_path / "a.jpg")
     assert decode_image(tmp_path / "a.jpg").shape == (96, 96, 3)  # by read_image, whose limit is as it was
