@@ -9,7 +9,7 @@ All keys are in conf/.
 
 import sys
 
-from minia.command_line.commands import mine
+from minia.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(mine())
+    sys.exit(main("mine"))

@@ -9,7 +9,7 @@ All keys are in conf/train/.
 
 import sys
 
-from minia.command_line.commands import train
+from minia.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(train())
+    sys.exit(main("train"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pytest
 
 from minia import __version__
+from minia.__main__ import main as begin
 from minia.command_line.arguments import CommandLine
 from minia.command_line.commands import main
 from minia.command_line.log import Line, RunLog
@@ -229,3 +231,26 @@ def test_an_empty_command_line_is_fine() -> None:
     assert CommandLine([]).words == []
     with pytest.raises(InputError, match="expected one argument"):
         CommandLine(["--config-dir"])
+
+
+@pytest.mark.parametrize("program", ["mine", "train", None])
+def test_an_interruption_while_the_program_loads_is_one_line(
+    program: Literal["mine", "train"] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"minia.command_line.commands.{program or 'main'}", interrupt)
+    assert begin(program) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_signal_that_ends_is_told_with_its_name(minia: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("minia.command_line.program.check_jobs", end)
+    assert minia("mine") == (143, "", "error: ended by SIGTERM; finished parts are kept, the same command goes on\n")
+    assert signal.getsignal(signal.SIGTERM) == before
