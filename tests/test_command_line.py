@@ -35,6 +35,27 @@ def test_too_little_memory_is_one_line_with_the_keys_that_help(
         assert key in line
 
 
+@pytest.mark.parametrize(
+    ("module", "keys"),
+    [("minia.mining.vocabulary.kmeans", "vocabulary.size"), ("minia.mining.report.panels", "report.max_structures")],
+)
+def test_too_little_memory_names_the_keys_of_the_stage_it_was_for(
+    capsys: pytest.CaptureFixture[str], module: str, keys: str
+) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    within: dict[str, Any] = {"__name__": module, "fail": fail}
+    exec("def stage(): fail()", within)  # a frame of that module
+    with pytest.raises(MemoryError) as error:
+        within["stage"]()
+    print_error(error.value)
+    told = capsys.readouterr().err
+    assert keys in told
+    assert "features.scales" not in told
+    assert "trainer" not in told
+
+
 def test_another_runtime_error_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert print_error(RuntimeError("memory")) == 1
     assert "RuntimeError: memory" in capsys.readouterr().err
