@@ -197,8 +197,10 @@ def test_experiments_may_set_any_key(run: Run, tmp_path: Path, monkeypatch: pyte
 def test_a_part_of_the_stages(run: Run, tmp_path: Path, image_folder: Path) -> None:
     assert run(*folder_overrides(image_folder), "stages=[features,vocabulary]") == 0
     made = {path.name for path in (tmp_path / "store").iterdir()}
-    assert made == {"images", "features", "vocabulary"}
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"metrics.json", "config.yaml", "mine.log"}
+    assert made == {"images", "features", "vocabulary", ".runs"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "metrics.json", "config.yaml", "mine.log", ".minia.json", ".minia.lock",
+    }  # fmt: skip
 
 
 def test_listdb_file_is_mined_alone(run: Run, tmp_path: Path) -> None:
