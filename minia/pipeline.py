@@ -1,4 +1,4 @@
-"""The mining pipeline: images -> features -> vocabulary -> words -> mining -> matching -> report.
+"""The mining pipeline: images -> features -> vocabulary -> words -> mining -> arrangement -> matching -> report.
 
 Each stage is a property that calls one function and gives the path of its artifact. Asking for a
 stage makes what it needs first, as far as the store does not hold it already, and nothing else.
@@ -27,6 +27,7 @@ from minia.core.store import register_run
 from minia.core.workers import num_cores
 from minia.core.writing import appearing_whole, write_text_whole
 from minia.data.settings import FolderImages, SimulatedImages
+from minia.mining.arrangement.settings import NoArrangement
 from minia.mining.features.settings import AutoFeatures, StoredFeatures
 from minia.mining.structures.settings import ListDBMining
 from minia.mining.vocabulary.settings import StoredVocabulary
@@ -39,9 +40,10 @@ logger = logging.getLogger(__name__)
 
 METRICS, CONFIG, REPORT = "metrics.json", "config.yaml", "report"
 _PUBLISHED = (  # stage and file, if it made that: what a run's folder gets
-    ("mining", "structures.txt"), ("mining", "structures.csv"), ("matching", "matches.parquet"),
+    ("mining", "structures.txt"), ("mining", "structures.csv"), ("arrangement", "structures.txt"),
+    ("arrangement", "structures.csv"), ("matching", "matches.parquet"),
 )  # fmt: skip
-FILES = (*(name for _, name in _PUBLISHED), METRICS, CONFIG, REPORT)  # what a run writes in its folder
+FILES = (*dict.fromkeys(name for _, name in _PUBLISHED), METRICS, CONFIG, REPORT)  # what a run writes in its folder
 _COUNTS = (  # of the stages' manifests, what a run's metrics tell
     "num_images", "num_failed_images", "num_keypoints", "num_words_kept", "num_cooccurring_sets", "num_structures",
     "mean_structure_size", "num_matches", "num_matched_images", "num_matched_structures",
@@ -145,11 +147,22 @@ class Pipeline:
         return mine_structures(self.words, self.store, chosen, self.context)
 
     @functools.cached_property
+    def arrangement(self) -> Path:
+        """The structures that chance does not make, and where they are; all of them where nothing has a place."""
+        chosen, mining = self.settings.arrangement, self.mining
+        if isinstance(chosen, NoArrangement) or not self.has_keypoints:
+            return mining
+        from minia.mining.arrangement.stage import MinedKeypoints, arrange_structures
+
+        mined = MinedKeypoints(self.words, mining, self.features, self.assignment)
+        return arrange_structures(mined, self.store, chosen, self.settings.mining, self.context)
+
+    @functools.cached_property
     def matching(self) -> Path:
         """The images that hold each structure."""
         from minia.mining.matching.stage import match_structures
 
-        words, mining = self.words, self.mining
+        words, mining = self.words, self.arrangement
         keypoints = (self.features, self.assignment) if self.has_keypoints else (None, None)
         return match_structures(words, mining, self.store, self.settings.matching, *keypoints)
 
@@ -161,7 +174,7 @@ class Pipeline:
         matching = self.matching
         artifacts = Artifacts(
             words=self.words,
-            mining=self.mining,
+            mining=self.arrangement,
             matching=matching,
             images=None if "images" in self.superseded else self.images,
             features=self.features if self.has_keypoints else None,
@@ -191,7 +204,7 @@ class Pipeline:
                 else "none is named"
             )
             raise InputError(f"stages=[{chosen}]: there is nothing to do: {why}; allowed: {', '.join(STAGES)}")
-        if needed & {"mining", "matching", "report"}:
+        if needed & {"mining", "arrangement", "matching", "report"}:
             self._check_mining()
         if not self.has_keypoints or needed <= {"images"}:
             return
@@ -239,10 +252,13 @@ class Pipeline:
     @property
     def artifacts(self) -> dict[str, Path]:
         """The artifacts that this run has made or found so far, by what made them."""
-        return {name: self.__dict__[name] for name in (*STAGES, "assignment") if name in self.__dict__}
+        made = {name: self.__dict__[name] for name in (*STAGES, "assignment") if name in self.__dict__}
+        return {name: artifact for name, artifact in made.items() if name != "arrangement" or self.made(name)}
 
     def made(self, stage: str) -> list[Path]:
         """The artifacts of a stage that this run has made or found so far."""
+        if stage == "arrangement" and self.__dict__.get(stage) == self.__dict__.get("mining"):
+            return []  # nothing was arranged
         names = ["assignment", stage] if stage == "words" else [stage]
         return [self.__dict__[name] for name in names if name in self.__dict__]
 
@@ -282,7 +298,7 @@ def _mine(settings: MineSettings, store: Path, folder: RunFolder, resolved_confi
         if stage not in pipeline.superseded:
             getattr(pipeline, stage)
             folder.record(store, pipeline.artifacts)
-    for artifact in pipeline.made("mining"):
+    for artifact in pipeline.made("arrangement") or pipeline.made("mining"):
         from minia.mining.structures.stage import why_no_structures
 
         if why := why_no_structures(artifact):

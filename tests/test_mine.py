@@ -31,7 +31,8 @@ from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb
 ROOT = Path(__file__).resolve().parents[1]
 # So few images hold no structure beyond chance: the original's linkage finds some.
 SMALL = (
-    "vocabulary.size=40", "mining.linkage=single", "mining.num_tuples=100", "num_workers=1", "report.num_shuffles=2"
+    "vocabulary.size=40", "mining.linkage=single", "mining.num_tuples=100", "num_workers=1", "report.num_shuffles=2",
+    "arrangement.list=all",
 )  # fmt: skip
 METRICS = {
     "num_images",
@@ -44,7 +45,17 @@ METRICS = {
     "num_matched_images",
     *(
         f"seconds_{stage}"
-        for stage in ("images", "features", "vocabulary", "words", "mining", "matching", "report", "total")
+        for stage in (
+            "images",
+            "features",
+            "vocabulary",
+            "words",
+            "mining",
+            "arrangement",
+            "matching",
+            "report",
+            "total",
+        )
     ),
 }
 LABEL_METRICS = {"mean_purity_at_30", "chance_purity_at_30", "structure_accuracy", "word_accuracy", "base_rate"}
@@ -93,7 +104,9 @@ def test_smoke_run_on_the_simulator_leaves_everything(
     assert metrics["mean_purity_at_30"] > metrics["chance_purity_at_30"]
     assert read_listdb(folder / "structures.txt").num_lists == metrics["num_structures"]
     matches = pd.read_parquet(folder / "matches.parquet")
-    assert list(matches.columns) == ["structure", "image", "overlap", "keypoints"]
+    assert list(matches.columns) == [
+        "structure", "image", "overlap", "keypoints", "x", "y", "size", "angle", "inliers",
+    ]  # fmt: skip
     assert matches["image"].nunique() == metrics["num_matched_images"]
     assert "<html" in (folder / "report" / "index.html").read_text()
     printed = capsys.readouterr().out
@@ -105,7 +118,7 @@ def test_second_run_reuses_every_artifact_and_gives_the_same(run: Run, tmp_path:
     assert run(*folder_overrides(image_folder), output="one") == 0
     assert run(*folder_overrides(image_folder), output="two") == 0
     log = (tmp_path / "two" / "mine.log").read_text()
-    assert log.count("reusing") == 8
+    assert log.count("reusing") == 9
     assert "made" not in log
     one, two = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
     assert one | {"seconds_total": 0} == two | {"seconds_total": 0}
@@ -303,6 +316,7 @@ def test_artifacts_made_elsewhere_are_taken_over(run: Run, tmp_path: Path, image
     vocabulary = next((tmp_path / "store" / "vocabulary").glob("kmeans*"))
     chosen = ["features=artifact", f"features.path={features}", "vocabulary=artifact", f"vocabulary.path={vocabulary}"]
     chosen += ["mining=listdb", f"mining.path={tmp_path / 'first' / 'structures.txt'}", f"store={tmp_path / 'other'}"]
+    chosen += ["arrangement.list=all"]
     assert run(*chosen, output="second") == 0
     assert not (tmp_path / "other" / "images").exists()
     first, second = (pd.read_parquet(tmp_path / name / "matches.parquet") for name in ("first", "second"))

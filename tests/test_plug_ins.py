@@ -23,7 +23,8 @@ from minia.mining.features.store import FeatureStore
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "your_own_extractor.md"
 SMALL = (
-    "vocabulary.size=40", "mining.num_tuples=100", "num_workers=2", "report.num_shuffles=2", "report.max_structures=2"
+    "vocabulary.size=40", "mining.num_tuples=100", "num_workers=2", "report.num_shuffles=2", "report.max_structures=2",
+    "arrangement.list=all",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from minia.core.artifact import InputError
 from minia.core.setting_types import check
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "conf"
-GROUPS = ("images", "features", "vocabulary", "words", "mining", "matching", "report", "experiment")
+GROUPS = ("images", "features", "vocabulary", "words", "mining", "arrangement", "matching", "report", "experiment")
 
 
 def compose(*overrides: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from minia.core.setting_types import AnyPath, Device, Seed, Settings
 from minia.data.settings import ImageSettings
+from minia.mining.arrangement.settings import ArrangementSettings
 from minia.mining.features.settings import FeatureSettings
 from minia.mining.matching.settings import MatchingSettings
 from minia.mining.report.settings import ReportSettings
@@ -19,13 +20,13 @@ from minia.mining.structures.settings import MiningSettings
 from minia.mining.vocabulary.settings import VocabularySettings
 from minia.mining.words.settings import WordSettings
 
-STAGES = ("images", "features", "vocabulary", "words", "mining", "matching", "report")
+STAGES = ("images", "features", "vocabulary", "words", "mining", "arrangement", "matching", "report")
 
 
 class MineSettings(Settings):
     """All settings of one run of ``mine.py``."""
 
-    stages: list[Literal["images", "features", "vocabulary", "words", "mining", "matching", "report"]]
+    stages: list[Literal["images", "features", "vocabulary", "words", "mining", "arrangement", "matching", "report"]]
     store: AnyPath | None
     seed: Seed
     device: Device
@@ -36,5 +37,6 @@ class MineSettings(Settings):
     vocabulary: VocabularySettings
     words: WordSettings
     mining: MiningSettings
+    arrangement: ArrangementSettings
     matching: MatchingSettings
     report: ReportSettings

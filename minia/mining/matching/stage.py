@@ -10,7 +10,14 @@ image      string        the image's name
 overlap    float32       of image and structure, in (0, 1]
 keypoints  list(int32)   the image's keypoints whose word is in the structure, numbered inside
                          the image; empty where the bags of words came without keypoints
+x, y       float32       middle of the part in pixels, null where no places are known
+size       float32       its diameter in pixels, twice the root mean square radius, likewise
+angle      float32       its direction in degrees, likewise; relative to the structure's other images
+inliers    int32         its spots that lie in their place, likewise
 =========  ============  ===================================================================
+
+Where the arrangement stage has found a structure's places, the images that hold it are those, ``overlap`` is the
+share of the part's spots that lie in their place, and ``keypoints`` are these.
 
 The rows go by *spans* of consecutive images, some 4 million matches or 8 million keypoints each;
 inside a span by structure, then by falling overlap. A small collection is one span. Row groups do
@@ -36,6 +43,7 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import Stage, read_manifest
 from minia.core.progress import progress
+from minia.mining.arrangement.tables import PLACES
 from minia.mining.lists.listdb import ListDB, offsets_of
 from minia.mining.matching.overlap import overlap_blocks
 from minia.mining.matching.settings import OverlapMatching
@@ -44,12 +52,15 @@ from minia.mining.vocabulary.assignment import load_assignment
 from minia.mining.words.stage import load_bags, load_images
 
 MATCHES = "matches.parquet"
+_OF_PLACE = ("x", "y", "size", "angle", "inliers")
 _MATCHES_PER_SPAN = 1 << 22  # at least, unless there are no more: 8 bytes each
 _KEYPOINTS_PER_SPAN = 1 << 23  # the same; some 20 bytes each, 40 in a structure that nearly all of them are in
 _MATCHES_PER_ROW_GROUP = 1 << 15  # a span of some 1 million matches has some 30 to choose from
 _LISTED_PER_ROW_GROUP = 1 << 21
 _SCHEMA = pa.schema(
     [("structure", pa.int32()), ("image", pa.string()), ("overlap", pa.float32()), ("keypoints", pa.list_(pa.int32()))]
+    + [(name, pa.float32()) for name in ("x", "y", "size", "angle")]
+    + [("inliers", pa.int32())]
 )
 
 
@@ -65,7 +76,7 @@ def match_structures(
 
     Args:
         words: artifact of the words stage.
-        mining: artifact of the mining stage.
+        mining: artifact of the mining stage, or of the arrangement stage.
         store: folder of artifacts.
         settings: the overlap's formula and its smallest value.
         features: artifact of the features stage, None where the bags came without keypoints.
@@ -78,17 +89,19 @@ def match_structures(
     if assignment is not None:
         inputs["assignment"] = read_manifest(assignment)["fingerprint"]
     parameters = settings.model_dump(exclude={"kind"})
-    stage = Stage("matching", settings.formula, store, parameters, inputs, version=2)
+    stage = Stage("matching", settings.formula, store, parameters, inputs, version=3)
 
     def make(work: Path) -> dict[str, Any]:
         bags, names = load_bags(words, mapped=True), load_images(words)["image"]
         structures = load_structures(mining, bags.num_items)
         keypoints = None if features is None or assignment is None else KeypointWords.load(features, assignment)
+        placed = _Placed.load(mining)
         matched = np.zeros(structures.num_lists, dtype=np.int64)
         num_matched_images = 0
         with pq.ParquetWriter(work / MATCHES, _SCHEMA) as writer, progress("matching", len(names), "image") as advance:
             for span in _spans(bags, structures, settings, keypoints):
-                for table in _tables(span, structures, names, keypoints):
+                span = placed.put_in(span)
+                for table in _tables(span, structures, names, keypoints, placed):
                     writer.write_table(table, row_group_size=len(table))
                 matched += np.diff(span.matches.indptr)
                 num_matched_images += len(np.unique(span.matches.indices))
@@ -206,6 +219,7 @@ class _RowGroup:
         overlaps: (n,) float32 each.
         counts: (n,) int64 each, keypoints of each match.
         listed: (sum of counts,) int32 each.
+        places: tables of n rows each with x, y, size, angle and inliers.
     """
 
     structures: list[NDArray[np.int32]] = field(default_factory=list)
@@ -213,6 +227,7 @@ class _RowGroup:
     overlaps: list[NDArray[np.float32]] = field(default_factory=list)
     counts: list[NDArray[np.int64]] = field(default_factory=list)
     listed: list[NDArray[np.int32]] = field(default_factory=list)
+    places: list[pa.Table] = field(default_factory=list)
 
     @property
     def full(self) -> bool:
@@ -225,11 +240,13 @@ class _RowGroup:
         offsets = offsets_of(np.concatenate(self.counts)).astype(np.int32)
         lists = pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(self.listed)))
         images = names.take(pa.array(np.concatenate(self.rows)))
-        return pa.table([np.concatenate(self.structures), images, np.concatenate(self.overlaps), lists], _SCHEMA)
+        places = pa.concat_tables(self.places)
+        columns = [np.concatenate(self.structures), images, np.concatenate(self.overlaps), lists]
+        return pa.table([*columns, *(places[name].combine_chunks() for name in _OF_PLACE)], _SCHEMA)
 
 
 def _tables(
-    span: _Span, structures: ListDB, names: pd.Series[str], keypoints: KeypointWords | None
+    span: _Span, structures: ListDB, names: pd.Series[str], keypoints: KeypointWords | None, placed: _Placed
 ) -> Iterator[pa.Table]:
     """The matches of a span by structure and falling overlap, those of equal overlap in the order of the images."""
     own_names = pa.array(names.iloc[span.first : span.last], pa.string())
@@ -243,7 +260,11 @@ def _tables(
         group.structures.append(np.full(len(rows), structure, dtype=np.int32))
         group.rows.append(rows)
         group.overlaps.append(span.matches.data[column][order])
-        if own_keypoints is None:
+        places = placed.of(structure, span.first + rows)
+        group.places.append(places.select(list(_OF_PLACE)))
+        if structure in placed.structures:
+            counts, listed = _listed(places)
+        elif own_keypoints is None:
             counts, listed = np.zeros(len(rows), np.int64), np.zeros(0, np.int32)
         else:
             counts, listed = own_keypoints.inside(structures[structure], rows)
@@ -254,6 +275,54 @@ def _tables(
             group = _RowGroup()
     if group.rows:
         yield group.table(own_names)
+
+
+def _listed(places: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    lists = places["keypoints"].combine_chunks()
+    return pc.list_value_length(lists).to_numpy().astype(np.int64), lists.flatten().to_numpy()
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Where structures are, as the arrangement stage found it.
+
+    Attributes:
+        table: its ``places.parquet``, by structure and image; empty where it did not run.
+        structures: those that are in it.
+    """
+
+    table: pa.Table
+    structures: frozenset[int]
+
+    @classmethod
+    def load(cls, mining: Path) -> _Placed:
+        file = mining / PLACES
+        if not file.exists():
+            return cls(pa.table({"structure": pa.array([], pa.int32())}), frozenset())
+        table = pq.read_table(file)
+        return cls(table, frozenset(pc.unique(table["structure"]).to_pylist()))
+
+    def put_in(self, span: _Span) -> _Span:
+        """A span whose structures with places match by these alone."""
+        if not self.structures:
+            return span
+        structure, image, share = (self.table[name].to_numpy() for name in ("structure", "image", "share"))
+        inside = (image >= span.first) & (image < span.last)
+        rows = image[inside] - span.first
+        own = scipy.sparse.csc_matrix((share[inside], (rows, structure[inside])), span.matches.shape, dtype=np.float32)
+        others = np.ones(span.matches.shape[1], dtype=np.float32)
+        others[list(self.structures)] = 0
+        kept = (span.matches @ scipy.sparse.diags(others)).tocsc()
+        kept.eliminate_zeros()
+        return _Span(span.first, span.last, (kept + own).tocsc().astype(np.float32))
+
+    def of(self, structure: int, images: NDArray[np.int64]) -> pa.Table:
+        """The rows of a structure for images that hold it, all null where it has no places."""
+        if structure not in self.structures:
+            return pa.table({name: pa.nulls(len(images), _SCHEMA.field(name).type) for name in _OF_PLACE})
+        first, last = np.searchsorted(self.table["structure"].to_numpy(), [structure, structure + 1])
+        own = self.table.slice(first, last - first)
+        return own.take(np.searchsorted(own["image"].to_numpy(), images))
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,10 @@ from minia.core.progress import progress
 from minia.data.files import UnreadableImageError
 from minia.data.images import load_labels
 from minia.data.reading import Reading, read_image
+from minia.mining.arrangement.tables import load_places_table
 from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.lists.listdb import ListDB
-from minia.mining.matching.best_images import GalleryImages, choose_gallery_images
+from minia.mining.matching.best_images import GalleryImages, choose_gallery_images, with_places
 from minia.mining.matching.overlap import overlap_blocks
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.matching.stage import MATCHES, matched_keypoints
@@ -141,6 +142,7 @@ class _Run:
         structures: list = structure, item = visual word.
         nesting: of each structure; empty where the linkage does not nest.
         matches: the file of matches.
+        places: of the arrangement stage; None where it did not run.
         features: None without images.
         centroids: of the vocabulary; None without images.
         codes: (num_images,) int64 places in ``labels``, -1 for none.
@@ -156,6 +158,7 @@ class _Run:
     structures: ListDB
     nesting: list[Nesting]
     matches: Path
+    places: pd.DataFrame | None
     features: FeatureStore | None
     centroids: NDArray[np.float32] | None
     codes: NDArray[np.int64]
@@ -177,6 +180,7 @@ class _Run:
             structures=structures,
             nesting=_nesting(artifacts["mining"] / STRUCTURE_TABLE),
             matches=artifacts["matching"] / MATCHES,
+            places=load_places_table(artifacts["mining"]),
             features=FeatureStore.load(artifacts["features"]) if "features" in artifacts else None,
             centroids=load_centroids(artifacts["vocabulary"]) if "vocabulary" in artifacts else None,
             codes=codes,
@@ -196,17 +200,18 @@ class _Run:
 
     def choose_images(self, shown: NDArray[np.int64], most_images: int) -> GalleryImages:
         """The images to show of each shown structure."""
-        return choose_gallery_images(
+        chosen = choose_gallery_images(
             self.bags, self.structures.select(shown), formula=self.matching.formula,
             min_overlap=self.matching.min_overlap, most_images=most_images, seed=[self.seed, _TIES],
         )  # fmt: skip
+        return chosen if self.places is None else with_places(chosen, shown, self.places)
 
 
 def _nesting(table: Path) -> list[Nesting]:
     """The table of the nested linkage, a row a structure; empty without one."""
-    if not table.is_file():
+    columns = pd.read_csv(table) if table.is_file() else pd.DataFrame()
+    if "parent" not in columns:
         return []
-    columns = pd.read_csv(table)
     parents = columns["parent"].tolist()
     parts: list[list[int]] = [[] for _ in parents]
     for structure, parent in enumerate(parents):
@@ -293,15 +298,14 @@ class _Gallery:
     ) -> ShownStructure:  # fmt: skip
         run = self.run
         first, last = run.structures.offsets[structure : structure + 2]
+        frequencies = run.structures.frequencies[first:last].tolist()
         labels = [(name, int(count)) for name, count in zip(run.labels, label_counts, strict=True) if count]
         return ShownStructure(
             number=structure,
             rank=rank,
             score=float(run.scores.score[structure]),
             coherence=float(run.scores.coherence[structure]),
-            words=list(
-                zip(run.structures[structure].tolist(), run.structures.frequencies[first:last].tolist(), strict=True)
-            ),
+            words=[*zip(run.structures[structure].tolist(), frequencies, strict=True)],
             num_matches=num_matches,
             images=images,
             labels=sorted(labels, key=lambda label: (-label[1], label[0])),

@@ -60,7 +60,7 @@ def mine_structures(words: Path, store: Path, settings: SMHMining, context: Cont
         inputs["weights"] = fingerprint_file(settings.weights_path)
     label = f"r{settings.tuple_size}l{settings.num_tuples or 'auto'}"
     stage = Stage("mining", label, store, _parameters(settings, context), inputs, version=3)
-    return stage.run(lambda work: _mine(work, load_bags(words, mapped=True), settings, context))
+    return stage.run(lambda work: mine_bags(work, load_bags(words, mapped=True), settings, context))
 
 
 def check_linkage(settings: SMHMining, context: Context) -> None:
@@ -92,15 +92,15 @@ def import_structures(path: Path, store: Path) -> Path:
     if not path.is_file():
         raise InputError(f"mining.path={path}: there is no such file")
     stage = Stage("mining", "listdb", store, {}, {"file": fingerprint_file(path)})
-    return stage.run(lambda work: _write_structures(work, read_listdb(path)))
+    return stage.run(lambda work: write_structures(work, read_listdb(path)))
 
 
-def load_structures(mining: Path, num_words: int) -> ListDB:
+def load_structures(mining: Path, num_words: int | None) -> ListDB:
     """The structures of a mining artifact: list = structure, item = visual word.
 
     Args:
         mining: artifact of the mining stage.
-        num_words: size of the vocabulary.
+        num_words: size of the vocabulary; None where it does not matter.
 
     Raises:
         InputError: a structure holds a word outside the vocabulary.
@@ -113,6 +113,8 @@ def why_no_structures(mining: Path) -> str | None:
     manifest = read_manifest(mining)
     if manifest["counts"]["num_structures"]:
         return None
+    if why := manifest["counts"].get("why_none"):
+        return str(why)
     parameters = manifest["parameters"]
     if "linkage" not in parameters:
         return "No structures: the file of mining.path holds none."
@@ -148,7 +150,8 @@ def _remedy(linkage: object, counts: Mapping[str, Any]) -> str:
     return f"{holds}, and a word is in {shared:.0f} images: try more images, other features, or mining.linkage={other}."
 
 
-def _mine(work: Path, bags: ListDB, settings: SMHMining, context: Context) -> dict[str, Any]:
+def mine_bags(work: Path, bags: ListDB, settings: SMHMining, context: Context) -> dict[str, Any]:
+    """Mine bags of words and write the files of the artifact but its manifest, whose counts are returned."""
     # These import torch, which takes seconds: only where there is something to mine.
     from minia.mining.structures.minhash.cooccurring_sets import image_weights, mine_cooccurring_sets
     from minia.mining.structures.minhash.tuple_tables import TupleHashing
@@ -191,7 +194,7 @@ def _mine(work: Path, bags: ListDB, settings: SMHMining, context: Context) -> di
         "num_images_used": used,
         "mean_words_per_image": bags.num_entries / max(1, used),
     }
-    return counts | _write_structures(work, structures)
+    return counts | write_structures(work, structures)
 
 
 def _link(work: Path, sets: ListDB, bags: ListDB, settings: SMHMining, context: Context) -> ListDB:
@@ -256,7 +259,8 @@ def _checked(structures: Any, num_words: int, settings: PlugInLinkage) -> ListDB
     return structures
 
 
-def _write_structures(work: Path, structures: ListDB) -> dict[str, Any]:
+def write_structures(work: Path, structures: ListDB) -> dict[str, Any]:
+    """Write structures.txt and return its counts for the manifest."""
     write_listdb(work / STRUCTURES, structures)
     sizes = structures.sizes
     return {

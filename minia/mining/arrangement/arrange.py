@@ -1,0 +1,183 @@
+"""From structures, sets of words, to parts: where each is in every image, and how sure that is.
+
+For every structure a constellation is learned (see ``fitting``) and sought in all images. Whether the words
+keep an arrangement at all is asked where it was not learned: the images are dealt into two halves, each half's
+constellation is sought in the other half, and what is found there is compared with what exchanged places give
+(see ``chance``). How many spots make a match is chosen so that exchanged places would give at most one match
+in a hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from minia.mining.arrangement.chance import exchange_probability
+from minia.mining.arrangement.constellation import Constellation, Sightings, locate
+from minia.mining.arrangement.fitting import fit
+from minia.mining.arrangement.places import Places
+from minia.mining.arrangement.ragged import Numbers
+from minia.mining.lists.listdb import ListDB
+
+_FEWEST_SPOTS = 3  # two keypoints fit each other by chance too often
+_FALSE_MATCHES = 0.01  # of a part's matches
+_KNOWN = 0.5  # of a structure's words: with so many in a part that is known it is that part
+_SURE = 1e-6
+_LAYERS = 3  # parts that are sought in one structure, at most
+_FEWEST_WORDS = 3
+_REST = 0.2  # of a structure's words: so many must be left to look for another part
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part found among the words of a structure.
+
+    Attributes:
+        structure: the structure that it was learned from.
+        constellation: its words in their arrangement.
+        sightings: where it is, in the images that hold it.
+        probability: bound of the probability that exchanged places give as much (see ``exchange_probability``).
+        fewest_spots: spots that an image must have in their place to hold it.
+        false_matches: share of its matches that chance alone makes, by exchanged places.
+    """
+
+    structure: int
+    constellation: Constellation
+    sightings: Sightings
+    probability: float
+    fewest_spots: int
+    false_matches: float
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """The collection with places exchanged, several times.
+
+    Attributes:
+        taken: (num_exchanges + 1, num_keypoints) int32: the keypoints whose places keypoints have; first their own.
+        half: (num_images,) bool, one of two halves of the images.
+    """
+
+    taken: npt.NDArray[np.int32]
+    half: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, places: Places, num_exchanges: int, seed: int) -> Exchange:
+        """Exchange places and deal the images into halves, by a seed."""
+        own = np.arange(len(places.words), dtype=np.int32)
+        taken = [own, *(places.exchanged(seed + number) for number in range(num_exchanges))]
+        half = np.random.default_rng([seed, 2]).permutation(places.num_images) % 2 == 0
+        return cls(np.stack(taken), half)
+
+
+def arrange(
+    places: Places,
+    structures: ListDB,
+    num_exchanges: int = 3,
+    seed: int = 0,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Iterator[Part]:
+    """Find the parts of structures.
+
+    Args:
+        places: the collection's keypoints and their words.
+        structures: a list a structure, items words.
+        num_exchanges: times that places are exchanged.
+        seed: of the exchanges and of the halves.
+        advance: called with 1 after each structure.
+
+    Yields:
+        The parts of each structure, one after another; none for a structure whose words keep no arrangement.
+    """
+    exchange = Exchange.of(places, num_exchanges, seed)
+    known: list[npt.NDArray[np.int32]] = []
+    for structure in range(structures.num_lists):
+        words = structures[structure].astype(np.int64)
+        for _ in range(_LAYERS):
+            if any(np.isin(words, other).mean() > _KNOWN for other in known):
+                break
+            part = _part_of(places, exchange, words, structure)
+            if part is None:
+                break
+            if part.probability < _SURE:
+                known.append(np.unique(part.constellation.words))
+            yield part
+            left = words[~_explained(places, words, part)]
+            if len(left) < max(_FEWEST_WORDS, _REST * len(words)) or len(left) == len(words):
+                break
+            words = left
+        advance(1)
+
+
+def _explained(places: Places, words: Numbers, part: Part) -> npt.NDArray[np.bool_]:
+    """Which words lie, in the images that hold a part, on the part more often than elsewhere."""
+    seen, position = part.sightings, part.constellation.position
+    row = np.full(places.num_images, -1)
+    row[seen.images] = np.arange(len(seen.images))
+    own = places.of_words(words)
+    where = row[places.image_of(own)]
+    own, where = own[where >= 0], where[where >= 0]
+    inside = np.abs((places.position[own] - seen.centre[where]) / seen.frame[where]) < 1.2 * np.abs(position).max()
+    number = np.zeros((2, len(places.word_offsets) - 1))
+    for side in (0, 1):
+        number[side] = np.bincount(places.words[own[inside == side]], minlength=number.shape[1])
+    return np.asarray(np.isin(words, part.constellation.words) | (number[1, words] > number[0, words]))
+
+
+def _part_of(places: Places, exchange: Exchange, words: Numbers, structure: int) -> Part | None:
+    every = np.ones(places.num_images, dtype=bool)
+    constellation = fit(places, words, every)
+    if constellation is None:
+        return None
+    spots = np.zeros((len(exchange.taken), places.num_images))
+    for half in (exchange.half, ~exchange.half):
+        learned = fit(places, words, half)
+        if learned is not None:
+            spots += _spots(places, exchange, learned, ~half)
+    evidence = np.maximum(spots - (_FEWEST_SPOTS - 1.0), 0)
+    probability = exchange_probability(evidence[0], evidence[1:])
+    seen, exchanged = _locate(places, exchange, constellation)
+    fewest, false = _threshold(seen.spots, exchanged)
+    return Part(structure, constellation, seen.select(seen.spots >= fewest), probability, fewest, false)
+
+
+def _spots(
+    places: Places, exchange: Exchange, part: Constellation, images: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Spots in their place in each of some images, as it is and with exchanged places: (exchanges + 1, num_images)."""
+    own = places.of_words(np.unique(part.words))
+    own = own[images[places.image_of(own)]]
+    return _batched(places, exchange.taken, part, own)
+
+
+def _locate(places: Places, exchange: Exchange, part: Constellation) -> tuple[Sightings, npt.NDArray[np.float64]]:
+    """Where a part is, and the spots in their place where places were exchanged, (exchanges, num_images)."""
+    own = places.of_words(np.unique(part.words))
+    return locate(part, places, own), _batched(places, exchange.taken[1:], part, own)
+
+
+def _batched(
+    places: Places, taken: npt.NDArray[np.int32], part: Constellation, own: Numbers
+) -> npt.NDArray[np.float64]:
+    number, count = places.num_images, len(taken)
+    image = places.image_of(own)
+    groups = (image + number * np.arange(count)[:, None]).ravel()
+    found = locate(part, places, np.tile(own, count), taken[:, own].ravel().astype(np.int64), groups)
+    spots = np.zeros(count * number)
+    spots[found.images] = found.spots
+    return spots.reshape(count, number)
+
+
+def _threshold(spots: npt.NDArray[np.int32], exchanged: npt.NDArray[np.float64]) -> tuple[int, float]:
+    """The fewest spots of a match, and the share of matches that exchanged places would give."""
+    share = 1.0
+    most = int(spots.max(initial=_FEWEST_SPOTS))
+    for fewest in range(_FEWEST_SPOTS, most + 1):
+        by_chance = int(np.count_nonzero(exchanged >= fewest)) / max(1, len(exchanged))
+        share = min(1.0, by_chance / max(1, int(np.count_nonzero(spots >= fewest))))
+        if share <= _FALSE_MATCHES:
+            return fewest, share
+    return most, share

@@ -1,0 +1,97 @@
+"""What tells a part from others: whether it is one found before, how local it is, and what else goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from minia.mining.arrangement.arrange import Part
+from minia.mining.arrangement.places import Places
+from minia.mining.arrangement.ragged import Numbers
+
+_SAME = 0.5  # of the images of the one in more images: there both must be at one place to be one part
+_NEAR = 0.5  # radii of the larger one that their middles may be apart
+_ALIKE = 2.0  # times as large
+
+Vector = npt.NDArray[np.float64]
+
+
+def distinct_parts(parts: Sequence[Part], places: Places) -> list[int]:
+    """The numbers of the parts that are none of the stronger ones, strongest first.
+
+    One thing may be seen as several structures: by other words, or at another size. Two parts are one where, in
+    more than half of the images of the one that is in more, they lie at one place and are about equally large.
+    """
+    strength = np.array([float(part.sightings.spots.sum()) for part in parts])
+    kept: list[int] = []
+    at = [_at_images(part, places.num_images) for part in parts]
+    for number in np.argsort(-strength, kind="stable").tolist():
+        if len(parts[number].sightings.images) and not any(_are_one(at[number], at[other]) for other in kept):
+            kept.append(number)
+    return kept
+
+
+def _at_images(part: Part, num_images: int) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]]:
+    """Middle and radius of a part in every image, nan where it is not."""
+    centre = np.full(num_images, np.nan + 0j, dtype=np.complex64)
+    radius = np.full(num_images, np.nan, dtype=np.float32)
+    seen = part.sightings
+    centre[seen.images], radius[seen.images] = seen.centre, np.abs(seen.frame)
+    return centre, radius
+
+
+def _are_one(
+    left: tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]],
+    right: tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]],
+) -> bool:
+    larger, smaller = np.fmax(left[1], right[1]), np.fmin(left[1], right[1])
+    with np.errstate(invalid="ignore"):
+        here = (np.abs(left[0] - right[0]) < _NEAR * larger) & (larger < _ALIKE * smaller)
+    more = max(np.count_nonzero(~np.isnan(left[1])), np.count_nonzero(~np.isnan(right[1])))
+    return bool(np.count_nonzero(here) > _SAME * more)
+
+
+def locality(keypoints: Numbers, images: Numbers, places: Places) -> float:
+    """How closely keypoints lie together: their spread over that of all keypoints of their image, median over images.
+
+    Spread is the root mean square distance from the mean, as if of a sample: keypoints drawn at random have a
+    locality of 1, however few they are.
+
+    Args:
+        keypoints: (n,) keypoints, image by image.
+        images: (n,) the image of each.
+        places: the collection.
+
+    Returns:
+        nan where no image has two of them.
+    """
+    used, row = np.unique(images, return_inverse=True)
+    if len(used) == 0:
+        return float("nan")
+    own, number = _spread(places.position[keypoints], row, len(used))
+    counts = places.offsets[used + 1] - places.offsets[used]
+    all_of = np.concatenate([np.arange(places.offsets[image], places.offsets[image + 1]) for image in used.tolist()])
+    every, _ = _spread(places.position[all_of], np.repeat(np.arange(len(used)), counts), len(used))
+    several = (number > 1) & (every > 0)
+    return float(np.median(own[several] / every[several])) if several.any() else float("nan")
+
+
+def _spread(position: npt.NDArray[np.complex64], row: Numbers, number: int) -> tuple[Vector, Vector]:
+    count = np.bincount(row, minlength=number).astype(np.float64)
+    mean = (np.bincount(row, position.real, number) + 1j * np.bincount(row, position.imag, number)) / np.maximum(
+        count, 1
+    )
+    square = np.bincount(row, np.abs(position - mean[row]) ** 2, number)
+    return np.sqrt(square / np.maximum(count - 1, 1)), count
+
+
+def rank_correlation(left: Vector, right: Vector) -> float:
+    """Spearman's, between numbers of all images; 0 where one of them is the same everywhere."""
+    ranks = [rankdata(values) for values in (left, right)]
+    spread = [float(rank.std()) for rank in ranks]
+    if min(spread) == 0:
+        return 0.0
+    return float(np.mean((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())) / (spread[0] * spread[1]))

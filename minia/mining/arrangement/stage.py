@@ -1,0 +1,186 @@
+"""The arrangement stage: which structures are parts, and where these are.
+
+The artifact holds ``structures.txt`` and ``structures.csv`` like that of the mining stage, the listed structures alone,
+and ``places.parquet``, a row a structure and image that holds it (see ``tables``). The columns of ``structures.csv``
+are those of the mining stage, where it has that file, ``parent`` being a line here or -1, and
+
+==============  ==============================================================================================
+mined           line of the structure in the mining stage's structures.txt
+q_words         rate of false discoveries if words kept to no company (see ``decoy_rates``); nan: not known
+q_places        the same if words kept no arrangement; nan where keypoints have no places
+spots           places of the part with evidence of their own
+fewest_spots    spots in their place that make a match
+false_matches   share of matches that exchanged places would give
+locality        spread of its keypoints over that of all keypoints of their images, median
+everywhere      1 where it is in more than 9 of 10 images and so tells nothing about them, else 0
+with_num_words  rank correlation, over the images, of its spots with the number of words
+==============  ==============================================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from minia.core.artifact import Stage, read_manifest
+from minia.core.context import Context
+from minia.core.progress import progress
+from minia.mining.arrangement.arrange import Part, arrange
+from minia.mining.arrangement.chance import decoy_rates, false_discovery_rates
+from minia.mining.arrangement.places import Places
+from minia.mining.arrangement.settings import ConstellationArrangement
+from minia.mining.arrangement.swaps import exchange_words
+from minia.mining.arrangement.tables import PLACES, best_parts, describe_parts, places_table
+from minia.mining.features.store import FeatureStore
+from minia.mining.lists.listdb import ListDB
+from minia.mining.structures.settings import MiningSettings, SMHMining
+from minia.mining.structures.stage import (
+    STRUCTURE_TABLE,
+    load_structures,
+    mine_bags,
+    why_no_structures,
+    write_structures,
+)
+from minia.mining.vocabulary.assignment import load_assignment
+from minia.mining.words.stage import load_bags
+
+_SIFT_WIDTH = 6.0  # of a window, in what SIFT and SURF call a keypoint's size; others tell the window's width itself
+_OF_SIFT_KIND = ("sift", "surf")
+
+
+@dataclass(frozen=True)
+class MinedKeypoints:
+    """Artifacts: the bags of words, the structures mined from them, and the keypoints with their words.
+
+    Attributes:
+        words: of the words stage.
+        mining: of the mining stage.
+        features: of the features stage.
+        assignment: the visual words of the keypoints.
+    """
+
+    words: Path
+    mining: Path
+    features: Path
+    assignment: Path
+
+
+def arrange_structures(
+    mined: MinedKeypoints, store: Path, settings: ConstellationArrangement, mining: MiningSettings, context: Context
+) -> Path:
+    """Find where structures are, and list those that chance does not make.
+
+    Args:
+        mined: what was mined, and from what.
+        store: folder of artifacts.
+        settings: of this stage.
+        mining: how structures were mined, for ``word_exchanges``.
+        context: ``seed`` of all exchanges.
+
+    Returns:
+        The arrangement artifact.
+    """
+    paths = (mined.words, mined.mining, mined.assignment)
+    inputs = {path.parent.name: read_manifest(path)["fingerprint"] for path in paths}
+    parameters = settings.model_dump(exclude={"kind"}) | {"seed": context.seed}
+    stage = Stage("arrangement", settings.list, store, parameters, inputs)
+
+    def make(work: Path) -> dict[str, Any]:
+        bags = load_bags(mined.words, mapped=True)
+        structures = load_structures(mined.mining, bags.num_items)
+        places = load_places(mined.features, mined.assignment, bags.num_items)
+        with progress("arranging", structures.num_lists, "structure") as advance:
+            found = arrange(places, structures, settings.place_exchanges, context.seed, advance)
+            best = best_parts(list(found), places)
+        table = _table(mined.mining, structures, best, places)
+        table["q_words"] = _word_rates(work, mined.mining, bags, settings, mining, context)
+        table = _listed(table, settings)
+        places_table(best, table["mined"].tolist(), places).to_parquet(work / PLACES, index=False)
+        return _write(work, mined.mining, structures, table)
+
+    return stage.run(make)
+
+
+def load_places(features: Path, assignment: Path, num_words: int) -> Places:
+    """The keypoints of a features artifact with their places and words."""
+    found = FeatureStore.load(features)
+    arrays = {
+        name: np.concatenate([np.asarray(part) for part in found.shards(name)])
+        for name in ("keypoints", "sizes", "angles")
+    }
+    words = np.concatenate([load_assignment(assignment, shard) for shard in range(found.num_shards)])
+    if read_manifest(features)["label"] not in _OF_SIFT_KIND:
+        arrays["sizes"] = arrays["sizes"] / np.float32(_SIFT_WIDTH)
+    return Places.of(found.offsets, arrays["keypoints"], arrays["sizes"], arrays["angles"], words, num_words)
+
+
+def _table(mining: Path, structures: ListDB, best: dict[int, Part], places: Places) -> pd.DataFrame:
+    """A row a structure: what mining says of it, and what its strongest part does."""
+    number = structures.num_lists
+    file = mining / STRUCTURE_TABLE
+    table = pd.read_csv(file) if file.exists() else pd.DataFrame({"structure": np.arange(number)})
+    described = describe_parts(best, number, places)
+    probability = described.pop("probability").to_numpy(np.float64)
+    table["mined"] = np.arange(number)
+    table["q_places"] = false_discovery_rates(probability)
+    return pd.concat([table, described], axis=1)
+
+
+def _word_rates(
+    work: Path, mining: Path, bags: ListDB, settings: ConstellationArrangement, how: MiningSettings, context: Context
+) -> npt.NDArray[np.float64]:
+    """The q-value of each structure if words kept to no company."""
+    manifest, scores = read_manifest(mining), _scores(mining)
+    expected = float(manifest["parameters"].get("false_structures", 0.0))
+    if not isinstance(how, SMHMining) or (not expected and not settings.word_exchanges):
+        return np.full(len(scores), np.nan)
+    decoys = [np.zeros(0)]
+    for number in range(settings.word_exchanges):
+        folder = work / f"exchanged-{number}"
+        folder.mkdir()
+        mine_bags(folder, exchange_words(bags, context.seed + number), how, context)
+        decoys.append(_scores(folder))
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    return decoy_rates(scores, np.concatenate(decoys), max(1, settings.word_exchanges), expected)
+
+
+def _scores(mining: Path) -> npt.NDArray[np.float64]:
+    """How strong each structure is: its significance, or where the linkage has none its co-occurring sets."""
+    file = mining / STRUCTURE_TABLE
+    if file.exists():
+        return pd.read_csv(file)["significance"].to_numpy(np.float64)
+    structures = load_structures(mining, None)
+    return np.maximum.reduceat(np.append(structures.frequencies, 0), structures.offsets[:-1]).astype(np.float64)
+
+
+def _listed(table: pd.DataFrame, settings: ConstellationArrangement) -> pd.DataFrame:
+    """The rows of the structures that are listed, their parents renumbered."""
+    if settings.list == "significant":
+        unlikely = (table["q_places"] < settings.false_discovery) & ~(table["q_words"] > settings.false_discovery)
+        table = table[unlikely]
+    table = table.reset_index(drop=True)
+    if "parent" in table:
+        line = {mined: number for number, mined in enumerate(table["mined"].tolist())}
+        table["parent"] = [line.get(parent, -1) for parent in table["parent"].tolist()]
+    table["structure"] = np.arange(len(table))
+    return table
+
+
+def _write(work: Path, mining: Path, structures: ListDB, table: pd.DataFrame) -> dict[str, Any]:
+    table.to_csv(work / STRUCTURE_TABLE, index=False)
+    counts = dict(read_manifest(mining)["counts"])
+    counts["num_mined_structures"] = structures.num_lists
+    counts |= write_structures(work, structures.select(table["mined"].to_numpy(np.int64)))
+    if table.empty:
+        counts["why_none"] = why_no_structures(mining) or (
+            f"No structures are listed: none of the {structures.num_lists} that were mined keeps an arrangement that"
+            " chance does not make. See them all by arrangement.list=all."
+        )
+    return counts

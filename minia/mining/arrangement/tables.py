@@ -1,0 +1,105 @@
+"""What the arrangement stage writes: a row a structure, and a row a structure and image that holds it.
+
+``places.parquet``:
+
+=========  ============  =========================================================================
+column     type          meaning
+=========  ============  =========================================================================
+structure  int32         line of the structure in structures.txt of the same artifact
+image      int32         row of the image in the table of images
+share      float32       spots in their place over all of the part, in (0, 1]
+x, y       float32       middle of the part in pixels
+size       float32       twice the root mean square distance of its spots from there, in pixels
+angle      float32       degrees from x towards y, 0 .. 360; the zero is the same in all images of the
+                         structure and means nothing by itself
+inliers    int32         spots in their place
+keypoints  list(int32)   the keypoints that are these, numbered inside the image, ascending
+=========  ============  =========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from minia.mining.arrangement.arrange import Part
+from minia.mining.arrangement.describe import distinct_parts, locality, rank_correlation
+from minia.mining.arrangement.places import Places
+
+PLACES = "places.parquet"
+_EVERYWHERE = 0.9  # of the images
+
+
+def best_parts(parts: Sequence[Part], places: Places) -> dict[int, Part]:
+    """The strongest part of each structure, those left out that are a stronger part of another one."""
+    best: dict[int, Part] = {}
+    for number in distinct_parts(parts, places):  # strongest first
+        best.setdefault(parts[number].structure, parts[number])
+    return best
+
+
+def describe_parts(best: dict[int, Part], num_structures: int, places: Places) -> pd.DataFrame:
+    """A row a structure (see the stage), of probability 1 and otherwise nan where there is no part."""
+    words = np.bincount(places.image_of(np.flatnonzero(places.words >= 0)), minlength=places.num_images)
+    rows = [
+        _described(best[structure], places, words.astype(np.float64)) if structure in best else {"probability": 1.0}
+        for structure in range(num_structures)
+    ]
+    columns = ["probability", "spots", "fewest_spots", "false_matches", "locality", "everywhere", "with_num_words"]
+    return pd.DataFrame(rows, columns=columns).astype(np.float64)
+
+
+def _described(part: Part, places: Places, num_words: npt.NDArray[np.float64]) -> dict[str, float]:
+    seen = part.sightings
+    spots = np.zeros(places.num_images)
+    spots[seen.images] = seen.spots
+    return {
+        "probability": part.probability,
+        "spots": part.constellation.num_spots,
+        "fewest_spots": part.fewest_spots,
+        "false_matches": part.false_matches,
+        "locality": locality(seen.keypoints, np.repeat(seen.images, seen.counts), places),
+        "everywhere": float(len(seen.images) > _EVERYWHERE * places.num_images),
+        "with_num_words": rank_correlation(spots, num_words),
+    }
+
+
+def places_table(best: dict[int, Part], chosen: Sequence[int], places: Places) -> pd.DataFrame:
+    """The places of the chosen structures' parts, by their order among the chosen and by image (see the module)."""
+    tables = [_placed(number, best[mined], places) for number, mined in enumerate(chosen) if mined in best]
+    return pd.concat(tables, ignore_index=True) if tables else _empty()
+
+
+def load_places_table(artifact: Path) -> pd.DataFrame | None:
+    """The places in an artifact of the arrangement stage; None of one of the mining stage, which has none."""
+    file = artifact / PLACES
+    return pd.read_parquet(file) if file.exists() else None
+
+
+def _placed(number: int, part: Part, places: Places) -> pd.DataFrame:
+    seen = part.sightings
+    inside = (seen.keypoints - np.repeat(places.offsets[seen.images], seen.counts)).astype(np.int32)
+    lists = np.split(inside, np.cumsum(seen.counts)[:-1]) if len(seen.images) else []
+    return pd.DataFrame(
+        {
+            "structure": np.full(len(seen.images), number, dtype=np.int32),
+            "image": seen.images.astype(np.int32),
+            "share": (seen.spots / part.constellation.num_spots).astype(np.float32),
+            "x": seen.centre.real.astype(np.float32),
+            "y": seen.centre.imag.astype(np.float32),
+            "size": (2 * np.abs(seen.frame)).astype(np.float32),
+            "angle": (np.degrees(np.angle(seen.frame)) % 360).astype(np.float32),
+            "inliers": seen.spots.astype(np.int32),
+            "keypoints": [np.sort(each) for each in lists],
+        }
+    )
+
+
+def _empty() -> pd.DataFrame:
+    kinds = {"structure": "int32", "image": "int32", "share": "float32", "x": "float32", "y": "float32"}
+    kinds |= {"size": "float32", "angle": "float32", "inliers": "int32", "keypoints": "object"}
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
