@@ -27,7 +27,7 @@ from minia.core.store import register_run
 from minia.core.workers import num_cores
 from minia.core.writing import appearing_whole, write_text_whole
 from minia.data.settings import FolderImages, SimulatedImages
-from minia.mining.arrangement.settings import NoArrangement
+from minia.mining.arrangement.settings import AutoArrangement, NoArrangement
 from minia.mining.features.settings import AutoFeatures, StoredFeatures
 from minia.mining.structures.settings import ListDBMining
 from minia.mining.vocabulary.settings import StoredVocabulary
@@ -152,6 +152,13 @@ class Pipeline:
         chosen, mining = self.settings.arrangement, self.mining
         if isinstance(chosen, NoArrangement) or not self.has_keypoints:
             return mining
+        if isinstance(chosen, AutoArrangement):
+            chosen = chosen.for_features(str(read_manifest(self.features).get("label", "")))
+            logger.info(
+                "arrangement: %s, chosen for these features; arrangement=constellation always seeks", chosen.kind
+            )
+            if isinstance(chosen, NoArrangement):
+                return mining
         from minia.mining.arrangement.stage import MinedKeypoints, arrange_structures
 
         mined = MinedKeypoints(self.words, mining, self.features, self.assignment)

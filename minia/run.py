@@ -101,7 +101,8 @@ class Run:
             table.insert(1, "num_matches", held.value_counts().reindex(table.index, fill_value=0))
         nested = self.path / "structures.csv"
         if nested.is_file():
-            table = table.join(pd.read_csv(nested)[list(_NESTED)])
+            found = pd.read_csv(nested)
+            table = table.join(found[[name for name in _NESTED if name in found]])
         return table
 
     def images_of(self, structure: int) -> pd.DataFrame:

@@ -67,7 +67,7 @@ def test_every_key_of_the_configuration_is_explained() -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(group: str, key: str, value: object, message: str) -> None:
-    values = compose()
+    values = compose("features=sift")
     values[group][key] = value
     with pytest.raises(InputError, match=message):
         check(MineSettings, values)

@@ -11,8 +11,8 @@ from minia.core.setting_types import Settings
 _Times = Annotated[int, Field(ge=0, le=100)]
 
 
-class ConstellationArrangement(Settings):
-    """``arrangement=constellation``.
+class _ConstellationSettings(Settings):
+    """How parts are sought.
 
     Attributes:
         list: ``significant``: the structures whose q-values for words and for places are below ``false_discovery``;
@@ -22,11 +22,31 @@ class ConstellationArrangement(Settings):
         word_exchanges: times that words are exchanged between images and mined again; 0 trusts the linkage.
     """
 
-    kind: Literal["constellation"] = "constellation"
     list: Literal["significant", "all"]
     false_discovery: Annotated[float, Field(gt=0, le=0.999)]
     place_exchanges: Annotated[int, Field(ge=1, le=100)]
     word_exchanges: _Times
+
+
+class ConstellationArrangement(_ConstellationSettings):
+    """``arrangement=constellation``."""
+
+    kind: Literal["constellation"] = "constellation"
+
+
+class AutoArrangement(_ConstellationSettings):
+    """``arrangement=auto``: ``none`` where the features are dense ones on a single object, else ``constellation``.
+
+    All that such images show has one place, the object's: its parts would be joined to a few, in minutes.
+    """
+
+    kind: Literal["auto"]
+
+    def for_features(self, label: str) -> ConstellationArrangement | NoArrangement:
+        """The choice for a features artifact of this label."""
+        if label == "dense":
+            return NoArrangement(kind="none")
+        return ConstellationArrangement(**self.model_dump(exclude={"kind"}))
 
 
 class NoArrangement(Settings):
@@ -35,4 +55,4 @@ class NoArrangement(Settings):
     kind: Literal["none"]
 
 
-ArrangementSettings = Annotated[ConstellationArrangement | NoArrangement, Field(discriminator="kind")]
+ArrangementSettings = Annotated[AutoArrangement | ConstellationArrangement | NoArrangement, Field(discriminator="kind")]
