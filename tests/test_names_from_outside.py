@@ -51,7 +51,7 @@ def test_a_report_of_images_that_are_gone_says_so(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING):
         run = minia.mine(
             features={"kind": "artifact", "path": features}, output=output, vocabulary={"size": 40},
-            num_workers=1, mining={"linkage": "single", "num_tuples": 100},
+            num_workers=1, mining={"linkage": "single", "num_tuples": 100}, arrangement={"list": "all"},
         )  # fmt: skip
     assert run.metrics["num_structures"] > 0
     [told] = [message for message in caplog.messages if "can no longer be read" in message]

@@ -150,7 +150,7 @@ def test_plug_ins_of_an_installed_package(tmp_path: Path, images: Path) -> None:
     wrong = mine(tmp_path, images, "features=corners", "features.sidee=12", path=str(site))
     assert "did you mean features.side?" in wrong.stderr
     wrong = mine(tmp_path, images, "mining.linkage=largst", path=str(site))
-    assert "(did you mean largest?); allowed: nested, single, largest" in wrong.stderr
+    assert "(did you mean largest?); allowed: nested, factors, single, largest" in wrong.stderr
 
 
 class ByModel(Settings):

@@ -44,7 +44,7 @@ def folder(survey: FitsSurvey, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("out") / "run"
     catalogue = [f"images.path={survey.catalogue}", f"images.dir={survey.folder}", "images.id_column=number"]
     names = ["images.path_template=galaxy{number}.fits", "images.label_column=kind"]
-    assert run_mine(folder, "images=catalogue", *catalogue, *names) == 0
+    assert run_mine(folder, "images=catalogue", *catalogue, *names, "arrangement=none") == 0
     return folder
 
 
