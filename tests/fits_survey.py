@@ -21,7 +21,7 @@ SIDE, PIXEL = 160, 0.396  # pixels, arcsec
 STAR_SIGMA = 2.0  # pixels
 SIFT_RUN = (
     "vocabulary.size=60", "mining.linkage=single", "mining.num_tuples=100", "num_workers=1", "report.num_shuffles=2",
-    "features.objects=none",
+    "features.objects=none", "arrangement=none",
 )  # fmt: skip
 
 

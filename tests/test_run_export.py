@@ -269,8 +269,11 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, run: dict[str, Path]) -
 
 
 def test_places_come_from_the_matches_where_these_have_them(tmp_path: Path, run: dict[str, Path]) -> None:
-    matches = pd.read_parquet(run["matching"] / "matches.parquet").head(30)
-    places: dict[str, Any] = {"x": 10.0, "y": 20.0, "size": 30.0, "angle": [-1.0, 45.0] * 15, "inliers": 7}
+    matches = pd.read_parquet(run["matching"] / "matches.parquet").head(31)
+    assert matches["x"].isna().all()  # without the arrangement places are the keypoints'
+    row = [1.0] * 30 + [np.nan]  # the last has no place
+    places: dict[str, Any] = {"x": 10.0, "y": 20.0, "size": 30.0, "inliers": 7.0}
+    places = {name: value * np.array(row) for name, value in places.items()} | {"angle": [-1.0, 45.0] * 15 + [np.nan]}
     (tmp_path / "matching").mkdir()
     arranged = matches.assign(**places).astype(dict.fromkeys(("x", "y", "size", "angle"), "float32"))
     arranged.to_parquet(tmp_path / "matching" / "matches.parquet", index=False)
@@ -280,9 +283,10 @@ def test_places_come_from_the_matches_where_these_have_them(tmp_path: Path, run:
     found = Parts.load(artifacts)
     assert found.num_structures == matches["structure"].max() + 1
     table = pd.concat([found.empty(), *found.read()], ignore_index=True)
-    assert table["inliers"].tolist() == [7] * 30
-    assert set(table["x"]) == {10.0} and set(table["size"]) == {30.0}
-    assert table["angle"].isna().sum() == 15
+    assert table["inliers"].tolist()[:30] == [7] * 30 and table["inliers"].isna()[30]
+    assert set(table["x"][:30]) == {10.0} and set(table["size"][:30]) == {30.0}
+    assert table["angle"].isna().sum() == 16
+    assert table["x"][30] > 0 and table["x"][30] != 10.0 and table["part_ra"].notna().all()
     export(artifacts, "regions", tmp_path / "out")
     image = table["image"][1]
     text = (tmp_path / "out" / "images" / f"{image}.reg").read_text()

@@ -128,6 +128,7 @@ class Parts:
         ours = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
         with pq.ParquetFile(self.matches) as file:
             told: pd.DataFrame = file.schema_arrow.empty_table().to_pandas()
+        told = told.astype({name: "Int32" for name in ("inliers",) if name in told})
         told = told.drop(columns=[name for name in (*PART_COLUMNS, KEYPOINTS) if name in told])
         whole: pd.DataFrame = pd.concat([ours, told, self._others(pd.Series([], dtype="string"))], axis=1)
         return whole
@@ -142,13 +143,14 @@ class Parts:
         counts = np.diff(matches[KEYPOINTS].combine_chunks().offsets.to_numpy())
         found = matches.drop_columns([KEYPOINTS]).to_pandas()
         found["num_keypoints"] = counts.astype(np.int32)
-        if not {"x", "y", "size"} <= set(found.columns):
-            places = np.full((len(found), 3), np.nan, dtype=np.float32)
-            if self.features is not None and rows is not None:
-                _place(places, self.features, rows.get_indexer(found["image"]), matches[KEYPOINTS])
-            found["x"], found["y"], found["size"] = places.T
-        if "angle" not in found.columns:
-            found["angle"] = np.float32(np.nan)
+        for name in PLACE:
+            found[name] = found[name].astype("float32") if name in found else np.float32(np.nan)
+        found = found.astype({name: "Int32" for name in ("inliers",) if name in found})  # null without a place
+        places = found[["x", "y", "size"]].to_numpy(np.float32, copy=True)
+        if self.features is not None and rows is not None:
+            images = np.where(np.isnan(places[:, 0]), rows.get_indexer(found["image"]), -1)
+            _place(places, self.features, images, matches[KEYPOINTS])
+        found["x"], found["y"], found["size"] = places.T
         found["angle"] = found["angle"].where(found["angle"] >= 0)  # -1: no direction
         found["part_ra"], found["part_dec"], found["part_size"] = self._on_sky(found).T
         names = [name for name in PART_COLUMNS if name != "label"]
