@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from minia.mining.features.store import FeatureStore
     from minia.run_figures import Drawing
 
-_NESTED = ("parent", "num_images", "association", "significance")
-
 
 def load(path: str | Path) -> Run:
     """A finished run of ``minia mine`` or ``minia train``.
@@ -84,8 +82,9 @@ class Run:
         """A row a structure, by its number.
 
         ``words`` are its visual words, the most frequent first, ``frequencies`` theirs, ``num_words`` how many they
-        are, ``num_matches`` the images that hold it. Of the nested linkage also ``parent``, the structure it is a
-        part of (-1: none), ``num_images``, ``association`` and ``significance``.
+        are, ``num_matches`` the images that hold it. All other columns are those of ``structures.csv``: of the
+        nested linkage ``parent``, the structure it is a part of (-1: none), ``num_images``, ``association`` and
+        ``significance``; of the arrangement also how likely chance alone makes it, and where it is.
         """
         from minia.mining.lists.listdb import read_listdb
 
@@ -102,7 +101,7 @@ class Run:
         nested = self.path / "structures.csv"
         if nested.is_file():
             found = pd.read_csv(nested)
-            table = table.join(found[[name for name in _NESTED if name in found]])
+            table = table.join(found[[name for name in found if name not in (*table, "structure")]])
         return table
 
     def images_of(self, structure: int) -> pd.DataFrame:
