@@ -82,9 +82,12 @@ if __name__ == "__main__":
 def test_an_interruption_while_workers_start_is_told_by_the_parent_alone(tmp_path: Path, delay: float) -> None:
     code = """
 import sys, time
+import signal
+
 from minia.core.workers import map_in_order
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit that it is ignored
     print("ready", flush=True)
     try:
         for _ in map_in_order(time.sleep, [0.05] * 1000, 2):
