@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from minia.mining.features.store import FeatureStore
+    from minia.query.answer import Answer
+    from minia.query.look import NamedImage
+    from minia.query.query import By
     from minia.run_figures import Drawing
 
 
@@ -55,6 +58,8 @@ class Run:
         marked = RunFolder.read(path.absolute())
         if marked.command == "sweep":
             raise InputError(f"{path}: a sweep; allowed: the folder of one of its jobs, for example {path / '0'}")
+        if marked.command == "query":
+            raise InputError(f"{path}: a query of a run; allowed: the folder of the run itself")
         if not (path / "metrics.json").is_file():
             raise InputError(f"{path}: the run has not come to its end: it holds no metrics.json")
         self.path = path.absolute()
@@ -223,6 +228,62 @@ class Run:
 
         folder = self.path / "export" / format_name if output is None else Path(output)
         return export(self.artifacts, format_name, folder, structures)
+
+    def query(
+        self,
+        images: str | Path,
+        output: str | Path | None = None,
+        *,
+        box: tuple[float, float, float, float] | None = None,
+        num_similar: int = 10,
+        by: By = "words",
+        num_workers: int | None = None,
+    ) -> Answer:
+        """Ask about new images: their words and structures, where these are, and the run's images most like them.
+
+        Features, words and structures are found with what the run recorded; nothing of the run changes.
+
+        Args:
+            images: an image file, a folder of images, or the name of an image of the run.
+            output: a folder for tables and a page; None writes nothing.
+            box: x, y, width and height of a mark on the one image, in pixels: where else in the run is what it shows?
+            num_similar: images of the run to name for each image, at most.
+            by: what makes images alike, their ``words`` or their ``structures``.
+            num_workers: processes that look at images; None for all cores.
+
+        Returns:
+            Tables of the images, their structures and the images most like them.
+
+        Raises:
+            InputError: there are no images, none can be read, the run lacks what is needed or its features cannot be
+                extracted any more, or something of others is in the output folder.
+        """
+        from minia.query.example import Box
+        from minia.query.query import Question, ask
+        from minia.query.recorded import Recorded
+        from minia.query.write import query_folder, write_answer
+
+        marked = None if box is None else Box(*box)
+        question, folder = Question(num_similar, by, marked), None if output is None else Path(output)
+        recorded = Recorded.of(self.artifacts, self.settings, num_workers)
+        chosen = self._asked(images, folder)
+        if folder is None:
+            return ask(recorded, chosen, question)
+        with query_folder(folder) as claimed:
+            answer = ask(recorded, chosen, question)
+            write_answer(claimed, answer, self._artifact("features"), self.path.name, marked)
+        return answer
+
+    def query_folder(self, images: str | Path, *, marked: bool = False) -> Path:
+        """Where a query of these images goes unless another folder is named; ``marked``: a box is drawn on one."""
+        return self.path / "query" / (Path(images).absolute().name + ("-box" if marked else ""))
+
+    def _asked(self, images: str | Path, output: Path | None) -> list[NamedImage]:
+        from minia.query.look import NamedImage, list_images
+
+        if not Path(images).exists() and str(images) in self._rows:
+            return [NamedImage(str(images), self.features.image_path(self._rows[str(images)]))]
+        return list_images(Path(images), output or self.path)
 
     def show(self, structure: int, num_images: int = 12) -> Figure:
         """A figure of the images that hold a structure best, its keypoints drawn, a colour for each visual word.

@@ -15,7 +15,8 @@ ENTRIES = [path for path in (ROOT / "train.py", ROOT / "mine.py") if path.exists
 # A line is a folder or file and what of ours it may import; the first line that holds a module counts, and a folder
 # stands for all in it. In words: core knows itself alone; data and models know neither each other nor
 # mining; a stage of mining knows the stages before it, and images and extractors only where features are extracted and
-# reports drawn; the pipeline and training wire them; the command line stands above all and alone knows Hydra.
+# reports drawn; exports and queries read what the stages left, and queries extract features as these did; the
+# pipeline and training wire them; the command line stands above all and alone knows Hydra.
 CORE = "minia.core"
 LISTS = "minia.mining.lists"
 IMAGES = ("minia.data.images", "minia.data.files", "minia.data.reading")
@@ -35,6 +36,7 @@ ALLOWED = {
     "minia.mining.matching": ["minia.mining", CORE],
     "minia.mining.report": ["minia.mining", *IMAGES, CORE],
     "minia.export": ["minia.export", "minia.mining", "minia.data", CORE],
+    "minia.query": ["minia.query", "minia.export", "minia.mining", "minia.models.extractors.base", "minia.data", CORE],
     "minia.training": ["minia.training", "minia.data", "minia.models", CORE],
     "minia.command_line": ["minia"],
     "minia.pipeline": ["minia"],

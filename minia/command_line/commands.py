@@ -21,6 +21,7 @@ ABOUT = """minIA discovers, without labels, the visual structures that recur acr
   minia mine       from images to browsable structures
   minia train      train features for an image collection
   minia export     a finished run in the formats of TOPCAT, DS9, Aladin, COCO, hloc and others
+  minia query      the words, structures and like images of new images, by a finished run
   minia store      what the store of artifacts holds; remove what no run needs
   minia --version
 
@@ -54,6 +55,10 @@ def main() -> int:
         from minia.command_line.export import export
 
         return export(words[1:])
+    if command == "query":
+        from minia.command_line.query import query
+
+        return query(words[1:])
     if command in ("-sc", "--shell-completion"):
         return _complete()
     if command == "--version":
@@ -64,7 +69,9 @@ def main() -> int:
     if command in ("-h", "--help"):
         print(ABOUT)
         return 0
-    return print_error(InputError(f"minia {command}: there is no such command; allowed: mine, train, export, store"))
+    return print_error(
+        InputError(f"minia {command}: there is no such command; allowed: mine, train, export, query, store")
+    )
 
 
 def mine() -> int:
@@ -115,7 +122,7 @@ def _complete() -> int:
     line = os.environ.get("COMP_LINE", "")
     asked = re.match(r"(\s*\S+)\s+(mine|train)(?=\s)", line)
     if any(word.startswith("query=") for word in sys.argv) and not asked:
-        print("mine train export store --version --help")
+        print("mine train export query store --version --help")
         return 0
     if asked:
         os.environ["COMP_LINE"] = asked[1] + line[asked.end() :]

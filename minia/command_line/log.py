@@ -36,6 +36,15 @@ class RunLog(logging.FileHandler):
             print(f"{self.baseFilename}: the log cannot be written: {error.strerror}", file=sys.stderr)
 
 
+def log_to_stderr() -> None:
+    """Let the log be seen by who called a command that keeps none of its own."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Line("%(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+
+
 def _visible(letter: str) -> str:
     # A lone surrogate stands for a byte of a name that is not valid UTF-8, and cannot be written as it is.
     return letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")

@@ -218,7 +218,16 @@ def _place(
         for part in np.flatnonzero(images == image).tolist():
             chosen = numbers[offsets[part] : offsets[part + 1]]
             if len(chosen):
-                inside = positions[chosen]
-                centre = np.median(inside, axis=0)
-                spread = np.median(np.hypot(*(inside - centre).T))
-                places[part] = *centre, 2 * spread + np.median(sizes[chosen])
+                places[part] = place_of(positions[chosen], sizes[chosen])
+
+
+def place_of(positions: NDArray[np.float32], sizes: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Where a part is, by its keypoints: x, y and diameter, so that half of the keypoints lie inside (see the module).
+
+    Args:
+        positions: (n, 2) x and y in pixels, n at least 1.
+        sizes: (n,) diameters in pixels.
+    """
+    centre = np.median(positions, axis=0)
+    spread = np.median(np.hypot(*(positions - centre).T))
+    return float(centre[0]), float(centre[1]), float(2 * spread + np.median(sizes))

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _IMAGES_FOR_ESTIMATE = 8
 _DESCRIPTORS_FOR_PCA = 1000  # of an image, the strongest
+_OF_MACHINE = ("device", "precision")  # parameters that change the last digits alone
 
 
 def extract_features(
@@ -73,7 +74,48 @@ def extract_features(
 
 def _stage(images: Path, store: Path, settings: ExtractedFeatures, context: Context) -> Stage:
     """The artifact to be made: the settings, the images' pixels and the content of files decide it."""
-    inputs = {"images": read_manifest(images)["counts"]["pixels"]}  # labels change nothing here
+    label, parameters, files = _what_decides(settings, context)
+    inputs = {"images": read_manifest(images)["counts"]["pixels"], **files}  # labels change nothing here
+    return Stage("features", label, store, parameters, inputs, resumable=True, version=_version(settings))
+
+
+def check_same_extraction(features: Path, settings: ExtractedFeatures, context: Context) -> None:
+    """Check that images extracted now get what those of an artifact got.
+
+    Args:
+        features: artifact of the features stage.
+        settings: of the extractor.
+        context: of the run that made the artifact; another device only makes the log warn of last digits.
+
+    Raises:
+        InputError: a setting, the code of an extractor from elsewhere, the content of a file or minIA's own way of
+            extracting has changed since.
+    """
+    manifest = read_manifest(features)
+    label, parameters, files = _what_decides(settings, context)
+    now = {"label": label, "version": _version(settings), **parameters, **files}
+    then = {"label": manifest["label"], "version": manifest["version"], **manifest["parameters"]}
+    then |= {name: value for name, value in manifest["inputs"].items() if name != "images"}
+    other = [name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
+    if changed := [name for name in other if name not in _OF_MACHINE]:
+        raise InputError(
+            f"{features}: new images cannot be given the features that its images have: different since then is"
+            f" {', '.join(changed)}; allowed: a run made anew"
+        )
+    if other:
+        logger.warning(
+            "features: other %s than when the run was made: numbers may differ in their last digits",
+            " and ".join(other),
+        )
+
+
+def _version(settings: ExtractedFeatures) -> int:
+    return 3 if settings.pca_dim is None else 4  # one more: shortened image by image, which rounds otherwise
+
+
+def _what_decides(settings: ExtractedFeatures, context: Context) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """The label, the parameters, and the fingerprints of the files that decide an image's features."""
+    files: dict[str, str] = {}
     shortened = {"pca_dim": settings.pca_dim, "pca_images": settings.pca_images, "seed": context.seed}
     if isinstance(settings, PlugIn):
         label, parameters = settings.target.rpartition(".")[2].lower(), settings.parameters(context)
@@ -82,11 +124,10 @@ def _stage(images: Path, store: Path, settings: ExtractedFeatures, context: Cont
         for name in type(settings).model_fields:
             if isinstance(path := getattr(settings, name), Path):
                 del parameters[name]
-                inputs[name] = fingerprint_file(path)
+                files[name] = fingerprint_file(path)
     parameters = {name: value for name, value in parameters.items() if name not in shortened}
     parameters |= {"shard_images": settings.shard_images} | (shortened if settings.pca_dim is not None else {})
-    version = 3 if settings.pca_dim is None else 4  # one more: shortened image by image, which rounds otherwise
-    return Stage("features", label, store, parameters, inputs, resumable=True, version=version)
+    return label, parameters, files
 
 
 def check_pca_dim(pca_dim: int | None, extractor: Extractor) -> None:

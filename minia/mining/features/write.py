@@ -17,7 +17,7 @@ from minia.data.images import ImageTable
 from minia.mining.features.pca import PCA
 from minia.mining.features.reader import Reader
 from minia.mining.features.store import ARRAYS, shard_path
-from minia.models.extractors.base import Features
+from minia.models.extractors.base import Extractor, Features
 
 logger = logging.getLogger(__name__)
 
@@ -59,16 +59,14 @@ class ShardWriter:
                 found = []
                 for _ in rows:
                     features = next(results)
-                    found.append(features if isinstance(features, str) else self._as_stored(features))
+                    found.append(
+                        features
+                        if isinstance(features, str)
+                        else as_stored(features, self.reader.extractor(), self.pca)
+                    )
                     advance(1)
                 self._write_shard(shard, rows, found)
         return _write_images(self.work, table, num_shards)
-
-    def _as_stored(self, features: Features) -> Features:
-        """Features with the descriptors in their stored length and type: those of a whole shard wait in memory."""
-        descriptors = features["descriptors"] if self.pca is None else self.pca.apply(features["descriptors"])
-        features["descriptors"] = descriptors.astype(self.reader.extractor().descriptor_dtype)
-        return features
 
     def _write_shard(self, shard: int, rows: range, found: list[Features | str]) -> None:
         extractor = self.reader.extractor()
@@ -96,6 +94,19 @@ class ShardWriter:
                 arrays = [features[name] for features in good]  # type: ignore[literal-required]
                 np.save(folder / f"{name}.npy", np.concatenate([empty[name], *arrays]))
             images.to_parquet(folder / "images.parquet", index=False)
+
+
+def as_stored(features: Features, extractor: Extractor, pca: PCA | None) -> Features:
+    """Features with the descriptors in the length and type in which they are stored.
+
+    Args:
+        features: as the extractor gave them; they are changed.
+        extractor: what they come from.
+        pca: shortens descriptors; None leaves them as they are.
+    """
+    descriptors = features["descriptors"] if pca is None else pca.apply(features["descriptors"])
+    features["descriptors"] = descriptors.astype(extractor.descriptor_dtype)
+    return features
 
 
 def _write_images(work: Path, table: ImageTable, num_shards: int) -> dict[str, Any]:

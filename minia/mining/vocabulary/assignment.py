@@ -68,7 +68,7 @@ def assign_words(features: Path, vocabulary: Path, store: Path, context: Context
         remaining = sum(len(found.shard(shard, "scores")) for shard in missing)
         with progress("assigning words", remaining, "keypoint") as advance:
             for shard in missing:
-                words = _nearest(found.shard(shard, "descriptors"), centroids, device)
+                words = nearest_words(found.shard(shard, "descriptors"), centroids, device)
                 with appearing_whole(work / _words_file(shard)) as file:
                     np.save(file, words)
                 advance(len(words))
@@ -83,7 +83,20 @@ def load_assignment(assignment: Path, shard: int) -> NDArray[np.int32]:
     return words
 
 
-def _nearest(descriptors: NDArray[Any], centroids: NDArray[np.float32], device: str) -> NDArray[np.int32]:
+def nearest_words(descriptors: NDArray[Any], centroids: NDArray[np.float32], device: str) -> NDArray[np.int32]:
+    """The visual word of each descriptor, the nearest centroid in Euclidean distance.
+
+    Args:
+        descriptors: (n, descriptor_size) numbers, as they are stored; may be memory-mapped.
+        centroids: (size, descriptor_size) float32.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        (n,) int32.
+
+    Raises:
+        InputError: a descriptor is not finite.
+    """
     import torch
 
     from minia.core.threads import single_threaded_torch

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,7 +62,7 @@ def count_words(features: Path, vocabulary: Path, assignment: Path, store: Path,
             total = _collection_frequency(found, assignment, num_words)
             kept = _inside(total, sigma)
             _plot_frequencies(work / "collection_frequency.png", total, kept, sigma)
-            bags = _keep_words(bags, kept)
+            bags = keep_words(bags, kept)
         return _write_words(work, bags, pa.array(found.images["image"]), int(kept.sum()))
 
     return stage.run(make)
@@ -187,20 +188,66 @@ def _bags(features: FeatureStore, assignment: Path, num_words: int, weighting: s
     sizes, words, frequencies = [], [], []
     for shard in range(features.num_shards):
         rows = features.images_of_shard(shard)
-        of_shard = np.diff(features.offsets[rows.start : rows.stop + 1])
-        image = np.repeat(np.arange(len(of_shard), dtype=np.int64), of_shard)
-        entry, position = np.unique(image * num_words + load_assignment(assignment, shard), return_inverse=True)
-        if weighting == "size":
-            total = np.bincount(position, features.shard(shard, "sizes"), minlength=len(entry))
-            frequency = np.maximum(np.rint(total), 1)
-        elif weighting == "frequency":
-            frequency = np.bincount(position, minlength=len(entry))
-        else:
-            frequency = np.ones(len(entry))
-        sizes.append(np.bincount(entry // num_words, minlength=len(of_shard)))
-        words.append((entry % num_words).astype(np.int32))
-        frequencies.append(frequency.astype(np.int32))
+        counts = np.diff(features.offsets[rows.start : rows.stop + 1])
+        keypoints = KeypointsOfImages(counts, load_assignment(assignment, shard), features.shard(shard, "sizes"))
+        bags = bags_of(keypoints, num_words, weighting)
+        sizes.append(bags.sizes)
+        words.append(bags.items)
+        frequencies.append(bags.frequencies)
     return ListDB(offsets_of(np.concatenate(sizes)), np.concatenate(words), np.concatenate(frequencies), num_words)
+
+
+@dataclass(frozen=True)
+class KeypointsOfImages:
+    """Keypoints of some images, laid end to end.
+
+    Attributes:
+        counts: (num_images,) int64, how many each image has.
+        words: (sum of counts,) int32, their visual words.
+        sizes: (sum of counts,) float32, their diameters in pixels.
+    """
+
+    counts: NDArray[np.int64]
+    words: NDArray[np.int32]
+    sizes: NDArray[np.float32]
+
+
+def bags_of(keypoints: KeypointsOfImages, num_words: int, weighting: str) -> ListDB:
+    """The bags of words of some images.
+
+    Args:
+        keypoints: of the images.
+        num_words: size of the vocabulary.
+        weighting: what a word's frequency is: ``frequency``, ``size`` or ``binary`` (see :class:`CountedWords`).
+
+    Returns:
+        A list an image, its words ascending.
+    """
+    image = np.repeat(np.arange(len(keypoints.counts), dtype=np.int64), keypoints.counts)
+    entry, position = np.unique(image * num_words + keypoints.words, return_inverse=True)
+    if weighting == "size":
+        frequency = np.maximum(np.rint(np.bincount(position, keypoints.sizes, minlength=len(entry))), 1)
+    elif weighting == "frequency":
+        frequency = np.bincount(position, minlength=len(entry))
+    else:
+        frequency = np.ones(len(entry))
+    sizes = np.bincount(entry // num_words, minlength=len(keypoints.counts))
+    words, frequencies = (entry % num_words).astype(np.int32), frequency.astype(np.int32)
+    return ListDB(offsets_of(sizes), words, frequencies, num_words)
+
+
+def kept_words(features: Path, assignment: Path, num_words: int, outlier_sigma: float | None) -> NDArray[np.bool_]:
+    """Which words of a vocabulary the bags of a collection hold, (num_words,).
+
+    Args:
+        features: artifact of the features stage.
+        assignment: the visual words of the keypoints.
+        num_words: size of the vocabulary.
+        outlier_sigma: see :class:`CountedWords`.
+    """
+    if outlier_sigma is None:
+        return np.ones(num_words, dtype=np.bool_)
+    return _inside(_collection_frequency(FeatureStore.load(features), assignment, num_words), outlier_sigma)
 
 
 def _collection_frequency(features: FeatureStore, assignment: Path, num_words: int) -> NDArray[np.int64]:
@@ -216,7 +263,7 @@ def _inside(total: NDArray[np.int64], sigma: float) -> NDArray[np.bool_]:
     return np.asarray(np.abs(total - total.mean()) <= sigma * total.std(), dtype=np.bool_)
 
 
-def _keep_words(bags: ListDB, kept: NDArray[np.bool_]) -> ListDB:
+def keep_words(bags: ListDB, kept: NDArray[np.bool_]) -> ListDB:
     """The bags without the words that are not kept; words keep their numbers."""
     entry = kept[bags.items]
     before = np.concatenate([[0], np.cumsum(entry)])

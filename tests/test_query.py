@@ -1,0 +1,247 @@
+"""A finished run is asked about images: its own, copies of them, turned ones, broken ones."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import draw_blobs
+
+import minia
+from minia.command_line.commands import main
+from minia.core.artifact import InputError
+from minia.query.example import Box
+from minia.run import Run
+
+NUM_IMAGES = 14
+SMALL: dict[str, Any] = {
+    "vocabulary": {"size": 40},
+    "mining": {"linkage": "single", "num_tuples": 200, "min_set_size": 2},
+    "matching": {"min_overlap": 0.2},
+    "num_workers": 1,
+    "report": {"num_shuffles": 2},
+    "arrangement": "none",
+}
+FEATURES: dict[str, dict[str, Any]] = {
+    "sift": {"features": {"kind": "sift", "objects": "none"}},
+    "auto": {"features": "auto"},
+    "dense": {"features": {"kind": "dense", "objects": "none", "num_features": 200}},
+    "pca": {
+        "features": {"kind": "sift", "pca_dim": 12, "pca_images": 8},
+        "words": {"weighting": "size", "outlier_sigma": 2.0},
+    },
+}
+
+
+def stamp() -> np.ndarray:
+    """A thing with corners, (48, 48, 3) uint8."""
+    generator = np.random.default_rng(5)
+    thing = cv2.resize(generator.integers(30, 255, (8, 8), dtype=np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC)
+    return np.repeat(thing[:, :, None], 3, axis=2)
+
+
+def write_collection(folder: Path) -> Path:
+    """Images of blobs, every second one with the stamp at a place of its own."""
+    folder.mkdir()
+    for number in range(NUM_IMAGES):
+        image = draw_blobs(number, 160, 160, 25)
+        if number % 2:
+            x, y = 8 + 7 * number % 100, 12 + 11 * number % 100
+            image[y : y + 48, x : x + 48] = stamp()
+        cv2.imwrite(str(folder / f"image{number:02d}.png"), image)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_collection(tmp_path_factory.mktemp("collection") / "images")
+
+
+def run_of(collection: Path, folder: Path, **settings: Any) -> Run:
+    return minia.mine("folder", dir=collection, output=folder, **(SMALL | settings))
+
+
+@pytest.fixture(scope="module")
+def runs(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """A run with each kind of features, made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    class Made(dict[str, Run]):
+        def __missing__(self, name: str) -> Run:
+            self[name] = run_of(collection, folder / name, **FEATURES[name])
+            return self[name]
+
+    return Made()
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return table.to_dict("records")  # type: ignore[return-value]
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", list(FEATURES))
+def test_images_of_the_run_get_what_the_run_found(
+    runs: dict[str, Run], collection: Path, tmp_path: Path, name: str
+) -> None:
+    run = runs[name]
+    copy = shutil.copytree(collection, tmp_path / "copy")
+    before = content_of(run.path) | content_of(run.artifacts["features"].parents[1])
+    answer = run.query(copy, num_workers=1)
+    assert answer.images["image"].tolist() == run.images
+    for image in run.images:
+        ours = answer.structures[answer.structures["image"] == image].reset_index(drop=True)
+        theirs = run.structures_of(image)
+        assert ours["structure"].tolist() == theirs["structure"].tolist()
+        assert ours["overlap"].tolist() == theirs["overlap"].tolist()
+        assert [each.tolist() for each in ours["keypoints"]] == [each.tolist() for each in theirs["keypoints"]]
+        assert answer.images.set_index("image").loc[image, "num_keypoints"] == len(run.keypoints(image))
+    assert len(answer.structures)
+    first = answer.similar[answer.similar["rank"] == 1]
+    assert (first["similar"] == first["image"]).all()
+    assert np.allclose(first["likeness"], 1)
+    assert content_of(run.path) | content_of(run.artifacts["features"].parents[1]) == before
+
+
+def test_what_was_found_by_arrangement_is_matched_by_words(collection: Path, tmp_path: Path) -> None:
+    kept = {"arrangement": {"kind": "constellation", "list": "all"}}
+    run = run_of(collection, tmp_path / "run", **FEATURES["sift"], **kept)
+    answer = run.query("image01.png", num_workers=1)
+    words = set(run.keypoints("image01.png")["word"])
+    for row in records(answer.structures):
+        own = set(run.structures["words"][row["structure"]])
+        assert row["overlap"] == pytest.approx(len(own & words) / min(len(own), len(words)))
+    assert len(answer.structures)
+
+
+def test_a_marked_place_is_found_where_it_is(runs: dict[str, Run], tmp_path: Path) -> None:
+    """The stamp, turned and enlarged on an image of its own, is found in every image that has it and in no other."""
+    image = np.full((200, 200, 3), 5, dtype=np.uint8)
+    image[40:112, 60:132] = np.rot90(cv2.resize(stamp(), (72, 72), interpolation=cv2.INTER_CUBIC))
+    cv2.imwrite(str(tmp_path / "new.png"), image)
+    answer = runs["sift"].query(tmp_path / "new.png", box=(60, 40, 72, 72), num_workers=1)
+    found = answer.found
+    assert found is not None
+    assert sorted(found["image"]) == [f"image{number:02d}.png" for number in range(1, NUM_IMAGES, 2)]
+    for row in records(found):
+        number = int(row["image"][5:7])
+        assert row["x"] == pytest.approx(8 + 7 * number % 100 + 24, abs=3)
+        assert row["y"] == pytest.approx(12 + 11 * number % 100 + 24, abs=3)
+        assert row["width"] == pytest.approx(48, rel=0.1)
+        assert row["angle"] == pytest.approx(90, abs=5)  # back: rot90 turns from x against y
+        assert row["spots"] >= 3
+
+
+def test_a_box_must_be_drawn_on_one_image_and_on_keypoints(runs: dict[str, Run], collection: Path) -> None:
+    run = runs["sift"]
+    with pytest.raises(InputError, match="a box is drawn on one image, not on 14"):
+        run.query(collection, box=(0, 0, 50, 50), num_workers=1)
+    with pytest.raises(InputError, match="the box holds 0 keypoints"):
+        run.query("image01.png", box=(400, 400, 10, 10), num_workers=1)
+    with pytest.raises(InputError, match="above 0"):
+        Box(0, 0, 0, 10)
+
+
+def test_images_are_alike_by_structures_too(runs: dict[str, Run]) -> None:
+    answer = runs["sift"].query("image03.png", by="structures", num_similar=3, num_workers=1)
+    assert answer.similar["rank"].tolist() == [1, 2, 3]
+    assert answer.similar["likeness"].iat[0] == pytest.approx(1)
+    assert answer.similar["likeness"].is_monotonic_decreasing
+
+
+def test_broken_files_are_named_and_the_others_answered(runs: dict[str, Run], collection: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    (folder / "below").mkdir(parents=True)
+    shutil.copy(collection / "image01.png", folder / "below" / "good.png")
+    (folder / "empty.png").touch()
+    (folder / "text.jpg").write_text("no image")
+    (folder / "cut.png").write_bytes((collection / "image02.png").read_bytes()[:3000])
+    cv2.imwrite(str(folder / "flat.png"), np.zeros((40, 60, 3), np.uint8))
+    answer = runs["sift"].query(folder, tmp_path / "out", num_workers=1)
+    assert answer.images["image"].tolist() == ["below/good.png", "flat.png"]
+    assert answer.images["num_keypoints"].tolist()[1] == 0
+    assert answer.failed["image"].tolist() == ["cut.png", "empty.png", "text.jpg"]
+    assert pd.read_csv(tmp_path / "out" / "failed.csv")["image"].tolist() == answer.failed["image"].tolist()
+    assert answer.similar[answer.similar["image"] == "flat.png"].empty
+    with pytest.raises(InputError, match=r"none of the 1 images can be read, first text\.jpg"):
+        runs["sift"].query(folder / "text.jpg", num_workers=1)
+
+
+def test_the_folder_of_a_query_is_replaced_by_the_next_and_by_nothing_else(
+    runs: dict[str, Run], collection: Path, tmp_path: Path
+) -> None:
+    run, out = runs["sift"], tmp_path / "out"
+    run.query(collection, out, num_workers=1)
+    assert {"index.html", "images.csv", "structures.csv", "similar.csv", "failed.csv", "structures.parquet"} <= {
+        path.name for path in out.iterdir()
+    }
+    assert len(pd.read_csv(out / "structures.csv")) == len(pd.read_parquet(out / "structures.parquet"))
+    first = content_of(out)
+    run.query(collection, out, num_workers=1)
+    assert content_of(out) == first
+    (out / "note.txt").write_text("mine")
+    answer = run.query("image01.png", out, box=(5, 5, 80, 80), num_workers=1)
+    assert answer.found is not None
+    assert (out / "found.csv").is_file()
+    assert (out / "note.txt").read_text() == "mine"
+    (out / "images.csv").write_text("changed")
+    with pytest.raises(InputError, match=r"images.csv: was changed since minIA wrote it"):
+        run.query("image01.png", out, num_workers=1)
+    with pytest.raises(InputError, match="a query of a run"):
+        minia.load(out)
+
+
+def test_other_settings_than_those_of_the_run_are_noticed(collection: Path, tmp_path: Path) -> None:
+    run = run_of(collection, tmp_path / "run", **FEATURES["sift"])
+    config = run.path / "config.yaml"
+    config.write_text(config.read_text().replace("contrast_threshold: 0.01", "contrast_threshold: 0.02"))
+    with pytest.raises(InputError, match="different since then is contrast_threshold"):
+        run.query("image01.png", num_workers=1)
+
+
+def test_the_command_prints_a_table_and_writes_a_page(
+    runs: dict[str, Run], collection: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs["sift"]
+    words = ["minia", "query", str(run.path), str(collection), "--workers", "1", "--similar", "2"]
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 0
+    told = capsys.readouterr().out
+    assert "image03.png" in told
+    assert f"page: {run.path / 'query' / 'images' / 'index.html'}" in told
+    page = (run.path / "query" / "images" / "index.html").read_text()
+    assert page.count("<section>") == NUM_IMAGES
+    for tile in ("tiles/asked-0.jpg", "tiles/run-3.jpg"):
+        assert tile in page
+        assert (run.path / "query" / "images" / tile).is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["query"], "the following arguments are required"),
+        (["query", "{run}", "nothing.png"], "there is no such file or folder"),
+        (["query", "{images}", "{images}"], "no run of minIA"),
+        (["query", "{run}", "{images}", "--box", "1,2,3"], "expected X,Y,WIDTH,HEIGHT"),
+        (["query", "{run}", "{images}", "--similar", "-1"], "allowed: 0 to 1000"),
+        (["query", "{run}", "{images}", "--workers", "0"], "expected 1 to 1024"),
+        (["query", "{run}", "{images}", "--by", "colour"], "invalid choice"),
+    ],
+)
+def test_what_cannot_be_asked_is_told_in_one_line(
+    runs: dict[str, Run], collection: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    words: list[str], told: str,
+) -> None:  # fmt: skip
+    places = {"run": runs["sift"].path, "images": collection}
+    monkeypatch.setattr("sys.argv", ["minia", *(word.format(**places) for word in words)])
+    assert main() == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
