@@ -46,8 +46,8 @@ TINY = (
 Run = Callable[..., int]
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+@pytest.fixture(name="run")
+def train_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run train.py's main in this process; its folder is ``run`` in tmp_path."""
 
     def run(*overrides: str, output: str = "run") -> int:
@@ -58,8 +58,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     return run
 
 
-@pytest.fixture(scope="session")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(name="blobs", scope="session")
+def blobs_of_two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of 15 small images: few and many blobs."""
     folder = tmp_path_factory.mktemp("classes")
     for label, count in (("few", 2), ("many", 20)):
