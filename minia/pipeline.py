@@ -186,6 +186,7 @@ class Pipeline:
             images=None if "images" in self.superseded else self.images,
             features=self.features if self.has_keypoints else None,
             vocabulary=self.vocabulary if self.has_keypoints else None,
+            assignment=self.assignment if self.has_keypoints else None,
         )
         return write_report(artifacts, self.store, self.settings.report, self.context)
 

@@ -1,0 +1,106 @@
+"""Cutting parts and words out of images, each at its place, size and angle, so that they line up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from minia.mining.report.panels import BACKGROUND, Pixels
+
+_MARGIN = 1.5  # of a cut-out's side over the part's diameter
+_SMALLEST = 8.0  # pixels of a part's diameter
+
+
+class Place(NamedTuple):
+    """Where a part is in an image.
+
+    Attributes:
+        x, y: its middle in pixels, the centre of the top-left pixel being (0, 0).
+        size: its diameter in pixels.
+        angle: its direction in degrees from x towards y, nan where it is not known.
+        known: whether it was found by the arrangement, not guessed from its keypoints.
+    """
+
+    x: float
+    y: float
+    size: float
+    angle: float
+    known: bool
+
+
+def place_of_keypoints(keypoints: npt.NDArray[np.float32], sizes: npt.NDArray[np.float32]) -> Place | None:
+    """A rough place: the median of some keypoints and twice their median distance from there; None without any.
+
+    Args:
+        keypoints: (n, 2) float32, x and y in pixels.
+        sizes: (n,) float32 diameters in pixels; their median is added to the place's.
+    """
+    if not len(keypoints):
+        return None
+    x, y = np.median(keypoints, axis=0).tolist()
+    reach = float(np.median(np.hypot(keypoints[:, 0] - x, keypoints[:, 1] - y)))
+    return Place(x, y, max(_SMALLEST, 2 * reach + float(np.median(sizes))), math.nan, False)
+
+
+def cut_part(image: Pixels, place: Place, side: int) -> Pixels:
+    """Cut a part out, turned so that its angle is 0, with some of what is around it.
+
+    Args:
+        image: (height, width, 3) uint8.
+        place: in pixels of this image.
+        side: of the cut-out.
+
+    Returns:
+        (side, side, 3) uint8.
+    """
+    return _cut(image, place, _MARGIN * max(place.size, _SMALLEST), side)
+
+
+def cut_patch(image: Pixels, place: Place, side: int) -> Pixels:
+    """Cut out the surroundings of a keypoint whose window is as wide as ``place.size``, turned likewise."""
+    return _cut(image, place, max(place.size, 3.0), side)
+
+
+def _cut(image: Pixels, place: Place, width: float, side: int) -> Pixels:
+    image, place = _surroundings(image, place, width)
+    scale = side / width
+    turn = 0.0 if math.isnan(place.angle) else math.radians(place.angle)
+    cosine, sine = scale * math.cos(turn), scale * math.sin(turn)
+    middle = (side - 1) / 2
+    matrix = np.array(
+        [
+            [cosine, sine, middle - cosine * place.x - sine * place.y],
+            [-sine, cosine, middle + sine * place.x - cosine * place.y],
+        ]
+    )
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    if scale < 0.5:  # warping looks at single pixels: blur what would be skipped
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / scale), dtype=np.uint8)
+    warped = cv2.warpAffine(image, matrix, (side, side), flags=method, borderValue=BACKGROUND)
+    return np.asarray(warped, dtype=np.uint8)
+
+
+def _surroundings(image: Pixels, place: Place, width: float) -> tuple[Pixels, Place]:
+    """The piece of an image that a cut-out may touch, and the place in it: blurring it all would take its time."""
+    reach = math.ceil(width) + 2
+    left, top = max(0, int(place.x) - reach), max(0, int(place.y) - reach)
+    piece = image[top : max(top + 1, int(place.y) + reach), left : max(left + 1, int(place.x) + reach)]
+    return np.ascontiguousarray(piece), place._replace(x=place.x - left, y=place.y - top)
+
+
+def average(cutouts: Sequence[Pixels]) -> Pixels:
+    """The mean of cut-outs of one size, of which there is at least one."""
+    return np.asarray(np.rint(np.mean(np.stack(cutouts), axis=0, dtype=np.float64)), dtype=np.uint8)
+
+
+def most_typical(cutouts: Sequence[Pixels]) -> int:
+    """The cut-out that is most like the average of all: of highest correlation with it."""
+    grey = np.stack([each.mean(axis=2).ravel() for each in cutouts]).astype(np.float64)
+    grey -= grey.mean(axis=1, keepdims=True)
+    grey /= np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-9)
+    return int(np.argmax(grey @ grey.mean(axis=0)))

@@ -1,0 +1,213 @@
+"""Where structures are in images, and pictures of that: cut-outs that line up, their average, and panels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minia.mining.matching.stage import matched_keypoints
+from minia.mining.report import panels
+from minia.mining.report.cutouts import Place, average, cut_part, most_typical, place_of_keypoints
+from minia.mining.report.panels import Pixels
+from minia.mining.report.pictures import Pictures
+from minia.mining.report.run import Run
+from minia.mining.report.scripts import rounded
+from minia.mining.report.sprites import SPRITES, Sheets
+
+CUT_OUT_SIDE = 128
+_MAP_SIDE = 64
+_PANEL_COLUMNS = 4
+
+Keypoints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A structure in an image.
+
+    Attributes:
+        row: the image.
+        overlap: in (0, 1].
+        keypoints: (n,) int64 the image's keypoints that are the structure, strongest first.
+        words: (n,) int64 places of their words in the structure's list.
+        place: in pixels; None without keypoints.
+    """
+
+    row: int
+    overlap: float
+    keypoints: Keypoints
+    words: Keypoints
+    place: Place | None
+
+
+class Places:
+    """The places of structures in images.
+
+    Args:
+        run: of which.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._placed: dict[tuple[int, int], tuple[Place, Keypoints]] = {}
+        self._structures: frozenset[int] = frozenset()
+        if run.places is not None:
+            columns = ("structure", "image", "x", "y", "size", "angle", "keypoints")
+            rows = zip(*(run.places[name].tolist() for name in columns), strict=True)
+            for structure, image, x, y, size, angle, keypoints in rows:
+                place = Place(x, y, size, angle, True)
+                self._placed[structure, image] = place, np.asarray(keypoints, np.int64)
+            self._structures = frozenset(structure for structure, _ in self._placed)
+
+    def known(self, structure: int) -> bool:
+        """Whether the arrangement found places of a structure."""
+        return structure in self._structures
+
+    def find(self, structure: int, row: int, overlap: float, matched: Keypoints | None = None) -> Sighting:
+        """A structure in an image that holds it.
+
+        Args:
+            structure: its number.
+            row: the image.
+            overlap: of both.
+            matched: the keypoints, if they are known already.
+        """
+        placed = self._placed.get((structure, row))
+        own = self.run.structures[structure]
+        if self.run.features is None:
+            return Sighting(row, overlap, np.zeros(0, np.int64), np.zeros(0, np.int64), None)
+        words = self.run.words_of_keypoints(row)
+        if placed is not None:
+            keypoints = placed[1]
+        elif matched is not None:
+            keypoints = matched
+        else:
+            keypoints = np.zeros(0, np.int64) if words is None else np.flatnonzero(np.isin(words, own))
+        if words is None:
+            order = np.zeros(len(keypoints), np.int64)
+        else:
+            place_of = np.zeros(self.run.bags.num_items, np.int64)
+            place_of[own] = np.arange(len(own))
+            order = place_of[words[keypoints]]
+        if placed is not None:
+            return Sighting(row, overlap, keypoints, order, placed[0])
+        points = self.run.features.of_image(row, "keypoints")[keypoints]
+        sizes = self.run.features.of_image(row, "sizes")[keypoints]
+        return Sighting(row, overlap, keypoints, order, place_of_keypoints(points, sizes))
+
+
+def place_for_page(place: Place | None) -> list[float | None] | None:
+    """x, y, size, angle and 1 where the arrangement found it, 0 where it is guessed."""
+    if place is None:
+        return None
+    return [*rounded((place.x, place.y, place.size, place.angle), 1), int(place.known)]
+
+
+class PartPictures:
+    """Draws structures: for each its cut-outs, their average and a panel, and its thumbnail for the map.
+
+    Args:
+        report: the report's folder.
+        run: of which.
+        pictures: with a copy of every image to draw.
+        side: of a panel's tile in pixels.
+    """
+
+    def __init__(self, report: Path, run: Run, pictures: Pictures, side: int) -> None:
+        (report / "panels").mkdir()
+        self.report, self.run, self.pictures, self.side = report, run, pictures, side
+        self.map = Sheets(report, "structures", (_MAP_SIDE, _MAP_SIDE), 16, 16)
+        self.places = Places(run)
+
+    def draw(self, structure: int, rows: list[int], overlaps: list[float]) -> dict[str, Any]:
+        """Draw a structure in its best images.
+
+        Args:
+            structure: its number.
+            rows: its best images.
+            overlaps: of these.
+
+        Returns:
+            For the page: ``gallery``, an entry an image; ``parts``, the sheet of cut-outs; ``typical``, which of
+            these is the most like the average; ``map``, the thumbnail's number; ``panel``, the panel's file.
+        """
+        names = self.run.names.iloc[rows].tolist()
+        matched = matched_keypoints(self.run.matches, structure, names)
+        found = [
+            self.places.find(structure, row, overlap, matched[name].astype(np.int64))
+            for row, name, overlap in zip(rows, names, overlaps, strict=True)
+        ]
+        cutouts = [self._cut_out(each) for each in found]
+        if not cutouts:
+            return {"gallery": [], "map": self.map.add(panels.missing_tile("", _MAP_SIDE))}
+        sheet = Sheets(self.report, f"parts-{structure:04d}", (CUT_OUT_SIDE, CUT_OUT_SIDE), 1 + len(cutouts), 1)
+        for each in (average(cutouts), *cutouts):
+            sheet.add(each)
+        sheet.finish()
+        typical = most_typical(cutouts)
+        self._draw_panel(structure, found)
+        return {
+            "gallery": [self._entry(each) for each in found],
+            "parts": f"{SPRITES}/parts-{structure:04d}_0000.jpg",
+            "typical": typical,
+            "map": self.map.add(panels.fit_tile(cutouts[typical], _MAP_SIDE)),
+            "panel": f"panels/structure_{structure:04d}.png",
+        }
+
+    def _cut_out(self, found: Sighting) -> Pixels:
+        image = self.pictures.load(found.row)
+        if found.place is None:
+            return panels.fit_tile(image, CUT_OUT_SIDE)
+        factor = self.pictures.factor(found.row, image)
+        x, y, size = (factor * value for value in found.place[:3])
+        return cut_part(image, found.place._replace(x=x, y=y, size=size), CUT_OUT_SIDE)
+
+    def _entry(self, found: Sighting) -> dict[str, Any]:
+        width, height = self.pictures.size_of(found.row)
+        return {
+            "row": found.row,
+            "name": str(self.run.names.iat[found.row]),
+            "label": int(self.run.codes[found.row]),
+            "overlap": round(found.overlap, 4),
+            "width": width,
+            "height": height,
+            "place": place_for_page(found.place),
+            "keypoints": self.keypoints_for_page(found),
+        }
+
+    def keypoints_for_page(self, found: Sighting) -> list[float]:
+        """x, y, size and the word's place in the structure's list of the strongest keypoints, laid end to end."""
+        chosen, features = found.keypoints[: panels.MOST_CIRCLES], self.run.features
+        if features is None or not len(chosen):
+            return []
+        points = features.of_image(found.row, "keypoints")[chosen]
+        sizes = features.of_image(found.row, "sizes")[chosen]
+        table = np.column_stack([points, sizes, found.words[: len(chosen)]])
+        return [round(value, 1) for value in table.ravel().tolist()]
+
+    def _draw_panel(self, structure: int, found: list[Sighting]) -> None:
+        tiles = [self._tile(each) for each in found]
+        labels = [self.run.labels[code] if code >= 0 else "" for code in self.run.codes[[each.row for each in found]]]
+        names = [str(self.run.names.iat[each.row]) for each in found]
+        captions = [
+            (f"overlap {each.overlap:.2f}  {label}".rstrip(), name)
+            for each, label, name in zip(found, labels, names, strict=True)
+        ]
+        score = self.run.scores.score[structure]
+        title = f"structure {structure}: {len(self.run.structures[structure])} words, score {score:.2f}"
+        panel = panels.draw_panel(title, tiles, captions, _PANEL_COLUMNS)
+        panels.save_png(self.report / f"panels/structure_{structure:04d}.png", panel)
+
+    def _tile(self, found: Sighting) -> Pixels:
+        tile, features = panels.fit_tile(self.pictures.load(found.row), self.side), self.run.features
+        chosen = found.keypoints[: panels.MOST_CIRCLES]
+        if features is None or not len(chosen):
+            return tile
+        points = features.of_image(found.row, "keypoints")[chosen]
+        sizes = features.of_image(found.row, "sizes")[chosen]
+        colours = panels.word_colours(found.words[: len(chosen)])
+        return panels.draw_keypoints(tile, self.pictures.size_of(found.row), points, sizes, colours)

@@ -1,0 +1,160 @@
+"""Pictures of whole images: copies that the page shows at full size, thumbnails, and example patches of words."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from minia.core.artifact import read_manifest
+from minia.core.progress import progress
+from minia.data.files import UnreadableImageError
+from minia.data.reading import Reading, read_image
+from minia.mining.features.store import FeatureStore
+from minia.mining.report.cutouts import Place, cut_patch
+from minia.mining.report.panels import Pixels, fit_tile, missing_tile, save_jpeg
+from minia.mining.report.run import Run
+from minia.mining.report.sprites import Sheets
+
+logger = logging.getLogger(__name__)
+
+IMAGES = "images"
+_COPY_SIDE = 1024  # pixels, of the longer side
+_THUMBNAIL_SIDE = 96
+_PATCH_SIDE, _PATCHES = 48, 5  # of a word
+_MOST_WORDS = 4000  # with patches: 140 MB while they are collected
+_SIFT_WIDTH = 6.0  # of a window, in what SIFT and SURF call a keypoint's size; others tell the window's width itself
+_OF_SIFT_KIND = ("sift", "surf")
+
+
+class Pictures:
+    """Reads each image once and leaves a copy, a thumbnail and patches of its words.
+
+    Args:
+        report: the report's folder.
+        run: of which.
+        features: of the run.
+        words: (n,) the words to collect patches of, the most wanted first.
+    """
+
+    def __init__(self, report: Path, run: Run, features: FeatureStore, words: npt.NDArray[np.int64]) -> None:
+        (report / IMAGES).mkdir()
+        self.report, self.run, self.features = report, run, features
+        self.reading = Reading.load(features.artifact)
+        self.thumbnails = Sheets(report, "images", (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), 16, 16)
+        self.patches = _Patches(run, features, words[:_MOST_WORDS])
+        self.load = functools.lru_cache(maxsize=64)(self._load)
+
+    def write(self, rows: Sequence[int]) -> None:
+        """Write the pictures of images, in this order; how many bytes the copies took is logged."""
+        unreadable: dict[Path, str] = {}
+        size = 0
+        with progress("copying images", len(rows), "image") as advance:
+            for row in rows:
+                path = self.features.image_path(row)
+                try:
+                    image = _fit(read_image(path, self.reading))
+                    self.patches.collect(row, image)
+                    thumbnail = fit_tile(image, _THUMBNAIL_SIDE)
+                except UnreadableImageError as error:  # it was there when its features were extracted
+                    unreadable[path] = str(error)
+                    image = missing_tile(str(self.run.names.iat[row]), 220)
+                    thumbnail = missing_tile("", _THUMBNAIL_SIDE)
+                save_jpeg(self.report / copy_of(row), image)
+                self.thumbnails.add(thumbnail)
+                size += (self.report / copy_of(row)).stat().st_size
+                advance(1)
+        self.thumbnails.finish()
+        logger.info("report: copies of %d images, %.1f MB", len(rows), size / 1e6)
+        for path, why in itertools.islice(unreadable.items(), 1):
+            logger.warning(
+                "report: %d of the images shown can no longer be read, and have empty tiles; first %s: %s",
+                len(unreadable), path, why,
+            )  # fmt: skip
+
+    def size_of(self, row: int) -> tuple[int, int]:
+        """Width and height of the image itself, in pixels."""
+        entry = self.features.images.iloc[row]
+        return int(entry["width"]), int(entry["height"])
+
+    def factor(self, row: int, copy: Pixels) -> float:
+        """Pixels of the copy per pixel of the image."""
+        return float(max(copy.shape[:2]) / max(*self.size_of(row), 1))
+
+    def _load(self, row: int) -> Pixels:
+        with Image.open(self.report / copy_of(row)) as opened:
+            return np.asarray(opened.convert("RGB"))
+
+
+def copy_of(row: int) -> str:
+    """The copy of an image, relative to the report."""
+    return f"{IMAGES}/image_{row:06d}.jpg"
+
+
+def _fit(image: Pixels) -> Pixels:
+    height, width = image.shape[:2]
+    factor = _COPY_SIDE / max(height, width)
+    if factor >= 1:
+        return image
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+class _Patches:
+    """Example patches of words, from different images, the strongest keypoint of each.
+
+    Args:
+        run: of which.
+        features: of the run.
+        words: those wanted.
+
+    Attributes:
+        pictures: by word, at most 5 patches each.
+    """
+
+    def __init__(self, run: Run, features: FeatureStore, words: npt.NDArray[np.int64]) -> None:
+        self.run, self.features = run, features
+        self.missing = np.zeros(run.bags.num_items, np.int64)
+        self.missing[words] = _PATCHES
+        self.pictures: dict[int, list[Pixels]] = {}
+        label = str(read_manifest(features.artifact).get("label", ""))
+        self.window = _SIFT_WIDTH if label in _OF_SIFT_KIND else 1.0
+
+    def collect(self, row: int, image: Pixels) -> None:
+        words = self.run.words_of_keypoints(row)
+        if words is None or not len(words):
+            return
+        found, first = np.unique(words, return_index=True)
+        wanted = self.missing[found] > 0
+        if not wanted.any():
+            return
+        entry = self.features.images.iloc[row]
+        factor = max(image.shape[:2]) / max(int(entry["width"]), int(entry["height"]), 1)
+        points = self.features.of_image(row, "keypoints")[first[wanted]].astype(np.float64) * factor
+        sizes = self.features.of_image(row, "sizes")[first[wanted]].astype(np.float64) * factor * self.window
+        angles = self.features.of_image(row, "angles")[first[wanted]]
+        widths = np.minimum(sizes, max(image.shape[:2]))
+        for word, point, width, angle in zip(found[wanted].tolist(), points, widths.tolist(), angles, strict=True):
+            x, y = point.tolist()
+            place = Place(x, y, width, float(angle) if angle >= 0 else float("nan"), True)
+            self.pictures.setdefault(word, []).append(cut_patch(image, place, _PATCH_SIDE))
+            self.missing[word] -= 1
+
+    def write(self, report: Path) -> tuple[list[int], Sheets]:
+        """Write the sheets; the words in their order there."""
+        sheets = Sheets(report, "words", (_PATCHES * _PATCH_SIDE, _PATCH_SIDE), 4, 32)
+        words = sorted(self.pictures)
+        for word in words:
+            strip = np.zeros((_PATCH_SIDE, _PATCHES * _PATCH_SIDE, 3), np.uint8)
+            for place, patch in enumerate(self.pictures[word]):
+                strip[:, place * _PATCH_SIDE : (place + 1) * _PATCH_SIDE] = patch
+            sheets.add(strip)
+        sheets.finish()
+        return words, sheets

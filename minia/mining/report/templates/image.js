@@ -1,0 +1,155 @@
+"use strict";
+// One image: at full size, with every structure in it outlined in its own colour.
+(function (m) {
+  // A picture of this size that can be moved and made larger.
+  m.viewer = function (picture, width, height, drawing) {
+    var stage = m.el("div.stage", {}, picture, drawing);
+    var box = m.el("div.viewer", { tabindex: 0, role: "group", "aria-label": m.t("viewer.label") }, stage);
+    var view = { x: 0, y: 0, zoom: 1 }, fit = 1, pointers = new Map();
+    stage.style.width = width + "px";
+    stage.style.height = height + "px";
+    function place() { stage.style.transform = "translate(" + view.x + "px," + view.y + "px) scale(" + fit * view.zoom + ")"; }
+    function reset() {
+      fit = Math.min(box.clientWidth / width, box.clientHeight / height) || 1;
+      view = { zoom: 1, x: (box.clientWidth - width * fit) / 2, y: (box.clientHeight - height * fit) / 2 };
+      place();
+    }
+    function zoom(factor, x, y) {
+      var next = Math.max(0.5, Math.min(40, view.zoom * factor)), change = next / view.zoom;
+      view = { zoom: next, x: x - (x - view.x) * change, y: y - (y - view.y) * change };
+      place();
+    }
+    function zoomMiddle(factor) { zoom(factor, box.clientWidth / 2, box.clientHeight / 2); }
+    box.addEventListener("wheel", function (event) {
+      var at = box.getBoundingClientRect();
+      event.preventDefault();
+      zoom(Math.exp(-event.deltaY / 400), event.clientX - at.left, event.clientY - at.top);
+    }, { passive: false });
+    box.addEventListener("pointerdown", function (event) {
+      if (event.target.closest("button")) { return; }
+      pointers.set(event.pointerId, event);
+      box.setPointerCapture(event.pointerId);
+    });
+    box.addEventListener("pointermove", function (event) {
+      var last = pointers.get(event.pointerId);
+      if (!last) { return; }
+      if (pointers.size === 2) {
+        var other = Array.from(pointers.values()).find(function (each) { return each.pointerId !== event.pointerId; });
+        var at = box.getBoundingClientRect();
+        var before = Math.hypot(last.clientX - other.clientX, last.clientY - other.clientY);
+        var after = Math.hypot(event.clientX - other.clientX, event.clientY - other.clientY);
+        zoom(after / Math.max(before, 1), (event.clientX + other.clientX) / 2 - at.left, (event.clientY + other.clientY) / 2 - at.top);
+      } else {
+        view.x += event.clientX - last.clientX;
+        view.y += event.clientY - last.clientY;
+        place();
+      }
+      pointers.set(event.pointerId, event);
+    });
+    ["pointerup", "pointercancel"].forEach(function (kind) {
+      box.addEventListener(kind, function (event) { pointers.delete(event.pointerId); });
+    });
+    box.addEventListener("dblclick", function (event) {
+      var at = box.getBoundingClientRect();
+      zoom(2, event.clientX - at.left, event.clientY - at.top);
+    });
+    box.addEventListener("keydown", function (event) {
+      var steps = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
+      if (steps[event.key]) { view.x += steps[event.key][0]; view.y += steps[event.key][1]; place(); event.preventDefault(); }
+      if (event.key === "+" || event.key === "=") { zoomMiddle(1.3); }
+      if (event.key === "-") { zoomMiddle(1 / 1.3); }
+      if (event.key === "0") { reset(); }
+    });
+    box.appendChild(m.el("div.over", {},
+      m.el("button", { id: "zoom-in", onclick: function () { zoomMiddle(1.5); }, "aria-label": m.t("zoom in") }, "+"),
+      m.el("button", { onclick: function () { zoomMiddle(1 / 1.5); }, "aria-label": m.t("zoom out") }, "−"),
+      m.el("button", { onclick: reset }, m.t("reset"))));
+    new ResizeObserver(reset).observe(box);
+    return box;
+  };
+
+  // The row of an image: the one in the link if the name is the same there, else looked for among all names.
+  function findRow(name, row) {
+    var per = m.overview.namesPerScript, count = Math.ceil(m.overview.numImages / per);
+    function look(number) {
+      if (number >= count) { return Promise.resolve(-1); }
+      return m.load("names-" + m.pad(number, 4)).then(function (value) {
+        var place = value.names.indexOf(name);
+        return place >= 0 ? number * per + place : look(number + 1);
+      });
+    }
+    if (!(row >= 0 && row < m.overview.numImages)) { return look(0); }
+    return m.load("names-" + m.pad(Math.floor(row / per), 4)).then(function (value) {
+      return value.names[row % per] === name ? row : look(0);
+    });
+  }
+  function describe(row) {
+    var per = m.overview.imagesPerScript, names = m.overview.namesPerScript;
+    return Promise.all([
+      m.load("images-" + m.pad(Math.floor(row / per), 4)), m.load("names-" + m.pad(Math.floor(row / names), 4)),
+      m.copied.has(row) ? m.load("image-" + m.pad(row, 6)) : Promise.resolve(null)
+    ]).then(function (loaded) {
+      var pairs = loaded[0][row % per], held = [];
+      for (var i = 0; i < pairs.length; i += 2) { held.push([pairs[i], pairs[i + 1] / 100]); }
+      return { held: held, label: loaded[1].labels[row % names], more: loaded[2] };
+    });
+  }
+  function names(rows) {
+    var per = m.overview.namesPerScript;
+    return Promise.all(rows.map(function (row) {
+      return m.load("names-" + m.pad(Math.floor(row / per), 4)).then(function (value) { return value.names[row % per]; });
+    }));
+  }
+  function pictured(main, row, found, similar) {
+    var more = found.more, drawing = m.svg("svg", m.box(more)), keypoints = false, chosen = more.held.map(function (_, i) { return i < 4; });
+    function draw(only) {
+      m.clear(drawing);
+      more.held.forEach(function (held, i) {
+        if (only === undefined ? !chosen[i] : i !== only) { return; }
+        var entry = { place: held[2], keypoints: held[3], width: more.width, height: more.height };
+        if (keypoints || only !== undefined) { drawing.appendChild(m.keypoints(entry, function () { return m.colour(i); })); }
+        drawing.appendChild(m.outline(entry, m.colour(i), m.dash(i)));
+        if (held[2]) { drawing.appendChild(tag(entry, held[0], m.colour(i))); }
+      });
+    }
+    function tag(entry, number, colour) {
+      var height = Math.max(entry.width, entry.height) / 28, place = entry.place;
+      var x = Math.max(height, Math.min(entry.width - height, place[0])), y = Math.max(height, place[1] - place[2] / 2 - height * 0.2);
+      return m.svg("text", { x: x, y: y, fill: colour, stroke: "#000", "stroke-width": height / 6, "paint-order": "stroke",
+        "font-size": height, "font-weight": 600, "text-anchor": "middle" }, String(number));
+    }
+    var boxes = more.held.map(function (held, i) {
+      return m.el("input", { type: "checkbox", checked: chosen[i], "aria-label": m.structureName(held[0]), onchange: function (event) { chosen[i] = event.target.checked; draw(); } });
+    });
+    function all(value) { chosen = chosen.map(function () { return value; }); boxes.forEach(function (box) { box.checked = value; }); draw(); }
+    var list = m.el("ul.held", { id: "held", tabindex: 0, "aria-label": m.t("title.held") }, more.held.map(function (held, i) {
+      return m.el("li", { onmouseenter: function () { draw(i); }, onmouseleave: function () { draw(); } }, boxes[i],
+        m.el("span.key", { style: { borderColor: m.colour(i), borderTopStyle: m.dash(i) ? "dashed" : "solid" } }), m.structureLink(held[0]),
+        m.el("span.faint.small", {}, m.term("overlap"), " ", m.decimals(held[1], 2)));
+    }));
+    draw();
+    var picture = m.el("img", { src: m.copy(row), alt: more.name, draggable: "false" });
+    m.add(main, [m.el("div.split", {}, m.el("div", {}, m.viewer(picture, more.width, more.height, drawing), m.el("p.faint.small", {}, m.t("viewer.about"))),
+      m.el("div", {}, m.el("h2", {}, m.t("title.held")), more.held.length ? [m.el("div.tools", {},
+        m.el("button", { onclick: function () { all(true); } }, m.t("all")), m.el("button", { onclick: function () { all(false); } }, m.t("none")),
+        m.el("label", {}, m.el("input", { type: "checkbox", id: "show-keypoints", onchange: function (event) { keypoints = event.target.checked; draw(); } }), m.t("show.keypoints"))), list] : m.el("p.faint", {}, m.t("holds none")))),
+    similar.length ? m.el("section", {}, m.el("h2", {}, m.term("similar", m.t("title.similar"))), m.thumbs(more.similar.map(function (pair) { return pair[0]; }), similar, more.similar.map(function (pair) { return m.decimals(pair[1], 2); }))) : null]);
+  }
+  m.views.image = function (main, name, hint) {
+    return findRow(name, hint === undefined ? -1 : Number(hint)).then(function (row) {
+      if (row < 0) { m.add(main, [m.el("h1", { tabindex: -1 }, name), m.el("p", {}, m.t("no image"))]); return null; }
+      return describe(row).then(function (found) {
+        return names(found.more ? found.more.similar.map(function (pair) { return pair[0]; }) : []).then(function (similar) {
+          var label = m.labelName(found.label);
+          m.add(main, [m.el("h1", { tabindex: -1, style: { overflowWrap: "anywhere" } }, name), m.el("p.faint", {},
+            found.more ? m.whole(found.more.width) + " × " + m.whole(found.more.height) + " px" : "", label === null ? "" : [" · ", m.term("label"), " ", label])]);
+          if (found.more) { pictured(main, row, found, similar); return; }
+          if (m.overview.sheets.images) { main.appendChild(m.el("p", {}, m.t("no copy"))); }
+          m.add(main, [m.el("h2", {}, m.t("title.held")), found.held.length ? m.el("ul.held", { id: "held" }, found.held.map(function (held) {
+            return m.el("li", {}, m.structureLink(held[0]), m.el("span.faint.small", {}, m.term("overlap"), " ", m.decimals(held[1], 2)));
+          })) : m.el("p.faint", {}, m.t("holds none"))]);
+        });
+      });
+    });
+  };
+}(minia));

@@ -1,0 +1,252 @@
+"""The report's page in a browser: opened from disk, looked at, followed, on all sizes and in both colours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_report import LABELS, NASTY, data_of, run, structures
+
+from minia.mining.lists.listdb import ListDB, write_listdb
+from minia.mining.matching.stage import match_structures
+from minia.mining.report.stage import Artifacts, write_report
+from minia.mining.structures.stage import import_structures
+from minia.mining.words.stage import import_listdb
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright opens the page in a browser")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+__all__ = ["run", "structures"]  # fixtures
+
+
+class Seen:
+    """A page and all that went wrong in it."""
+
+    def __init__(self, page: Any, report: Path) -> None:
+        self.page, self.report = page, report
+        self.errors: list[str] = []
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("requestfailed", lambda request: self.errors.append(request.url))
+        page.on("request", self._outside)
+
+    def _outside(self, request: Any) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            self.errors.append(f"asked for {request.url}")
+
+    def open(self, fragment: str = "", view: str = "overview") -> None:
+        self.page.goto("about:blank")
+        self.page.goto((self.report / "index.html").as_uri() + fragment)
+        self.at(view)
+
+    def at(self, view: str) -> None:
+        self.page.wait_for_selector(f'html[data-view="{view}"] main h1')
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def report(run: Any, structures: ListDB, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = run.report(structures, tmp_path_factory.mktemp("explorer") / "store")
+    return made
+
+
+@pytest.fixture
+def seen(browser: Any, report: Path) -> Iterator[Seen]:
+    context = browser.new_context(locale="en-GB", color_scheme="dark", viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(10_000)
+    found = Seen(context.new_page(), report)
+    yield found
+    context.close()
+    assert found.errors == []
+
+
+def test_the_overview_says_what_was_run(seen: Seen) -> None:
+    seen.open()
+    assert seen.page.text_content("#statement").startswith("4 structures recur in 12 images: groups of 20 visual words")
+    assert seen.page.locator("tbody tr").count() == 4
+    assert seen.page.text_content("#count") == "4 of 4 structures"
+    assert seen.page.evaluate("document.querySelector('canvas').width") > 300
+
+
+def test_filters_leave_fewer_structures(seen: Seen) -> None:
+    seen.open()
+    images = data_of(seen.report, "overview")["structures"]["images"]
+    seen.page.locator("#filter-images").fill("100")
+    assert seen.page.locator("tbody tr").count() == images.count(max(images)) < 4
+    seen.page.locator("#filter-images").fill("0")
+    assert seen.page.locator("tbody tr").count() == 4
+    seen.page.get_by_role("button", name="sort by words").click()
+    counts = seen.page.locator("tbody tr td:nth-child(3)").all_text_contents()
+    assert counts == sorted(counts, key=int, reverse=True)
+
+
+def test_a_structure_is_opened_and_its_slider_moved(seen: Seen) -> None:
+    seen.open()
+    seen.page.locator('tbody a[href="#structure=0"]').click()
+    seen.at("structure")
+    value = data_of(seen.report, "structure-0000")
+    shown = seen.page.locator("#gallery li:visible")
+    assert shown.count() == len(value["gallery"]) == 4
+    assert seen.page.locator("#gallery .outline circle").count() == 8  # each twice: its halo too
+    seen.page.locator("#show-keypoints").check()
+    keypoints = sum(len(entry["keypoints"]) // 4 for entry in value["gallery"])
+    assert seen.page.locator("#gallery .keypoints circle").count() == 2 * keypoints > 0
+    seen.page.locator("button.word").first.click()
+    assert 0 < seen.page.locator("#gallery .keypoints circle").count() < 2 * keypoints
+    seen.page.locator("#overlap").fill("1")
+    best = sum(entry["overlap"] >= 1 for entry in value["gallery"])
+    assert shown.count() == best
+    assert seen.page.text_content("#sure") == f"1.00: {value['histogram'][-1]} image" + "s" * (
+        value["histogram"][-1] != 1
+    )
+
+
+def test_the_list_is_saved_as_csv(seen: Seen) -> None:
+    seen.open("#structure=2", "structure")
+    with seen.page.expect_download() as download:
+        seen.page.locator("#csv").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    value = data_of(seen.report, "structure-0002")["listed"]
+    assert lines[0] == '"structure","image","overlap","label","x","y","size","angle"'
+    assert len(lines) == 1 + len(value["names"])
+    quoted = NASTY.replace('"', '""')
+    assert any(f'"{quoted}"' in line for line in lines)
+
+
+def test_an_image_is_zoomed_and_its_structures_toggled(seen: Seen) -> None:
+    seen.open("#structure=2", "structure")
+    seen.page.locator("#gallery a.frame").first.click()
+    seen.at("image")
+    outlines = seen.page.locator(".viewer .outline")
+    count = seen.page.locator("#held li").count()
+    assert outlines.count() == min(4, count) > 0
+    seen.page.get_by_role("button", name="none").click()
+    assert outlines.count() == 0
+    before = seen.page.evaluate("document.querySelector('.stage').getBoundingClientRect().width")
+    seen.page.locator("#zoom-in").click()
+    seen.page.wait_for_timeout(300)
+    assert seen.page.evaluate("document.querySelector('.stage').getBoundingClientRect().width") > 1.3 * before
+    assert seen.page.evaluate("document.querySelector('.viewer img').naturalWidth") > 0
+    seen.page.locator("#held a").first.click()
+    seen.at("structure")
+
+
+def test_hostile_names_are_text(seen: Seen) -> None:
+    seen.open()
+    seen.page.locator("#query").fill("5%.png")
+    seen.page.get_by_role("link", name=NASTY).click()
+    seen.at("image")
+    assert seen.page.text_content("h1") == NASTY
+    assert seen.page.locator("main b").count() == 0
+    seen.page.reload()  # the link alone leads here
+    seen.at("image")
+    assert seen.page.text_content("h1") == NASTY
+    assert any(label in seen.page.text_content("main") for label in LABELS)
+
+
+def test_search_finds_structures_and_images_by_keyboard(seen: Seen) -> None:
+    seen.open()
+    seen.page.keyboard.press("/")
+    seen.page.keyboard.type("3")
+    seen.page.wait_for_selector("#found a")
+    seen.page.keyboard.press("ArrowDown")
+    seen.page.keyboard.press("Enter")
+    seen.at("structure")
+    assert seen.page.text_content("h1") == "Structure 3"
+    seen.page.keyboard.press("p")
+    seen.page.wait_for_function("document.querySelector('h1').textContent !== 'Structure 3'")
+    assert seen.page.url.split("#")[1] != "structure=3"
+
+
+def test_words_lead_to_structures(seen: Seen) -> None:
+    seen.open("#words", "words")
+    words = data_of(seen.report, "words")
+    assert seen.page.locator(".words li").count() == len(words["numbers"]) == 20
+    seen.page.locator(".words a").first.click()
+    seen.at("word")
+    assert seen.page.locator(".held li").count() == len(words["structures"][0])
+
+
+@pytest.mark.parametrize("fragment", ["#structure=99", "#image=nothing.png", "#word=999", "#nonsense=%", "#label=%zz"])
+def test_links_to_nothing_say_so(seen: Seen, fragment: str) -> None:
+    seen.page.goto((seen.report / "index.html").as_uri() + fragment)
+    seen.page.wait_for_selector("main h1")
+
+
+def test_links_of_earlier_pages_work(seen: Seen) -> None:
+    seen.open("#structure-2", "structure")
+    assert seen.page.text_content("h1") == "Structure 2"
+
+
+def test_every_number_has_a_definition_in_both_languages(seen: Seen) -> None:
+    seen.open("#structure=0", "structure")
+    seen.page.locator("dt .term").first.hover()
+    assert "hold the structure" in seen.page.text_content("#tip")
+    seen.page.locator("#language").click()
+    seen.page.wait_for_function("document.documentElement.lang === 'es'")
+    assert seen.page.text_content("h1") == "Estructura 0"
+    texts = seen.page.evaluate("minia.texts")
+    assert set(texts["en"]) == set(texts["es"])
+    assert {key[6:] for key in texts["en"] if key.startswith("about.")} <= {
+        key[5:] for key in texts["en"] if key.startswith("name.")
+    }
+    for view in ("overview", "structure", "image", "words", "word", "help"):
+        seen.open(
+            {"overview": "", "structure": "#structure=0", "image": "#image=image 1.png", "word": "#word=1"}.get(
+                view, f"#{view}"
+            ),
+            view,
+        )
+        for term in seen.page.evaluate(
+            "Array.from(document.querySelectorAll('[data-term]'), each => each.dataset.term)"
+        ):
+            assert f"about.{term}" in texts["es"]
+
+
+@pytest.mark.parametrize("size", [(400, 800), (2560, 1440)])
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_pages_fit_their_width(browser: Any, report: Path, size: tuple[int, int], scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": size[0], "height": size[1]})
+    found = Seen(context.new_page(), report)
+    for fragment, view in (
+        ("", "overview"),
+        ("#structure=0", "structure"),
+        ("#image=image 1.png", "image"),
+        ("#words", "words"),
+        ("#help", "help"),
+    ):
+        found.open(fragment, view)
+        assert found.page.evaluate("document.documentElement.scrollWidth") <= size[0], view
+    ground = found.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(11, 13, 18)")
+    context.close()
+    assert found.errors == []
+
+
+def test_plain_bags_of_words_can_be_browsed(browser: Any, tmp_path: Path) -> None:
+    from choices import CPU, gallery, overlap
+
+    write_listdb(tmp_path / "text.corpus", ListDB.from_lists([[0, 1, 2], [0, 1], [3], []], 5))
+    write_listdb(tmp_path / "text.models", ListDB.from_lists([[1, 0, 2], [3]], 5))
+    store = tmp_path / "store"
+    words, mining = import_listdb(tmp_path / "text.corpus", store), import_structures(tmp_path / "text.models", store)
+    matching = match_structures(words, mining, store, overlap())
+    made = write_report(Artifacts(words, mining, matching), store, gallery(), CPU)
+    page = browser.new_page()
+    found = Seen(page, made)
+    for fragment, view in (("", "overview"), ("#structure=0", "structure"), ("#image=1", "image"), ("#words", "words")):
+        found.open(fragment, view)
+    assert page.locator(".words li").count() == 4
+    page.close()
+    assert found.errors == []
