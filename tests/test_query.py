@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import draw_blobs
+from test_delf import small_network
+from test_plug_ins import write_plug_ins
 
 import minia
 from minia.command_line.commands import main
 from minia.core.artifact import InputError
+from minia.models.delf.export import export_delf
 from minia.query.example import Box
 from minia.run import Run
 
@@ -110,6 +113,32 @@ def test_images_of_the_run_get_what_the_run_found(
     assert content_of(run.path) | content_of(run.artifacts["features"].parents[1]) == before
 
 
+def test_networks_and_extractors_from_elsewhere_see_again_what_they_saw(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(write_plug_ins(tmp_path))
+    model = export_delf(small_network(), tmp_path / "model.pt", classes=["a", "b", "c"], config={})
+    network = {"kind": "delf", "model": str(model), "num_features": 60, "scales": [0.7, 1.4], "objects": "none"}
+    for name, features in (("delf", network), ("corners", {"_target_": "corners.Corners", "side": 24})):
+        run = run_of(collection, tmp_path / name, features=features, device="cpu")
+        answer = run.query(collection, num_workers=1)
+        for image in run.images[::3]:
+            alone = run.query(image, num_workers=1)  # not in a batch with others
+            for found in (answer, alone):
+                ours = found.structures[found.structures["image"] == image]
+                assert ours["structure"].tolist() == run.structures_of(image)["structure"].tolist()
+                assert [each.tolist() for each in ours["keypoints"]] == [
+                    each.tolist() for each in run.structures_of(image)["keypoints"]
+                ]
+        assert len(answer.structures) > 5
+    export_delf(small_network(1), model, classes=["a", "b", "c"], config={}, overwrite=True)
+    with pytest.raises(InputError, match="different since then is model"):
+        minia.load(tmp_path / "delf").query(collection, num_workers=1)
+    model.unlink()
+    with pytest.raises(InputError, match=r"features\.model=.*a file that exists"):
+        minia.load(tmp_path / "delf").query(collection, num_workers=1)
+
+
 def test_what_was_found_by_arrangement_is_matched_by_words(collection: Path, tmp_path: Path) -> None:
     kept = {"arrangement": {"kind": "constellation", "list": "all"}}
     run = run_of(collection, tmp_path / "run", **FEATURES["sift"], **kept)
@@ -154,6 +183,7 @@ def test_images_are_alike_by_structures_too(runs: dict[str, Run]) -> None:
     assert answer.similar["rank"].tolist() == [1, 2, 3]
     assert answer.similar["likeness"].iat[0] == pytest.approx(1)
     assert answer.similar["likeness"].is_monotonic_decreasing
+    assert runs["sift"].query("image03.png", num_similar=0, num_workers=1).similar.empty
 
 
 def test_broken_files_are_named_and_the_others_answered(runs: dict[str, Run], collection: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minia.command_line.messages import print_error
+from minia.command_line.plug_ins import offer_plug_ins
 from minia.core.artifact import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def query(words: list[str]) -> int:
     parser = _Parser(
         "minia query",
         usage="minia query RUN IMAGES [--box X,Y,WIDTH,HEIGHT] [--similar N] [--by words|structures]"
-        " [--output FOLDER] [--workers N]",
+        " [--output FOLDER] [--workers N] [--config-dir FOLDER]",
         description=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,8 +44,10 @@ def query(words: list[str]) -> int:
     parser.add_argument("--by", choices=("words", "structures"), default="words", help="what makes images alike")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write; RUN/query/NAME unless given")
     parser.add_argument("--workers", type=int, metavar="N", help="processes; all cores unless given")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="where the run's own extractor is, if it has one")
     try:
         given = parser.parse_args(words)
+        offer_plug_ins(given.config_dir, ())
         if given.workers is not None and not 1 <= given.workers <= 1024:
             parser.error(f"--workers {given.workers}: expected 1 to 1024")
         from minia.command_line.log import log_to_stderr
@@ -84,14 +87,10 @@ def _print(answer: Answer) -> None:
     rows = [("image", "keypoints", "structures (overlap)", "most similar (likeness)")]
     for image, keypoints in answer.images[["image", "num_keypoints"]].head(_SHOWN).itertuples(index=False):
         held, near = structures.get(image), similar.get(image)
-        best = (
-            "-"
-            if held is None
-            else ", ".join(
-                f"{number} ({overlap:.2f})"
-                for number, overlap in held[["structure", "overlap"]].head(3).to_numpy().tolist()
-            )
-        )
+        best = "-"
+        if held is not None:
+            pairs = zip(held["structure"].head(3).tolist(), held["overlap"].head(3).tolist(), strict=True)
+            best = ", ".join(f"{structure} ({overlap:.2f})" for structure, overlap in pairs)
         alike = "-" if near is None else f"{near['similar'].iat[0]} ({near['likeness'].iat[0]:.2f})"
         rows.append((str(image), f"{keypoints:,}", best, alike))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -100,4 +99,5 @@ def _print(answer: Answer) -> None:
     if len(answer.images) > _SHOWN:
         print(f"... and {len(answer.images) - _SHOWN} more")
     if len(answer.failed):
-        print(f"{len(answer.failed)} files could not be read")
+        number = len(answer.failed)
+        print(f"{number} {'file' if number == 1 else 'files'} could not be read")

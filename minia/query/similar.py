@@ -84,6 +84,8 @@ class Vectors:
         columns = np.asarray((vectors.multiply(self.weights) / np.maximum(lengths, 1e-30)[:, None]).todense()).T
         best = np.zeros((asked.shape[0], 0), dtype=np.int64)
         alike = np.zeros((asked.shape[0], 0))
+        if not number:
+            return best, alike
         for first, last in blocks_of(self.offsets, _ENTRIES_AT_A_TIME):
             for begin in range(first, last, _IMAGES_AT_A_TIME):
                 end = min(begin + _IMAGES_AT_A_TIME, last)
