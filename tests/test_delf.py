@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from minia.core.artifact import InputError
 from minia.models.delf.backbone import BACKBONES, Backbone
+from minia.models.delf.keras_weights import KERAS_FILE
 from minia.models.delf.network import DELF, DELFOutput, LossWeights, losses, pool_by_attention
 from minia.models.delf.weights import load_backbone_weights, load_checkpoint
 
@@ -252,53 +253,65 @@ def test_without_network_imagenet_says_which_file_to_fetch(tmp_path: Path, monke
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(InputError, match=rf"resnet18-\w+\.pth; .*put it at {tmp_path}.*\.pth$"):
         load_backbone_weights(small_network(), "imagenet")
-    torch.manual_seed(0)
-    with pytest.raises(InputError, match="stride_in_1x1=false"):
-        load_backbone_weights(DELF("resnet50", 3, stride_in_1x1=True, block3_stride=True), "imagenet")
 
 
-def write_keras(path: Path, resnet: Backbone) -> None:
+def keras_name(name: str, is_norm: bool, newer: bool) -> str:
+    """The name of a ResNet's layer in Keras before or since version 2.2."""
+    place = name.split(".", 2)
+    if len(place) == 1:
+        return f"conv1_{'bn' if is_norm else 'conv'}" if newer else ("bn_conv1" if is_norm else "conv1")
+    stage, block = int(place[0][-1]) + 1, int(place[1])
+    branch = 0 if "downsample" in name else int(name[-1])
+    if newer:
+        return f"conv{stage}_block{block + 1}_{branch}_{'bn' if is_norm else 'conv'}"
+    return f"{'bn' if is_norm else 'res'}{stage}{'abcdef'[block]}_branch{('1', '2a', '2b', '2c')[branch]}"
+
+
+def write_keras(path: Path, resnet: Backbone, newer: bool = False, whole_model: bool = False) -> None:
     """A Keras weights file of a ResNet-50 whose convolutions have a bias, in Keras's layout and names."""
     h5py = pytest.importorskip("h5py")
-    branches = {"conv1": "2a", "conv2": "2b", "conv3": "2c", "downsample.0": "1"}
     layers: dict[str, list[np.ndarray]] = {"input_1": []}
     for name, module in resnet.named_modules():
-        if not isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
-            continue
-        place = name.replace("bn", "conv").replace("downsample.1", "downsample.0").split(".", 2)
-        kind = "res" if isinstance(module, nn.Conv2d) else "bn"
-        if len(place) == 1:
-            keras = "conv1" if kind == "res" else "bn_conv1"
-        else:
-            keras = f"{kind}{int(place[0][-1]) + 1}{'abcdef'[int(place[1])]}_branch{branches[place[2]]}"
         if isinstance(module, nn.Conv2d):
             assert module.bias is not None
             kernel = module.weight.detach().permute(2, 3, 1, 0)
-            layers[keras] = [kernel.numpy(), module.bias.detach().numpy()]
-        else:
+            layers[keras_name(name, False, newer)] = [kernel.numpy(), module.bias.detach().numpy()]
+        elif isinstance(module, nn.BatchNorm2d):
             each = (module.weight, module.bias, module.running_mean, module.running_var)
-            layers[keras] = [value.detach().numpy() for value in each if value is not None]
+            layers[keras_name(name, True, newer)] = [value.detach().numpy() for value in each if value is not None]
     with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [name.encode() for name in layers]
+        root = file.create_group("model_weights") if whole_model else file
+        root.attrs["layer_names"] = [name.encode() for name in layers]
         for name, arrays in layers.items():
-            group = file.create_group(name)
+            group = root.create_group(name)
             group.attrs["weight_names"] = [f"{name}_{number}:0".encode() for number in range(len(arrays))]
             for number, array in enumerate(arrays):
                 group[f"{name}_{number}:0"] = array
 
 
-def test_keras_file_is_the_same_function(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def keras() -> Backbone:
+    """The original's ResNet, with biases as Keras's."""
     torch.manual_seed(0)
-    keras = Backbone("resnet50", stride_in_1x1=True, block3_stride=True).eval()
-    for module in keras.modules():
+    resnet = Backbone("resnet50", stride_in_1x1=True, block3_stride=True).eval()
+    for module in resnet.modules():
         if isinstance(module, nn.Conv2d):
             module.bias = nn.Parameter(0.3 * torch.randn(module.out_channels))
         elif isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.3)
             nn.init.uniform_(module.running_var, 1.0, 3.0)
-    write_keras(tmp_path / "a.h5", keras)
-    network = DELF("resnet50", 3, stride_in_1x1=True, block3_stride=True).eval()
+    return resnet
+
+
+def original_network() -> DELF:
+    return DELF("resnet50", 3, stride_in_1x1=True, block3_stride=True).eval()
+
+
+@pytest.mark.parametrize(("newer", "whole_model"), [(False, False), (True, False), (True, True)])
+def test_keras_file_is_the_same_function(tmp_path: Path, keras: Backbone, newer: bool, whole_model: bool) -> None:
+    write_keras(tmp_path / "a.h5", keras, newer, whole_model)
+    network = original_network()
     assert load_backbone_weights(network, str(tmp_path / "a.h5")) == []
     images = torch.randint(0, 256, (1, 3, 65, 65)).float()
     blue_first = images.flip(1) - torch.tensor([103.939, 116.779, 123.68])[:, None, None]
@@ -307,9 +320,82 @@ def test_keras_file_is_the_same_function(tmp_path: Path) -> None:
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
     with pytest.raises(InputError, match="stride_in_1x1=true"):
         load_backbone_weights(small_network(), str(tmp_path / "a.h5"))
-    (tmp_path / "b.h5").write_bytes(b"no")
-    with pytest.raises(InputError, match="no Keras weights file"):
-        load_backbone_weights(network, str(tmp_path / "b.h5"))
+
+
+def test_keras_files_that_do_not_fit(tmp_path: Path, keras: Backbone) -> None:
+    h5py = pytest.importorskip("h5py")
+    network, path = original_network(), tmp_path / "a.h5"
+    write_keras(path, keras)
+    whole = path.read_bytes()
+    for content in (b"no", b"", b"<!DOCTYPE html><html></html>", whole[:1000], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="no Keras weights file, or damaged"):
+            load_backbone_weights(network, str(path))
+    write_keras(path, keras, newer=True)
+    with h5py.File(path, "a") as file:
+        del file["conv3_block1_1_bn"]["conv3_block1_1_bn_3:0"]
+        file["conv3_block1_1_bn"].attrs["weight_names"] = [f"conv3_block1_1_bn_{number}:0" for number in range(3)]
+    with pytest.raises(InputError, match="of another network than Keras's ResNet-50"):
+        load_backbone_weights(network, str(path))
+    with h5py.File(path, "a") as file:
+        file["conv1_conv"].create_dataset("large", shape=(40_000, 40_000), dtype="f4", chunks=True)
+        file["conv1_conv"].attrs["weight_names"] = ["large"]
+    with pytest.raises(InputError, match="no Keras weights file, or damaged"):
+        load_backbone_weights(network, str(path))
+
+
+def test_the_weights_of_the_other_resnet_are_refused(tmp_path: Path) -> None:
+    """They have the same shapes: nothing else would tell."""
+    torch.save(torchvision.models.resnet50(weights=None).state_dict(), tmp_path / "a.pth")
+    network = original_network()
+    before = network.backbone.layer3[0].conv1.weight.clone()
+    with pytest.raises(InputError, match=r"stride_in_1x1=false, which gives other numbers; allowed: model\.stride"):
+        load_backbone_weights(network, str(tmp_path / "a.pth"))
+    assert torch.equal(network.backbone.layer3[0].conv1.weight, before)
+    network.mean.fill_(7.0)
+    arguments = {"backbone": "resnet50", "stride_in_1x1": True, "block3_stride": True}
+    state = {f"model.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "hyper_parameters": {"network": arguments}}, tmp_path / "b.ckpt")
+    again = original_network()
+    load_backbone_weights(again, str(tmp_path / "b.ckpt"))
+    assert torch.equal(again.backbone.layer3[0].conv1.weight, before)
+    assert again.mean.tolist() == [7.0] * 3  # what its images were normalised by comes with it
+    plain = DELF("resnet50", 3, stride_in_1x1=False, block3_stride=True)
+    with pytest.raises(InputError, match=r"stride_in_1x1=true, which gives other numbers"):
+        load_backbone_weights(plain, str(tmp_path / "b.ckpt"))
+    load_backbone_weights(plain, str(tmp_path / "a.pth"), normalisation="original")
+    assert plain.mean.tolist() == [128.0] * 3
+    load_backbone_weights(plain, str(tmp_path / "a.pth"))
+    assert plain.mean.tolist() == pytest.approx([123.675, 116.28, 103.53])
+
+
+def test_a_downloaded_file_is_checked_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    url = torchvision.models.get_model_weights("resnet18").IMAGENET1K_V1.url
+    file = tmp_path / "hub" / "checkpoints" / Path(url).name
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), file)
+    with pytest.raises(InputError, match=rf"{file} is damaged: its SHA-256 does not begin with f37072fd; remove it"):
+        load_backbone_weights(small_network(), "imagenet")
+
+
+def test_imagenet_for_the_original_is_keras_file(
+    tmp_path: Path, keras: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    network = original_network()
+    with pytest.raises(
+        InputError, match=r"\.keras/models/resnet50_weights.*_notop\.h5 is missing; put .* allowed: none"
+    ):
+        load_backbone_weights(network, "imagenet")
+    (tmp_path / ".keras" / "models").mkdir(parents=True)
+    write_keras(tmp_path / ".keras" / "models" / KERAS_FILE, keras)
+    assert load_backbone_weights(network, "imagenet") == []
+    assert network.std.tolist() == [1.0, 1.0, 1.0]
+    large = DELF("resnet101", 3, stride_in_1x1=True, block3_stride=True)
+    with pytest.raises(InputError, match="there are none for resnet101"):
+        load_backbone_weights(large, "imagenet")
 
 
 def test_checkpoint_rebuilds_the_network(tmp_path: Path, network: DELF) -> None:
@@ -323,9 +409,44 @@ def test_checkpoint_rebuilds_the_network(tmp_path: Path, network: DELF) -> None:
     images = network.normalise(torch.randint(0, 256, (1, 3, 65, 65)))
     assert torch.equal(again(images).attention_logits, network(images).attention_logits)
     assert parameters["classes"] == ["a", "b", "c"]
-    torch.save({"state_dict": {}}, tmp_path / "b.ckpt")
-    with pytest.raises(InputError, match="no checkpoint of a DELF network"):
-        load_checkpoint(tmp_path / "b.ckpt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hyper_parameters": 3},
+        {"hyper_parameters": {"network": "resnet18", "classes": ["a", "b", "c"]}},
+        {"hyper_parameters": {"network": {"backbone": "resnet18"}, "classes": ["a", "b", "c"]}},
+        {"hyper_parameters": {"network": {"backbone": "vgg", "stride_in_1x1": False, "block3_stride": True}}},
+        {"classes": 3},
+        {"classes": None},
+        {"classes": ["a"]},
+        {"network": {"attention_channels": "many"}},
+        {"network": {"attention_channels": -1}},
+        {"network": {"stride_in_1x1": "no"}},
+        {"network": {"backbone": ["resnet18"]}},
+        {"state_dict": None},
+        {"state_dict": [1, 2]},
+        {"state_dict": {}},
+        {"state_dict": {"attention.conv1.weight": torch.zeros(1)}},
+        {"state_dict": {"attention.conv1.weight": 3}},
+    ],
+    ids=str,
+)
+def test_malformed_checkpoints_are_told_in_one_line(tmp_path: Path, network: DELF, change: dict[str, Any]) -> None:
+    arguments = {"backbone": "resnet18", "stride_in_1x1": False, "block3_stride": True, "attention_channels": 32}
+    content: dict[str, Any] = {
+        "state_dict": {f"model.{name}": value for name, value in network.state_dict().items()},
+        "hyper_parameters": {"network": arguments | change.pop("network", {}), "classes": ["a", "b", "c"]},
+    }
+    if "classes" in change:
+        content["hyper_parameters"]["classes"] = change.pop("classes")
+    torch.save(content | change, tmp_path / "a.ckpt")
+    with pytest.raises(
+        InputError, match=r"a.ckpt (is no checkpoint of a DELF network|does not fit the network)"
+    ) as error:
+        load_checkpoint(tmp_path / "a.ckpt")
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_reduction_is_linear_and_decodes_through_relu(network: DELF) -> None:

@@ -261,6 +261,32 @@ def test_a_killed_and_resumed_run_reaches_the_same_weights(
     assert metrics["images_per_second"] * metrics["seconds_training"] == pytest.approx(4 * 4, rel=0.01)  # 4 of 6 steps
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hyper_parameters": 3}, {"hyper_parameters": {"data": 4}}, {"global_step": "many"}, {"state_dict": 5},
+        {"state_dict": {}}, {"history": [1, 2]}, {"optimizer_states": [{"state": 1}]}, {"optimizer_states": []},
+        {"loops": {}}, {"hyper_parameters": {"classes": 3}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_malformed_checkpoints_do_not_go_on(
+    run: Run, tmp_path: Path, blobs: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    tiny = (*TINY, f"data.dir={blobs}", "export=[]", "trainer.max_steps=2")
+    before = tmp_path.parent / "before"
+    if not before.exists():  # one training for all of them
+        assert run(*tiny, output=str(before)) == 0
+    content = last_checkpoint(before)
+    if isinstance(given := change.get("hyper_parameters"), dict):
+        change = {"hyper_parameters": content["hyper_parameters"] | given}
+    torch.save(content | change, tmp_path / "a.ckpt")
+    assert run(*tiny, f"resume={tmp_path / 'a.ckpt'}") == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(told) == 1
+    assert f"{tmp_path / 'a.ckpt'}:" in told[0]
+
+
 def test_the_last_steps_are_checked_where_they_are_fewer_than_between_two_checks(
     run: Run, tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

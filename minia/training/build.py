@@ -61,7 +61,7 @@ def build_module(
     model, trainer = settings.model, settings.trainer
     torch.manual_seed(settings.seed)
     module = DELFTraining(
-        _network(settings) | {"normalisation": model.normalisation or "imagenet", "num_classes": len(classes)},
+        _network(settings) | {"normalisation": model.normalisation or "original", "num_classes": len(classes)},
         list(classes),
         LossWeights(model.descriptor_weight, model.attention_weight, model.reconstruction_weight),
         trainer.optimisation(),

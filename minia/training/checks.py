@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 
@@ -16,10 +16,17 @@ from minia.core.artifact import InputError
 from minia.core.run_folder import RunFolder
 from minia.training.settings import TrainSettings
 
+if TYPE_CHECKING:
+    from minia.training.module import DELFTraining
+
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS, CACHE = "checkpoints", "cache"  # folders in a run's folder
 BEST, LAST = "best.ckpt", "last.ckpt"
+_PARTS = {  # of a checkpoint, with their types
+    **{"hyper_parameters": dict, "global_step": int, "state_dict": dict, "history": list},
+    **{"optimizer_states": list, "lr_schedulers": list, "loops": dict},
+}
 _SHARED_MEMORY = Path("/dev/shm")
 _ONNX = ("onnx", "onnxscript")
 _COMPILERS = {"darwin": "clang++", "win32": "cl"}  # what torch.compile calls where CXX names none; elsewhere g++
@@ -136,11 +143,37 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     import torch  # takes seconds: only where there is a checkpoint
 
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        content["hyper_parameters"], content["global_step"]
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint
         raise InputError(f"{path}: not a checkpoint of train.py: {' '.join(str(error).split())[:120]}") from None
-    return content
+    for name, kind in _PARTS.items():
+        if not isinstance(content, dict) or not isinstance(content.get(name), kind):
+            raise InputError(f"{path}: not a checkpoint of train.py: it has no {name}, or another thing of that name")
+    if not all(isinstance(row, dict) for row in content["history"]):
+        raise InputError(f"{path}: not a checkpoint of train.py: its history holds something else than rows")
+    return cast(dict[str, Any], content)
+
+
+def check_restored(path: Path, content: dict[str, Any], module: DELFTraining) -> None:
+    """Check that a checkpoint fits a network and its optimiser, before Lightning fails on it in words of its own.
+
+    Args:
+        path: of the checkpoint, for the message.
+        content: of the checkpoint.
+        module: is given the weights.
+
+    Raises:
+        InputError: it does not.
+    """
+    try:
+        module.load_state_dict(content["state_dict"])
+        [state] = content["optimizer_states"]
+        # On a copy of the groups alone: the optimiser that trains is made by Lightning.
+        module.configure_optimizers()["optimizer"].load_state_dict(state)
+        content["loops"]["fit_loop"]["epoch_progress"]
+    except Exception as error:  # a wrong type in it may raise any kind
+        why = " ".join(str(error).split())[:160]
+        raise InputError(f"resume={path}: does not fit the network that is trained: {why}") from None
 
 
 def refuse_another_training(checkpoint: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -154,7 +187,9 @@ def refuse_another_training(checkpoint: Path, before: dict[str, Any], now: dict[
     Raises:
         InputError: names what has changed.
     """
-    before, now = ({**given, **given.get("data", {})} for given in (before, now))
+    data = before.get("data", {})
+    before = {**before, **(data if isinstance(data, dict) else {})}
+    now = {**now, **now.get("data", {})}
     changed = [f"{name} was {before.get(name)}" for name in now if name != "data" and before.get(name) != now[name]]
     if changed:
         raise InputError(f"resume={checkpoint}: that run had other settings: {'; '.join(changed)}")

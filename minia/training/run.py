@@ -28,6 +28,7 @@ from minia.training.checks import (
     LAST,
     check_cache,
     check_machine,
+    check_restored,
     find_checkpoint,
     read_checkpoint,
     refuse_another_training,
@@ -152,15 +153,16 @@ def _fit(
     settings: TrainSettings, trainer: Trainer, module: DELFTraining, data: GalaxyData, checkpoint: Path | None
 ) -> dict[str, Any]:
     """Train; steps, seconds and images per second of this run."""
+    first = 0
     if checkpoint is not None:
-        before = read_checkpoint(checkpoint)["hyper_parameters"]
+        content = read_checkpoint(checkpoint)  # before training replaces it
+        before, first = content["hyper_parameters"], content["global_step"]
         if settings.trainer.find_learning_rate:
-            module.hparams["learning_rate"] = before["learning_rate"]
+            module.hparams["learning_rate"] = before.get("learning_rate")
         refuse_another_training(checkpoint, before, dict(module.hparams))
+        check_restored(checkpoint, content, module)
     elif settings.trainer.find_learning_rate:
         module.hparams["learning_rate"] = _find_learning_rate(trainer, module, data)
-    # Read before: training replaces the checkpoint that it goes on from.
-    first = 0 if checkpoint is None else int(read_checkpoint(checkpoint)["global_step"])
     started = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     seconds = time.perf_counter() - started

@@ -29,8 +29,9 @@ class DELFModel(Settings):
 
     Attributes:
         backbone: the ResNet that it shares.
-        weights: that the backbone begins with: ``none``, ``imagenet`` (torchvision's) or a file.
-        normalisation: of images; None for that of the weights.
+        weights: that the backbone begins with: ``none``, ``imagenet`` (torchvision's, or Keras's where a bottleneck
+            strides in its first convolution) or a file.
+        normalisation: of images; None for that of the weights, ``original`` where there are none.
         stride_in_1x1: as the original's ResNet v1, which strides in the first convolution of a bottleneck.
         block3_stride: local features every 32 pixels, as the original's, and not every 16.
         reduction: length of a local descriptor.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import logging
 import re
@@ -9,35 +10,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchvision
-from numpy.typing import NDArray
 from torch import Tensor
 
 from minia.core.artifact import InputError
+from minia.models.delf.keras_weights import find_keras_file, keras_weights
 from minia.models.delf.network import DELF
 
 logger = logging.getLogger(__name__)
 
 _FIRST_KERNEL = "layer1.0.conv1.weight"  # every ResNet has it; what stands before it is a wrapper's prefix
 _HEADS = ("fc.", "num_batches_tracked")  # in files of torchvision, but of no use here
-_KERAS_FOLDER = "https://github.com/fchollet/deep-learning-models/releases"
-_KERAS_BRANCHES = {"2a": ("conv1", "bn1"), "2b": ("conv2", "bn2"), "2c": ("conv3", "bn3")}
-_KERAS_LAYER = re.compile(r"(res|bn)(?P<stage>[2-5])(?P<block>[a-z])_branch(?P<branch>2a|2b|2c|1)")
+_HASH = re.compile(r"-([0-9a-f]{8,})\.pth")  # torchvision's files are named by the beginning of their SHA-256
 _MAX_NAMES = 5  # in a message
 
 
 def load_backbone_weights(network: DELF, weights: str, *, normalisation: str | None = None) -> list[str]:
-    """Load pretrained weights into the backbone, every layer of it, and take over their normalisation.
+    """Load pretrained weights into the backbone, every layer of it, and take over what images were normalised by.
 
     Args:
         network: its backbone is changed in place; its heads are left as they are.
-        weights: ``none`` (nothing is loaded), ``imagenet`` (torchvision's, downloaded on first use), or
-            a file: ``.pth``/``.pt``/``.ckpt`` with a state dict, or Keras's
-            ``resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5``, which the original used.
-        normalisation: one of ``delf.NORMALISATIONS``; None takes what the weights were trained with
-            (for a torch file: the network's stays).
+        weights: ``none`` (nothing is loaded); ``imagenet``: torchvision's, downloaded on first use, or for a network
+            with ``stride_in_1x1`` the file of Keras that the original used, looked for where Keras keeps it; or a
+            file: ``.pth``, ``.pt`` or ``.ckpt`` with a state dict by torchvision's names; Keras's ResNet-50, ``.h5``.
+        normalisation: one of ``delf.NORMALISATIONS``; None takes that of the weights: Keras's for its file, that of a
+            checkpoint of train.py, else torchvision's.
 
     Returns:
         The names in the file that the backbone does not have.
@@ -45,8 +43,10 @@ def load_backbone_weights(network: DELF, weights: str, *, normalisation: str | N
     Raises:
         InputError: the file is missing, unreadable, of another network, or leaves a layer without weights.
     """
-    unexpected: list[str] = []
     own: str | None = None
+    unexpected: list[str] = []
+    if weights == "imagenet" and network.backbone.stride_in_1x1:
+        weights = str(find_keras_file(network.backbone.name))
     if weights == "imagenet":
         unexpected, own = _load(network, _imagenet_weights(network), weights), "imagenet"
     elif weights != "none":
@@ -54,14 +54,47 @@ def load_backbone_weights(network: DELF, weights: str, *, normalisation: str | N
         if not path.is_file():
             raise InputError(f"model.weights={weights}: expected none, imagenet or a file that exists")
         if path.suffix in (".h5", ".hdf5"):
-            unexpected, own = _load(network, _keras_weights(network, path), weights), "caffe"
+            unexpected, own = _load(network, keras_weights(network.backbone, path), weights), "caffe"
         else:
-            unexpected = _load(
-                network, _without_prefix(_state_dict(_torch_file(path, f"model.weights={path}")), path), weights
-            )
+            content = _torch_file(path, f"model.weights={path}")
+            _refuse_other_strides(network, content, path)
+            state = _state_dict(content)
+            unexpected = _load(network, _without_prefix(state, path), weights)
+            own = "imagenet"
+            kept = [state.get(f"model.{name}", torch.empty(0)) for name in ("mean", "std")]
+            if _strides_of(content) is not None and all(each.shape == (3,) for each in kept):
+                own = None
+                network.mean.copy_(kept[0])
+                network.std.copy_(kept[1])
     if normalisation or own:
         network.set_normalisation(normalisation or own or "")
+    if normalisation and own and normalisation != own:
+        logger.warning(
+            "model.normalisation=%s: the weights were trained with %s; null takes theirs", normalisation, own
+        )
     return unexpected
+
+
+def _strides_of(content: Any) -> bool | None:
+    """What a checkpoint of train.py says of ``stride_in_1x1``; None for any other file."""
+    parameters = content.get("hyper_parameters") if isinstance(content, Mapping) else None
+    network = parameters.get("network") if isinstance(parameters, Mapping) else None
+    strides = network.get("stride_in_1x1") if isinstance(network, Mapping) else None
+    return strides if isinstance(strides, bool) else None
+
+
+def _refuse_other_strides(network: DELF, content: Any, path: Path) -> None:
+    """Check that weights are of a network that strides where this one does: they have the same shapes.
+
+    With torchvision's weights in the other network layer3 is off by a third, and nothing tells it.
+    """
+    ours, theirs = network.backbone.stride_in_1x1, bool(_strides_of(content))
+    if ours != theirs:
+        fit = "a Keras .h5 file or a checkpoint of such a network" if ours else "torchvision's"
+        raise InputError(
+            f"model.weights={path} are of a network with model.stride_in_1x1={str(theirs).lower()}, which gives other"
+            f" numbers; allowed: model.stride_in_1x1={str(theirs).lower()}, or {fit}"
+        )
 
 
 def load_checkpoint(path: Path) -> tuple[DELF, dict[str, Any]]:
@@ -78,23 +111,24 @@ def load_checkpoint(path: Path) -> tuple[DELF, dict[str, Any]]:
         InputError: the file is missing or is not such a checkpoint.
     """
     content = _torch_file(path, str(path))
-    parameters = dict(content.get("hyper_parameters") or {}) if isinstance(content, Mapping) else {}
-    given = {"num_classes": len(parameters.get("classes", ())), **parameters.get("network", parameters)}
-    arguments = {name: given[name] for name in inspect.signature(DELF).parameters if name in given}
+    no_checkpoint = InputError(f"{path} is no checkpoint of a DELF network: expected a file that train.py wrote")
+    parameters = content.get("hyper_parameters") if isinstance(content, Mapping) else None
+    network = parameters.get("network", parameters) if isinstance(parameters, Mapping) else None
+    if not isinstance(network, Mapping) or not isinstance(parameters, Mapping) or "backbone" not in network:
+        raise no_checkpoint
     state = _state_dict(content)
     prefix = next(
         (name[: -len("attention.conv1.weight")] for name in state if name.endswith("attention.conv1.weight")), None
     )
-    if prefix is None or "backbone" not in arguments:
-        raise InputError(f"{path} is no checkpoint of a DELF network: expected a file that train.py wrote")
-    network = DELF(**arguments)
+    if prefix is None:
+        raise no_checkpoint
     try:
-        network.load_state_dict(
-            {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-        )
-    except RuntimeError as error:
+        given = {"num_classes": len(parameters.get("classes", ())), **network}
+        built = DELF(**{name: given[name] for name in inspect.signature(DELF).parameters if name in given})
+        built.load_state_dict({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
+    except (InputError, RuntimeError, TypeError, ValueError, ArithmeticError) as error:  # arguments of any kind
         raise InputError(f"{path} does not fit the network that it names: {_one_line(error)}") from None
-    return network.eval(), parameters
+    return built.eval(), dict(parameters)
 
 
 def _load(network: DELF, state: Mapping[str, Tensor], source: str) -> list[str]:
@@ -120,11 +154,9 @@ def _load(network: DELF, state: Mapping[str, Tensor], source: str) -> list[str]:
 
 
 def _imagenet_weights(network: DELF) -> dict[str, Tensor]:
-    backbone = network.backbone
-    if backbone.stride_in_1x1:
-        raise InputError("model.weights=imagenet: torchvision's are of the network with stride_in_1x1=false")
-    source = torchvision.models.get_model_weights(backbone.name).IMAGENET1K_V1
+    source = torchvision.models.get_model_weights(network.backbone.name).IMAGENET1K_V1
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(source.url).name
+    _check_cached(file)
     try:
         state: dict[str, Tensor] = source.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError):  # no network (URLError is an OSError), or a broken download
@@ -132,6 +164,17 @@ def _imagenet_weights(network: DELF) -> dict[str, Tensor]:
             f"weights=imagenet: cannot download {source.url}; fetch it where there is a network and put it at {file}"
         ) from None
     return state
+
+
+def _check_cached(file: Path) -> None:
+    """Check a file that was downloaded before, which torch takes as it is, by the hash in its name."""
+    named = _HASH.search(file.name)
+    if named is None or not file.is_file():
+        return
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not digest.startswith(named[1]):
+        raise InputError(f"weights=imagenet: {file} is damaged: its SHA-256 does not begin with {named[1]}; remove it")
 
 
 def _torch_file(path: Path, given: str) -> Any:
@@ -144,7 +187,8 @@ def _torch_file(path: Path, given: str) -> Any:
 
 def _state_dict(content: Any) -> dict[str, Tensor]:
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    named = state.items() if isinstance(state, Mapping) else ()
+    return {str(name): value for name, value in named if isinstance(value, Tensor)}
 
 
 def _without_prefix(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -155,75 +199,6 @@ def _without_prefix(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor
             f"model.weights={path} hold no ResNet: expected torchvision's names, for example {_FIRST_KERNEL}"
         )
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _keras_weights(network: DELF, path: Path) -> dict[str, Tensor]:
-    """Keras's ResNet-50 by torchvision's names.
-
-    Its convolutions have a bias; as batch normalisation follows, taking the bias off the running mean
-    is the same function. Its first kernel expects blue first; ours gets red first.
-    """
-    if network.backbone.name != "resnet50" or not network.backbone.stride_in_1x1:
-        raise InputError(f"model.weights={path} are of backbone=resnet50 with stride_in_1x1=true")
-    layers = _read_keras(path)
-    state: dict[str, Tensor] = {}
-    for name, arrays in layers.items():
-        target = _torchvision_name(name)
-        if target is None:
-            if arrays:
-                state[name] = torch.empty(0)  # reported as unexpected
-            continue
-        if "bn" in name:
-            keys = ("weight", "bias", "running_mean", "running_var")
-            state.update({f"{target}.{key}": torch.from_numpy(array) for key, array in zip(keys, arrays, strict=True)})
-        else:
-            state[f"{target}.weight"] = torch.from_numpy(np.ascontiguousarray(arrays[0].transpose(3, 2, 0, 1)))
-    for name, arrays in layers.items():
-        target = _torchvision_name(name.replace("res", "bn").replace("conv1", "bn_conv1"))
-        if "bn" not in name and target is not None and len(arrays) == 2 and f"{target}.running_mean" in state:
-            state[f"{target}.running_mean"] = state[f"{target}.running_mean"] - torch.from_numpy(arrays[1])
-    if "conv1.weight" in state:
-        state["conv1.weight"] = state["conv1.weight"].flip(1)
-    return state
-
-
-def _read_keras(path: Path) -> dict[str, list[NDArray[np.float32]]]:
-    """The arrays of each layer of a Keras weights file, in the file's order."""
-    try:
-        import h5py  # an optional package, for these files alone
-    except ImportError:
-        raise InputError(f"model.weights={path}: reading it needs h5py; pip install h5py") from None
-    try:
-        with h5py.File(path, "r") as file:
-            return {
-                _text(layer): [
-                    np.asarray(file[_text(layer)][_text(name)], dtype=np.float32)
-                    for name in file[_text(layer)].attrs["weight_names"]
-                ]
-                for layer in file.attrs["layer_names"]
-            }
-    except (OSError, KeyError):
-        raise InputError(
-            f"model.weights={path} is no Keras weights file; the original's is at {_KERAS_FOLDER}"
-        ) from None
-
-
-def _text(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
-
-
-def _torchvision_name(keras: str) -> str | None:
-    """``res3b_branch2a`` is ``layer2.1.conv1``; None for a layer that has no counterpart."""
-    if keras in ("conv1", "bn_conv1"):
-        return {"conv1": "conv1", "bn_conv1": "bn1"}[keras]
-    match = _KERAS_LAYER.fullmatch(keras)
-    if match is None:
-        return None
-    is_norm = keras.startswith("bn")
-    block = f"layer{int(match['stage']) - 1}.{ord(match['block']) - ord('a')}"
-    if match["branch"] == "1":
-        return f"{block}.downsample.{int(is_norm)}"
-    return f"{block}.{_KERAS_BRANCHES[match['branch']][is_norm]}"
 
 
 def _shortened(names: list[str]) -> str:
