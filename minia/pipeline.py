@@ -153,12 +153,9 @@ class Pipeline:
         if isinstance(chosen, NoArrangement) or not self.has_keypoints:
             return mining
         if isinstance(chosen, AutoArrangement):
-            chosen = chosen.for_features(str(read_manifest(self.features).get("label", "")))
-            logger.info(
-                "arrangement: %s, chosen for these features; arrangement=constellation always seeks", chosen.kind
-            )
-            if isinstance(chosen, NoArrangement):
-                return mining
+            features = read_manifest(self.features)
+            chosen = chosen.for_features(features["label"], str(features["parameters"].get("objects", "")))
+            logger.info("arrangement: %s, chosen for these features", chosen.kind)
         from minia.mining.arrangement.stage import MinedKeypoints, arrange_structures
 
         mined = MinedKeypoints(self.words, mining, self.features, self.assignment)

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minia.mining.arrangement.arrange import Part, arrange
+from minia.mining.arrangement.arrange import arrange
 from minia.mining.arrangement.chance import decoy_rates, exchange_probability, false_discovery_rates
-from minia.mining.arrangement.describe import distinct_parts, locality, rank_correlation
+from minia.mining.arrangement.describe import CONSTELLATION, distinct_parts, locality, rank_correlation
+from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.swaps import exchange_words
 from minia.mining.arrangement.tables import best_parts, describe_parts, places_table
@@ -71,7 +72,7 @@ def test_a_planted_part_is_found_where_it_is(turns: bool) -> None:
     seen = found[0].sightings
     assert len(set(seen.images) & set(truth)) >= 0.9 * len(truth)
     assert len(set(seen.images) - set(truth)) <= 1
-    assert set(PART_WORDS[6:]) & set(found[0].constellation.words)  # words beside those of the structure
+    assert set(PART_WORDS[6:]) & set(found[0].words)  # words beside those of the structure
     kept = np.flatnonzero(np.isin(seen.images, list(truth)))
     centre, frame = np.array([truth[image] for image in seen.images[kept].tolist()]).T
     there = (seen.centre[kept] - centre) / frame  # one place of the part, the same in all images
@@ -100,7 +101,7 @@ def test_places_are_exchanged_inside_images() -> None:
 
 def test_tables_tell_places_and_what_a_part_is_like() -> None:
     places, truth = collection()
-    best = best_parts(parts(places), places)
+    best = best_parts(parts(places), places, CONSTELLATION)
     table = places_table(best, [0, 1], places)
     own = table[table["structure"] == 0]
     assert set(own["image"]) >= set(truth) - {table["image"].max()} or len(own) >= 0.9 * len(truth)
@@ -120,7 +121,7 @@ def test_one_part_found_twice_counts_once() -> None:
     found = [part for words in twice for part in arrange(places, ListDB.from_lists([words.tolist()], NUM_WORDS))]
     sure = [part for part in found if part.probability < 1e-3]
     assert len(sure) == 2
-    assert len(distinct_parts(sure, places)) == 1
+    assert len(distinct_parts(sure, places, CONSTELLATION)) == 1
 
 
 def test_random_keypoints_have_a_locality_of_one() -> None:

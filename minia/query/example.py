@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
-from minia.mining.arrangement.constellation import Constellation, Sightings, locate
+from minia.mining.arrangement.constellation import Constellation, locate
+from minia.mining.arrangement.part import Sightings
 from minia.mining.arrangement.places import Places
 from minia.mining.features.store import FeatureStore
 from minia.mining.matching.stage import KeypointWords

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from minia.mining.arrangement.chance import exchange_probability
-from minia.mining.arrangement.constellation import Constellation, Sightings, locate
+from minia.mining.arrangement.constellation import Constellation, locate
 from minia.mining.arrangement.fitting import fit
+from minia.mining.arrangement.part import Part, Sightings
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.ragged import Numbers
 from minia.mining.lists.listdb import ListDB
@@ -29,27 +30,6 @@ _SURE = 1e-6
 _LAYERS = 3  # parts that are sought in one structure, at most
 _FEWEST_WORDS = 3
 _REST = 0.2  # of a structure's words: so many must be left to look for another part
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part found among the words of a structure.
-
-    Attributes:
-        structure: the structure that it was learned from.
-        constellation: its words in their arrangement.
-        sightings: where it is, in the images that hold it.
-        probability: bound of the probability that exchanged places give as much (see ``exchange_probability``).
-        fewest_spots: spots that an image must have in their place to hold it.
-        false_matches: share of its matches that chance alone makes, by exchanged places.
-    """
-
-    structure: int
-    constellation: Constellation
-    sightings: Sightings
-    probability: float
-    fewest_spots: int
-    false_matches: float
 
 
 @dataclass(frozen=True)
@@ -103,7 +83,7 @@ def arrange(
             if part is None:
                 break
             if part.probability < _SURE:
-                known.append(np.unique(part.constellation.words))
+                known.append(part.words)
             yield part
             left = words[~_explained(places, words, part)]
             if len(left) < max(_FEWEST_WORDS, _REST * len(words)) or len(left) == len(words):
@@ -114,17 +94,17 @@ def arrange(
 
 def _explained(places: Places, words: Numbers, part: Part) -> npt.NDArray[np.bool_]:
     """Which words lie, in the images that hold a part, on the part more often than elsewhere."""
-    seen, position = part.sightings, part.constellation.position
+    seen = part.sightings
     row = np.full(places.num_images, -1)
     row[seen.images] = np.arange(len(seen.images))
     own = places.of_words(words)
     where = row[places.image_of(own)]
     own, where = own[where >= 0], where[where >= 0]
-    inside = np.abs((places.position[own] - seen.centre[where]) / seen.frame[where]) < 1.2 * np.abs(position).max()
+    inside = np.abs((places.position[own] - seen.centre[where]) / seen.frame[where]) < 1.2 * part.reach
     number = np.zeros((2, len(places.word_offsets) - 1))
     for side in (0, 1):
         number[side] = np.bincount(places.words[own[inside == side]], minlength=number.shape[1])
-    return np.asarray(np.isin(words, part.constellation.words) | (number[1, words] > number[0, words]))
+    return np.asarray(np.isin(words, part.words) | (number[1, words] > number[0, words]))
 
 
 def _part_of(places: Places, exchange: Exchange, words: Numbers, structure: int) -> Part | None:
@@ -141,7 +121,16 @@ def _part_of(places: Places, exchange: Exchange, words: Numbers, structure: int)
     probability = exchange_probability(evidence[0], evidence[1:])
     seen, exchanged = _locate(places, exchange, constellation)
     fewest, false = _threshold(seen.spots, exchanged)
-    return Part(structure, constellation, seen.select(seen.spots >= fewest), probability, fewest, false)
+    return Part(
+        structure=structure,
+        words=np.unique(constellation.words),
+        num_spots=constellation.num_spots,
+        reach=float(np.abs(constellation.position).max()),
+        sightings=seen.select(seen.spots >= fewest),
+        probability=probability,
+        fewest_spots=fewest,
+        false_matches=false,
+    )
 
 
 def _spots(

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minia.mining.arrangement.alike import TURN, ZOOM, alike_pairs
+from minia.mining.arrangement.part import Sightings
 from minia.mining.arrangement.places import Complex, Places
 from minia.mining.arrangement.ragged import Numbers, blocks, distinct, ranges, sums
 
@@ -81,38 +82,6 @@ class Constellation:
         radius = np.sqrt(np.mean(np.abs(self.position[first] - centre) ** 2))
         radius = np.float32(max(radius, 1e-6))
         return replace(self, position=(self.position - centre) / radius, pose=self.pose / radius)
-
-
-@dataclass(frozen=True)
-class Sightings:
-    """Where a part is in images, one frame an image: what is at z in the part is at ``centre + frame * z``.
-
-    Attributes:
-        images: (num_images,) int64, ascending: those with two spots or more in their place.
-        centre: (num_images,) complex64.
-        frame: (num_images,) complex64.
-        spots: (num_images,) int32, spots in their place.
-        counts: (num_images,) int64, keypoints in their place.
-        keypoints: (sum of counts,) int64, image by image.
-        features: (sum of counts,) int64, the feature that each one is.
-    """
-
-    images: Numbers
-    centre: Complex
-    frame: Complex
-    spots: npt.NDArray[np.int32]
-    counts: Numbers
-    keypoints: Numbers
-    features: Numbers
-
-    def select(self, chosen: npt.NDArray[np.bool_]) -> Sightings:
-        """Some of the images."""
-        rows = np.flatnonzero(chosen)
-        entries = ranges((np.cumsum(self.counts) - self.counts)[rows], self.counts[rows])
-        return Sightings(
-            self.images[rows], self.centre[rows], self.frame[rows], self.spots[rows], self.counts[rows],
-            self.keypoints[entries], self.features[entries],
-        )  # fmt: skip
 
 
 def _spots(position: Complex, pose: Complex) -> npt.NDArray[np.int32]:

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from minia.mining.arrangement.arrange import Part
+from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.ragged import Numbers
 
-_SAME = 0.5  # of the images of the one in more images: there both must be at one place to be one part
-_NEAR = 0.5  # radii of the larger one that their middles may be apart
-_ALIKE = 2.0  # times as large
+
+@dataclass(frozen=True)
+class Likeness:
+    """When two parts are one.
+
+    Attributes:
+        share: of the images of the one that is in more: in so many both must be at one place.
+        near: radii of the larger one that their middles may be apart.
+        larger: how many times as large the one may be.
+    """
+
+    share: float
+    near: float
+    larger: float
+
+
+CONSTELLATION = Likeness(share=0.5, near=0.5, larger=2.0)
+CONCENTRIC = Likeness(share=0.8, near=0.5, larger=1.3)  # all parts of an object lie near its middle: ask for more
 
 Vector = npt.NDArray[np.float64]
 
 
-def distinct_parts(parts: Sequence[Part], places: Places) -> list[int]:
+def distinct_parts(parts: Sequence[Part], places: Places, likeness: Likeness) -> list[int]:
     """The numbers of the parts that are none of the stronger ones, strongest first.
 
     One thing may be seen as several structures: by other words, or at another size. Two parts are one where, in
-    more than half of the images of the one that is in more, they lie at one place and are about equally large.
+    so many of the images of the one that is in more, they lie at one place and are about equally large.
     """
     strength = np.array([float(part.sightings.spots.sum()) for part in parts])
     kept: list[int] = []
     at = [_at_images(part, places.num_images) for part in parts]
     for number in np.argsort(-strength, kind="stable").tolist():
-        if len(parts[number].sightings.images) and not any(_are_one(at[number], at[other]) for other in kept):
+        if len(parts[number].sightings.images) and not any(_are_one(at[number], at[other], likeness) for other in kept):
             kept.append(number)
     return kept
 
@@ -46,12 +62,13 @@ def _at_images(part: Part, num_images: int) -> tuple[npt.NDArray[np.complex64], 
 def _are_one(
     left: tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]],
     right: tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]],
+    likeness: Likeness,
 ) -> bool:
     larger, smaller = np.fmax(left[1], right[1]), np.fmin(left[1], right[1])
     with np.errstate(invalid="ignore"):
-        here = (np.abs(left[0] - right[0]) < _NEAR * larger) & (larger < _ALIKE * smaller)
+        here = (np.abs(left[0] - right[0]) < likeness.near * larger) & (larger < likeness.larger * smaller)
     more = max(np.count_nonzero(~np.isnan(left[1])), np.count_nonzero(~np.isnan(right[1])))
-    return bool(np.count_nonzero(here) > _SAME * more)
+    return bool(np.count_nonzero(here) > likeness.share * more)
 
 
 def locality(keypoints: Numbers, images: Numbers, places: Places) -> float:

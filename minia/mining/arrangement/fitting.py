@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from minia.mining.arrangement.alike import alike_pairs
-from minia.mining.arrangement.constellation import Constellation, Sightings, locate
+from minia.mining.arrangement.constellation import Constellation, locate
+from minia.mining.arrangement.part import Sightings
 from minia.mining.arrangement.places import Complex, Places
 from minia.mining.arrangement.ragged import Numbers, distinct, ranges, sums
 

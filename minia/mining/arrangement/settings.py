@@ -11,41 +11,57 @@ from minia.core.setting_types import Settings
 _Times = Annotated[int, Field(ge=0, le=100)]
 
 
-class _ConstellationSettings(Settings):
-    """How parts are sought.
+class _Listed(Settings):
+    """Which structures are listed.
 
     Attributes:
         list: ``significant``: the structures whose q-values for words and for places are below ``false_discovery``;
             ``all``: every structure.
         false_discovery: share of the listed structures that chance may make.
-        place_exchanges: times that places are exchanged inside images.
         word_exchanges: times that words are exchanged between images and mined again; 0 trusts the linkage.
     """
 
     list: Literal["significant", "all"]
     false_discovery: Annotated[float, Field(gt=0, le=0.999)]
-    place_exchanges: Annotated[int, Field(ge=1, le=100)]
     word_exchanges: _Times
 
 
-class ConstellationArrangement(_ConstellationSettings):
-    """``arrangement=constellation``."""
+class ConcentricArrangement(_Listed):
+    """``arrangement=concentric``: parts by their distance from the middle of the image's one object."""
+
+    kind: Literal["concentric"] = "concentric"
+
+
+class ConstellationArrangement(_Listed):
+    """``arrangement=constellation``: parts by the places of their words relative to each other.
+
+    Attributes:
+        place_exchanges: times that places are exchanged inside images.
+    """
 
     kind: Literal["constellation"] = "constellation"
+    place_exchanges: Annotated[int, Field(ge=1, le=100)]
 
 
-class AutoArrangement(_ConstellationSettings):
-    """``arrangement=auto``: ``none`` where the features are dense ones on a single object, else ``constellation``.
+class AutoArrangement(_Listed):
+    """``arrangement=auto``: ``concentric`` for dense features on the object in the middle, else ``constellation``.
 
-    All that such images show has one place, the object's: its parts would be joined to a few, in minutes.
+    Attributes:
+        place_exchanges: times that places are exchanged inside images, by ``constellation``.
     """
 
     kind: Literal["auto"]
+    place_exchanges: Annotated[int, Field(ge=1, le=100)]
 
-    def for_features(self, label: str) -> ConstellationArrangement | NoArrangement:
-        """The choice for a features artifact of this label."""
-        if label == "dense":
-            return NoArrangement(kind="none")
+    def for_features(self, label: str, objects: str) -> ConcentricArrangement | ConstellationArrangement:
+        """The choice for a features artifact.
+
+        Args:
+            label: of the artifact, the extractor's kind.
+            objects: where its keypoints may lie, empty where that is not known.
+        """
+        if label == "dense" and objects == "central":
+            return ConcentricArrangement(**self.model_dump(exclude={"kind", "place_exchanges"}))
         return ConstellationArrangement(**self.model_dump(exclude={"kind"}))
 
 
@@ -55,4 +71,6 @@ class NoArrangement(Settings):
     kind: Literal["none"]
 
 
-ArrangementSettings = Annotated[AutoArrangement | ConstellationArrangement | NoArrangement, Field(discriminator="kind")]
+ArrangementSettings = Annotated[
+    AutoArrangement | ConcentricArrangement | ConstellationArrangement | NoArrangement, Field(discriminator="kind")
+]

@@ -8,9 +8,9 @@ are those of the mining stage, where it has that file, ``parent`` being a line h
 mined           line of the structure in the mining stage's structures.txt
 q_words         rate of false discoveries if words kept to no company (see ``decoy_rates``); nan: not known
 q_places        the same if words kept no arrangement; nan where keypoints have no places
-spots           places of the part with evidence of their own
+spots           places of the part with evidence of their own; of a concentric part its words
 fewest_spots    spots in their place that make a match
-false_matches   share of matches that exchanged places would give
+false_matches   share of matches that exchanged places would give; nan for concentric parts
 locality        spread of its keypoints over that of all keypoints of their images, median
 everywhere      1 where it is in more than 9 of 10 images and so tells nothing about them, else 0
 with_num_words  rank correlation, over the images, of its spots with the number of words
@@ -30,10 +30,13 @@ import pandas as pd
 from minia.core.artifact import Stage, read_manifest
 from minia.core.context import Context
 from minia.core.progress import progress
-from minia.mining.arrangement.arrange import Part, arrange
+from minia.mining.arrangement.arrange import arrange
 from minia.mining.arrangement.chance import decoy_rates, false_discovery_rates
+from minia.mining.arrangement.concentric import arrange_concentric
+from minia.mining.arrangement.describe import CONCENTRIC, CONSTELLATION
+from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
-from minia.mining.arrangement.settings import ConstellationArrangement
+from minia.mining.arrangement.settings import ConcentricArrangement, ConstellationArrangement
 from minia.mining.arrangement.swaps import exchange_words
 from minia.mining.arrangement.tables import PLACES, best_parts, describe_parts, places_table
 from minia.mining.features.store import FeatureStore
@@ -48,6 +51,8 @@ from minia.mining.structures.stage import (
 )
 from minia.mining.vocabulary.assignment import load_assignment
 from minia.mining.words.stage import load_bags
+
+Arrangement = ConcentricArrangement | ConstellationArrangement
 
 _SIFT_WIDTH = 6.0  # of a window, in what SIFT and SURF call a keypoint's size; others tell the window's width itself
 _OF_SIFT_KIND = ("sift", "surf")
@@ -71,7 +76,7 @@ class MinedKeypoints:
 
 
 def arrange_structures(
-    mined: MinedKeypoints, store: Path, settings: ConstellationArrangement, mining: MiningSettings, context: Context
+    mined: MinedKeypoints, store: Path, settings: Arrangement, mining: MiningSettings, context: Context
 ) -> Path:
     """Find where structures are, and list those that chance does not make.
 
@@ -87,16 +92,20 @@ def arrange_structures(
     """
     paths = (mined.words, mined.mining, mined.assignment)
     inputs = {path.parent.name: read_manifest(path)["fingerprint"] for path in paths}
-    parameters = settings.model_dump(exclude={"kind"}) | {"seed": context.seed}
-    stage = Stage("arrangement", settings.list, store, parameters, inputs)
+    parameters = settings.model_dump() | {"seed": context.seed}
+    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=2)
 
     def make(work: Path) -> dict[str, Any]:
         bags = load_bags(mined.words, mapped=True)
         structures = load_structures(mined.mining, bags.num_items)
         places = load_places(mined.features, mined.assignment, bags.num_items)
         with progress("arranging", structures.num_lists, "structure") as advance:
-            found = arrange(places, structures, settings.place_exchanges, context.seed, advance)
-            best = best_parts(list(found), places)
+            if isinstance(settings, ConcentricArrangement):
+                found = list(arrange_concentric(places, structures, context.seed, advance))
+                best = best_parts(found, places, CONCENTRIC)
+            else:
+                found = list(arrange(places, structures, settings.place_exchanges, context.seed, advance))
+                best = best_parts(found, places, CONSTELLATION)
         table = _table(mined.mining, structures, best, places)
         table["q_words"] = _word_rates(work, mined.mining, bags, settings, mining, context)
         table = _listed(table, settings)
@@ -132,7 +141,7 @@ def _table(mining: Path, structures: ListDB, best: dict[int, Part], places: Plac
 
 
 def _word_rates(
-    work: Path, mining: Path, bags: ListDB, settings: ConstellationArrangement, how: MiningSettings, context: Context
+    work: Path, mining: Path, bags: ListDB, settings: Arrangement, how: MiningSettings, context: Context
 ) -> npt.NDArray[np.float64]:
     """The q-value of each structure if words kept to no company."""
     manifest, scores = read_manifest(mining), _scores(mining)
@@ -160,7 +169,7 @@ def _scores(mining: Path) -> npt.NDArray[np.float64]:
     return np.maximum.reduceat(np.append(structures.frequencies, 0), structures.offsets[:-1]).astype(np.float64)
 
 
-def _listed(table: pd.DataFrame, settings: ConstellationArrangement) -> pd.DataFrame:
+def _listed(table: pd.DataFrame, settings: Arrangement) -> pd.DataFrame:
     """The rows of the structures that are listed, their parents renumbered."""
     if settings.list == "significant":
         unlikely = (table["q_places"] < settings.false_discovery) & ~(table["q_words"] > settings.false_discovery)

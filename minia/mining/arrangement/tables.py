@@ -26,18 +26,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minia.mining.arrangement.arrange import Part
-from minia.mining.arrangement.describe import distinct_parts, locality, rank_correlation
+from minia.mining.arrangement.describe import Likeness, distinct_parts, locality, rank_correlation
+from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
 
 PLACES = "places.parquet"
 _EVERYWHERE = 0.9  # of the images
 
 
-def best_parts(parts: Sequence[Part], places: Places) -> dict[int, Part]:
+def best_parts(parts: Sequence[Part], places: Places, likeness: Likeness) -> dict[int, Part]:
     """The strongest part of each structure, those left out that are a stronger part of another one."""
     best: dict[int, Part] = {}
-    for number in distinct_parts(parts, places):  # strongest first
+    for number in distinct_parts(parts, places, likeness):  # strongest first
         best.setdefault(parts[number].structure, parts[number])
     return best
 
@@ -59,7 +59,7 @@ def _described(part: Part, places: Places, num_words: npt.NDArray[np.float64]) -
     spots[seen.images] = seen.spots
     return {
         "probability": part.probability,
-        "spots": part.constellation.num_spots,
+        "spots": part.num_spots,
         "fewest_spots": part.fewest_spots,
         "false_matches": part.false_matches,
         "locality": locality(seen.keypoints, np.repeat(seen.images, seen.counts), places),
@@ -88,7 +88,7 @@ def _placed(number: int, part: Part, places: Places) -> pd.DataFrame:
         {
             "structure": np.full(len(seen.images), number, dtype=np.int32),
             "image": seen.images.astype(np.int32),
-            "share": (seen.spots / part.constellation.num_spots).astype(np.float32),
+            "share": (seen.spots / part.num_spots).astype(np.float32),
             "x": seen.centre.real.astype(np.float32),
             "y": seen.centre.imag.astype(np.float32),
             "size": (2 * np.abs(seen.frame)).astype(np.float32),

@@ -1,0 +1,228 @@
+"""Parts of single objects: words at their distance from the object's middle, whichever way the object is turned.
+
+Where every image shows one object, its parts are told by where they lie in it: a bulge is in the middle, a ring
+round it. The object of an image is the ellipse that has the mean and the covariance of its keypoints; a keypoint's
+radius is its distance from the middle in units of that ellipse, 1 at its edge. A part is a structure's words inside
+a band of radii: the one in which its keypoints are more than all keypoints of the same images, by the likelihood
+ratio of the two shares (the scan statistic of Kulldorff 1997, in one dimension).
+
+How many of the words make a match is where two binomial distributions, of the images that hold the part and of those
+that do not, fitted by expectation maximisation, are equally likely.
+
+Whether the words keep their place is tested on images that the band was not learned from: chance gives a keypoint any
+place of its image and window size, so that the share expected in the band is known exactly. Keypoints that are
+neighbours are not independent, but images are: so the sum over images of found less expected is compared with its
+spread over images, which holds for any dependence inside them. What spreads over much of the object is seldom at
+its edge even by chance, so that a band from the middle outwards says less than a narrow one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from minia.mining.arrangement.part import Part, Sightings
+from minia.mining.arrangement.places import Complex, Places
+from minia.mining.arrangement.ragged import Numbers, distinct, sums
+from minia.mining.lists.listdb import ListDB
+
+_EDGES = np.array([0, 0.08, 0.16, 0.24, 0.32, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.3, np.inf])  # of rings of radii
+_RINGS = len(_EDGES) - 1
+_LEAST_HELD = 0.3  # of a structure's keypoints that its band must hold
+_FLATTEST = 0.02  # a shorter axis's variance beside the longer one's, at least
+_FEWEST_WORDS = 2  # of a match
+_ROUNDS = 100  # of expectation maximisation
+_SETTLED = 1e-6  # the rounds end when the share of images that hold the part moves by less
+_OCTAVES = 2.0  # classes of window sizes in an octave
+
+Vector = npt.NDArray[np.float64]
+_Wide = npt.NDArray[np.complex128]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Keypoints by where they lie in the object of their image.
+
+    Attributes:
+        image: (num_keypoints,) int64, the image of each.
+        ring: (num_keypoints,) int64, the ring of radii that it lies in.
+        kind: (num_keypoints,) int64, its image and class of window sizes, as one number.
+        around: (num_kinds, rings + 1) float64, the share of a kind's keypoints in the rings below each edge.
+        axis: (num_images,) complex64, the direction of the object's long axis.
+    """
+
+    image: Numbers
+    ring: Numbers
+    kind: Numbers
+    around: Vector
+    axis: Complex
+
+    @classmethod
+    def of(cls, places: Places) -> Objects:
+        """Lay an ellipse through the keypoints of every image."""
+        image = np.repeat(np.arange(places.num_images), np.diff(places.offsets))
+        number = np.maximum(np.diff(places.offsets), 1)
+        off = places.position - (sums(image, places.position, places.num_images) / number)[image]
+        spread, turn = _moments(image, off, number)
+        along, across = np.sqrt(spread + np.abs(turn)), np.sqrt(spread - np.abs(turn))
+        across = np.maximum(np.maximum(across, np.sqrt(_FLATTEST) * along), 1e-6)
+        axis = np.sqrt(turn / np.maximum(np.abs(turn), 1e-12) + (turn == 0))
+        turned = off * np.conj(axis)[image]
+        radius = np.hypot(turned.real / np.maximum(along, 1e-6)[image], turned.imag / across[image]) / 2
+        ring = np.searchsorted(_EDGES, radius, side="right") - 1
+        octave = np.round(_OCTAVES * np.log2(np.abs(places.pose))).astype(np.int64)
+        kinds, kind = np.unique(image * 128 + np.clip(octave + 64, 0, 127), return_inverse=True)
+        held = np.bincount(kind * _RINGS + ring, minlength=len(kinds) * _RINGS).reshape(len(kinds), _RINGS)
+        share = np.cumsum(held, axis=1) / held.sum(axis=1, keepdims=True)
+        return cls(image, ring, kind, np.pad(share, ((0, 0), (1, 0))), axis.astype(np.complex64))
+
+
+def _moments(
+    image: Numbers, off: npt.NDArray[np.complex128], number: Numbers
+) -> tuple[Vector, npt.NDArray[np.complex128]]:
+    """Half the trace of each image's covariance; half its eigenvalues' difference, turned by twice the axis."""
+    square = np.bincount(image, np.abs(off) ** 2, len(number)) / number / 2
+    return square, sums(image, off * off, len(number)) / number / 2
+
+
+def arrange_concentric(
+    places: Places, structures: ListDB, seed: int = 0, advance: Callable[[int], object] = lambda _: None
+) -> Iterator[Part]:
+    """Find the parts of structures in collections of single objects.
+
+    Args:
+        places: the collection's keypoints and their words.
+        structures: a list a structure, items words.
+        seed: of the halves that a band is learned from and tested on.
+        advance: called with 1 after each structure.
+
+    Yields:
+        A part a structure; none for one that too few images hold.
+    """
+    objects = Objects.of(places)
+    half = np.random.default_rng([seed, 3]).permutation(places.num_images) % 2 == 0
+    for structure in range(structures.num_lists):
+        words = np.unique(structures[structure]).astype(np.int32)
+        part = _part_of(places, objects, half, words, structure)
+        if part is not None:
+            yield part
+        advance(1)
+
+
+def _part_of(
+    places: Places, objects: Objects, half: npt.NDArray[np.bool_], words: npt.NDArray[np.int32], structure: int
+) -> Part | None:
+    keypoints = places.of_words(words)
+    shared = _words_in(places, objects, keypoints)
+    holds = shared >= fewest_words(shared, len(words))
+    if not holds.any():
+        return None
+    own = holds[objects.image[keypoints]]
+    total, error = 0.0, 0.0
+    for learned, tested in ((half, ~half), (~half, half)):
+        band = _band(objects, keypoints[own & learned[objects.image[keypoints]]], holds & learned)
+        over = _over(objects, keypoints[own & tested[objects.image[keypoints]]], band)
+        total, error = total + float(over.sum()), error + float((over**2).sum())
+    probability = float(norm.sf(total / np.sqrt(error))) if error else 1.0
+    first, last = _band(objects, keypoints[own], holds)
+    inside = keypoints[(objects.ring[keypoints] >= first) & (objects.ring[keypoints] < last)]
+    spots = _words_in(places, objects, inside)
+    fewest = fewest_words(spots, len(words))
+    seen = _sightings(places, objects, inside[(spots >= fewest)[objects.image[inside]]], spots)
+    reach = _reach(places, seen)
+    return Part(structure, words, len(words), reach, seen, probability, fewest, float("nan"))
+
+
+def _words_in(places: Places, objects: Objects, keypoints: Numbers) -> Numbers:
+    """How many distinct words these keypoints have in every image."""
+    width = len(places.word_offsets)
+    pairs = distinct(objects.image[keypoints] * width + places.words[keypoints])
+    return np.bincount(pairs // width, minlength=places.num_images)
+
+
+def fewest_words(shared: Numbers, num_words: int) -> int:
+    """The number of shared words from which on an image more likely holds a structure than not.
+
+    Args:
+        shared: (num_images,) words of the structure in each image.
+        num_words: words of the structure.
+
+    Returns:
+        At least 2; ``num_words + 1`` where no number is enough.
+    """
+    images = np.bincount(np.minimum(shared, num_words), minlength=num_words + 1).astype(np.float64)
+    number = np.arange(num_words + 1.0)
+    mean = float(images @ number) / images.sum() / num_words
+    rates = np.clip(np.array([mean / 2, float(number[images > 0].max()) / num_words]), 1e-3, 0.999)
+    share = 0.2
+    odds = np.zeros(num_words + 1)
+    for _ in range(_ROUNDS):
+        each = number[:, None] * np.log(rates) + (num_words - number)[:, None] * np.log1p(-rates)
+        odds = each[:, 1] - each[:, 0] + np.log(share / (1 - share))
+        held = images / (1 + np.exp(-np.clip(odds, -50, 50)))
+        before, share = share, float(np.clip(held.sum() / images.sum(), 1e-3, 0.999))
+        rest = images - held
+        rates = np.array([rest @ number / max(rest.sum(), 1e-9), held @ number / max(held.sum(), 1e-9)]) / num_words
+        rates = np.clip(rates, 1e-4, 0.999)
+        if abs(share - before) < _SETTLED:
+            break
+    if rates[1] <= rates[0]:
+        return num_words + 1
+    return max(_FEWEST_WORDS, int(np.count_nonzero(odds <= 0)))
+
+
+def _band(objects: Objects, keypoints: Numbers, images: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """The first ring and the one after the last of the band in which keypoints are most beyond what chance expects."""
+    found = np.bincount(objects.ring[keypoints], minlength=_RINGS).astype(np.float64)
+    expected = np.diff(objects.around[objects.kind[keypoints]].sum(axis=0))
+    best, score, total = (0, _RINGS), 0.0, float(found.sum())
+    for first in range(_RINGS):
+        for last in range(first + 1, _RINGS + 1):
+            inside, chance = float(found[first:last].sum()), float(expected[first:last].sum())
+            if inside < _LEAST_HELD * total or inside <= chance or chance <= 0:
+                continue
+            ratio = inside * np.log(inside / chance)
+            if inside < total:
+                ratio += (total - inside) * np.log((total - inside) / (total - chance))
+            if ratio > score:
+                best, score = (first, last), float(ratio)
+    return best
+
+
+def _over(objects: Objects, keypoints: Numbers, band: tuple[int, int]) -> Vector:
+    """By how much the share of each image's keypoints in a band is above what chance expects; 0 without keypoints."""
+    image, number = objects.image[keypoints], len(objects.axis)
+    ring = objects.ring[keypoints]
+    found = (ring >= band[0]) & (ring < band[1])
+    around = objects.around[objects.kind[keypoints]]
+    chance = around[:, band[1]] - around[:, band[0]]
+    return np.bincount(image, found - chance, number) / np.maximum(np.bincount(image, minlength=number), 1)
+
+
+def _sightings(places: Places, objects: Objects, keypoints: Numbers, spots: Numbers) -> Sightings:
+    """Where the keypoints of a part lie in each image: their middle, their spread, and the object's long axis."""
+    images, row, counts = np.unique(objects.image[keypoints], return_inverse=True, return_counts=True)
+    position = places.position[keypoints]
+    centre = sums(row, position, len(images)) / np.maximum(counts, 1)
+    square = np.bincount(row, np.abs(position - centre[row]) ** 2, len(images)) / np.maximum(counts, 1)
+    window = np.bincount(row, np.abs(places.pose[keypoints]), len(images)) / np.maximum(counts, 1)
+    radius = np.maximum(np.sqrt(square), window)  # keypoints at one place show what is about them
+    return Sightings(
+        images=images,
+        centre=centre.astype(np.complex64),
+        frame=(radius * objects.axis[images]).astype(np.complex64),
+        spots=spots[images].astype(np.int32),
+        counts=counts.astype(np.int64),
+        keypoints=keypoints,
+        features=np.zeros(len(keypoints), np.int64),
+    )
+
+
+def _reach(places: Places, seen: Sightings) -> float:
+    row = np.repeat(np.arange(len(seen.images)), seen.counts)
+    away = np.abs(places.position[seen.keypoints] - seen.centre[row]) / np.abs(seen.frame[row])
+    return float(away.max(initial=0.0))
