@@ -79,8 +79,8 @@ def profile(table: GalaxyTable, arguments: argparse.Namespace, workers: int, cac
     )
     data = GalaxyData(
         table, augmentation, LabelledImages(
-            class_size=None, validation_share=0.2, check_images=False, side=2 * arguments.size, cache=cache,
-            loader_workers=workers, pin_memory=arguments.device == "cuda", persistent_workers=True,
+            class_size=None, validation_share=0.2, test_share=0.0, check_images=False, side=2 * arguments.size,
+            cache=cache, loader_workers=workers, pin_memory=arguments.device == "cuda", persistent_workers=True,
         ), Batching(arguments.batch, steps, seed=0),
     )  # fmt: skip
     module = DELFTraining(

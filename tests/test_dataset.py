@@ -173,7 +173,7 @@ def test_move_is_the_originals() -> None:
         middle = (side / 2 - 0.5, side / 2 - 0.5)
         moved = cv2.warpAffine(moved, cv2.getRotationMatrix2D(middle, sign * 30, 1.0), (side, side))
         moved = cv2.flip(moved, sign)
-        drawn = torch.full((1, 14), 0.5)
+        drawn = torch.full((1, 13), 0.5)
         drawn[0, 11], drawn[0, 12] = 0.0, coin  # move, direction
         ours = augment(
             torch.from_numpy(image).permute(2, 0, 1)[None], drawn, Augmentation(image_size=side, move_probability=1.0)
@@ -188,5 +188,20 @@ def test_filter_blackens_the_sky_alone() -> None:
     image[:, 3, :, :16] = 0
     filtered = augment(image, numbers(40), Augmentation(image_size=32, filter_probability=0.5))
     assert (filtered[:, :, :, 17:] > 99).all()
+    assert set(filtered[:, 0, 0, 0].round().tolist()) == {0.0, 100.0}
     black = (filtered[:, :, :, :15].amax(dim=(1, 2, 3)) < 1e-3).float().mean()
     assert 0.25 < black < 0.75
+
+
+def test_the_originals_copies_are_moved_and_filtered_together() -> None:
+    """Half of the images are copies, which are both, and half are neither."""
+    image = torch.full((200, 4, 32, 32), 100, dtype=torch.uint8)
+    image[:, 3, 12:20, 12:20] = 0  # a hole of sky in the middle, which a move does not lose
+    seen = augment(image, numbers(200), Augmentation(image_size=32, move_probability=0.5, filter_probability=0.5))
+    filtered = seen[:, 0].amin(dim=(1, 2)) < 1e-3
+    moved = (seen[:, 0, 0, :] < 1e-3).any(dim=1) | (seen[:, 0, -1, :] < 1e-3).any(dim=1)  # black from beyond the edge
+    assert 0.4 < filtered.float().mean() < 0.6
+    assert torch.equal(filtered, moved)
+    alone = augment(image, numbers(200), Augmentation(image_size=32, filter_probability=0.5))
+    assert torch.equal(alone[:, 0, 16, 16] < 1e-3, filtered)
+    assert (alone[:, 0, 0] > 99).all()

@@ -16,13 +16,13 @@ from conftest import draw_blobs
 from minia.core.artifact import InputError, read_manifest
 from minia.data.images import simulate_images
 from minia.data.labelled.galaxy_zoo import CATALOGUE_COLUMNS, CLASSES, DEBIASED_COLUMNS
+from minia.data.labelled.original_list import list_table
 from minia.data.labelled.settings import CSVData, FolderData, GZ2Data, ListData, VoteRules
 from minia.data.labelled.sources import (
     csv_table,
     folder_table,
     gz2_table,
     label_rows,
-    list_table,
     read_votes,
     simulated_table,
 )
@@ -31,7 +31,7 @@ from minia.data.labelled.table import GalaxyTable, Selection
 KNOWN = dict(zip(CLASSES, (144, 267, 51, 484, 111, 107, 2051, 2285, 271), strict=True))
 RULES: dict[str, Any] = {"gate": 0.70, "threshold": 0.75, "min_votes": 0, "ambiguous": "drop"}
 DECODING: dict[str, Any] = {
-    "class_size": None, "validation_share": 0.2, "check_images": True, "side": 64, "cache": "none",
+    "class_size": None, "validation_share": 0.2, "test_share": 0.0, "check_images": True, "side": 64, "cache": "none",
     "loader_workers": 0, "pin_memory": False, "persistent_workers": False,
 }  # fmt: skip
 ALL = Selection(class_size=None, validation_share=0.2, check_images=True, seed=0)
@@ -182,8 +182,62 @@ def test_a_given_split_is_kept_and_a_wrong_one_named(tmp_path: Path) -> None:
     assert list(loaded["split"]) == ["train", "validation"] * 4
     assert list(loaded["path"]) == [f"{number}.png" for number in range(8)]  # names without extension are found
     table.assign(part="left").to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(InputError, match="split left: expected train or validation"):
+    with pytest.raises(InputError, match="split left: expected train, validation"):
         csv(tmp_path / "store", tmp_path / "t.csv", tmp_path, **columns)
+
+
+def given_split(tmp_path: Path, splits: list[str], galaxies: list[str] | None = None, **more: Any) -> GalaxyTable:
+    """Images 0.png ... of the classes a and b in turns, in a table with these splits and galaxies."""
+    names = [f"{number}.png" for number in range(len(splits))]
+    write_galaxies(tmp_path, names)
+    table = pd.DataFrame({"name": names, "kind": list("ab") * (len(names) // 2), "part": splits, **more})
+    columns: dict[str, Any] = {"id_column": "name", "label_column": "kind", "split_column": "part"}
+    if galaxies:
+        table["galaxy"] = galaxies
+        columns["galaxy_column"] = "galaxy"
+    if "file" in more:
+        columns["path_column"] = "file"
+    table.to_csv(tmp_path / "t.csv", index=False)
+    return csv(tmp_path / "store", tmp_path / "t.csv", tmp_path, **columns)
+
+
+def test_galaxies_on_two_sides_of_a_given_split_are_named(tmp_path: Path) -> None:
+    splits = ["train"] * 4 + ["validation"] * 4
+    galaxies = ["g0", "g1", "g2", "g3"]
+    with pytest.raises(
+        InputError, match=r"4 galaxies are on two sides .*: g0 \(0.png in train, 4.png in validation\), g1"
+    ):
+        given_split(tmp_path, splits, galaxies * 2)
+    assert len(given_split(tmp_path, splits, [*galaxies, "g4", "g5", "g6", "g6"]).table) == 8
+    files = ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png", "6.png", "1.png"]  # one image in two rows
+    with pytest.raises(InputError, match=r"1 galaxies .*: 1.png \(1.png in train, 7.png in validation\)"):
+        given_split(tmp_path, splits, file=files)
+
+
+def test_a_test_is_a_split_of_its_own(tmp_path: Path) -> None:
+    table = given_split(tmp_path, ["train", "train", "val", "val", "test", "test"])
+    assert list(table.table["split"]) == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+    assert table.counts()["a"] == {"train": 1, "validation": 1, "test": 1}
+    without = given_split(tmp_path, ["train"] * 20 + ["test"] * 4).table  # validation is drawn from what trains
+    assert without["split"].value_counts().to_dict() == {"train": 16, "validation": 4, "test": 4}
+    assert set(without["id"][without["split"] == "test"]) == {f"{number}.png" for number in (20, 21, 22, 23)}
+
+
+def test_a_test_is_drawn_by_galaxy(release: Path, tmp_path: Path) -> None:
+    drawn = Selection(None, 0.2, False, 0, test_share=0.3)
+    table = GalaxyTable.load(gz2(release, tmp_path, drawn))
+    assert table.counts() == {name: {"train": 5, "validation": 2, "test": 3} for name in CLASSES}
+    names = [f"{galaxy}_{copy}.png" for galaxy in range(40) for copy in range(2)]
+    write_galaxies(tmp_path, names)
+    own = pd.DataFrame({"image": names, "galaxy": [name.split("_")[0] for name in names], "label": list("aabb") * 20})
+    own.to_csv(tmp_path / "labels.csv", index=False)
+    given: dict[str, Any] = {"path_column": None, "split_column": None, "galaxy_column": "galaxy", **DECODING}
+    settings = CSVData(
+        kind="csv", path=tmp_path / "labels.csv", dir=None, id_column="image", label_column="label", **given
+    )
+    found = GalaxyTable.load(csv_table(tmp_path / "store", settings, drawn)).table
+    assert found["split"].value_counts().to_dict() == {"train": 40, "validation": 16, "test": 24}
+    assert found.groupby(found["id"].str.split("_").str[0])["split"].nunique().max() == 1
 
 
 def test_one_folder_a_class(tmp_path: Path) -> None:
@@ -209,10 +263,15 @@ def test_the_originals_list_keeps_copies_on_one_side(tmp_path: Path) -> None:
     rows = [" ".join(f"F{name} {name}" for name in names[first::2]) for first in (0, 1)]
     (tmp_path / "list.csv").write_text(f"type_galaxy_id,images\n0,{rows[0]}\n3,{rows[1]} 0\n")
     settings = ListData(kind="list", path=tmp_path / "list.csv", dir=tmp_path, ambiguous="drop", **DECODING)
-    table = GalaxyTable.load(list_table(tmp_path / "store", settings, ALL))
+    artifact = list_table(tmp_path / "store", settings, ALL)
+    table = GalaxyTable.load(artifact)
     assert table.classes == ["0", "3"]
     assert "0" not in set(table.table["id"])  # named in both classes
-    assert len(table.table) == 39
+    counts = read_manifest(artifact)["counts"]
+    measured = table.table[table.table["split"] == "validation"]
+    assert len(measured) == counts["copies_left_out_of_validation_and_test"] > 2
+    assert not measured["id"].str.startswith("F").any()  # the copies that are made for training only train
+    assert len(table.table) == 39 - len(measured)
     assert (table.table.groupby(table.table["id"].str.lstrip("F"))["split"].nunique() == 1).all()
     (tmp_path / "list.csv").write_text("type_galaxy_id,images\nring,1 2\n")
     with pytest.raises(InputError, match="line 2 is not class_id,name name name"):

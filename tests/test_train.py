@@ -31,7 +31,12 @@ from minia.models.delf.network import LossWeights
 from minia.models.delf.weights import load_checkpoint
 from minia.training.build import build_module, load_pretrained
 from minia.training.checks import check_machine
-from minia.training.module import DELFTraining, RunningStatistics, attention_statistics, classification_metrics
+from minia.training.module import (
+    DELFTraining,
+    RunningStatistics,
+    attention_statistics,
+    classification_metrics,
+)
 from minia.training.settings import Optimisation, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -259,32 +264,6 @@ def test_a_killed_and_resumed_run_reaches_the_same_weights(
     assert run(*tiny, f"resume={tmp_path / 'killed'}", output="killed") == 0
     metrics = json.loads((tmp_path / "killed" / "metrics.json").read_text())
     assert metrics["images_per_second"] * metrics["seconds_training"] == pytest.approx(4 * 4, rel=0.01)  # 4 of 6 steps
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"hyper_parameters": 3}, {"hyper_parameters": {"data": 4}}, {"global_step": "many"}, {"state_dict": 5},
-        {"state_dict": {}}, {"history": [1, 2]}, {"optimizer_states": [{"state": 1}]}, {"optimizer_states": []},
-        {"loops": {}}, {"hyper_parameters": {"classes": 3}},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_malformed_checkpoints_do_not_go_on(
-    run: Run, tmp_path: Path, blobs: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
-) -> None:
-    tiny = (*TINY, f"data.dir={blobs}", "export=[]", "trainer.max_steps=2")
-    before = tmp_path.parent / "before"
-    if not before.exists():  # one training for all of them
-        assert run(*tiny, output=str(before)) == 0
-    content = last_checkpoint(before)
-    if isinstance(given := change.get("hyper_parameters"), dict):
-        change = {"hyper_parameters": content["hyper_parameters"] | given}
-    torch.save(content | change, tmp_path / "a.ckpt")
-    assert run(*tiny, f"resume={tmp_path / 'a.ckpt'}") == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(told) == 1
-    assert f"{tmp_path / 'a.ckpt'}:" in told[0]
 
 
 def test_the_last_steps_are_checked_where_they_are_fewer_than_between_two_checks(

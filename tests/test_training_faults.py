@@ -192,9 +192,13 @@ def test_the_batch_normalisation_is_that_of_the_weights(stride_in_1x1: bool, eps
     torch.testing.assert_close(mean, momentum * hidden.mean((0, 2, 3)))
 
 
-@pytest.mark.parametrize(("keep", "expected"), [("best", 2), ("last", 6)])
+@pytest.mark.parametrize(
+    ("keep", "best_by", "expected"),
+    [("best", "attention_accuracy", 2), ("best", "loss_total", 2), ("last", "attention_accuracy", 6)],
+)
 def test_the_checkpoint_asked_for_is_exported(
-    run: Run, tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch, keep: str, expected: int
+    run: Run, tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch, keep: str, best_by: str,
+    expected: int,
 ) -> None:  # fmt: skip
     """The first check is made to seem the best, all others equally good and worse."""
     count = DELFTraining.on_validation_epoch_end
@@ -205,14 +209,22 @@ def test_the_checkpoint_asked_for_is_exported(
         row = self.history[-1]
         worse = 0.5 if row["step"] > 2 else 0.0
         for name in row:
-            if name.endswith("_accuracy"):
-                row[name] = 0.9 - worse
-            elif name.startswith("loss_"):
-                row[name] = 1.0 + worse
+            if name.endswith("_accuracy") or name.startswith("loss_"):  # all other figures get better
+                grows = (name == best_by) == name.startswith("loss_")
+                row[name] = 0.2 + worse if grows else 0.9 - worse
         states.setdefault(self.global_step, {name: value.clone() for name, value in self.model.state_dict().items()})
 
     monkeypatch.setattr(DELFTraining, "on_validation_epoch_end", worsen)
-    assert run(*TINY, f"data.dir={blobs}", f"trainer.keep={keep}", "model.normalisation=caffe") == 0
+    assert (
+        run(
+            *TINY,
+            f"data.dir={blobs}",
+            f"trainer.keep={keep}",
+            f"trainer.best_by={best_by}",
+            "model.normalisation=caffe",
+        )
+        == 0
+    )
     exported, metadata = load_exported(tmp_path / "run" / "model.pt")
     encoder = exported.encoder.weight
     assert [step for step, state in states.items() if torch.equal(state["reduction.encoder.weight"], encoder)] == [

@@ -112,10 +112,11 @@ def build_trainer(settings: TrainSettings, device: str, output: Path, resumed: P
         LastCheck(),
         ProgressLines(),
         TensorBoardPictures(),
-        Checkpoints(output / CHECKPOINTS, resumed),
+        Checkpoints(output / CHECKPOINTS, chosen.best_by, resumed),
     ]
     if chosen.patience:
-        callbacks.append(EarlyStopping("validation/loss_total", patience=chosen.patience))
+        mode = "min" if chosen.best_by.startswith("loss") else "max"
+        callbacks.append(EarlyStopping(f"validation/{chosen.best_by}", patience=chosen.patience, mode=mode))
     return lightning.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -78,11 +79,12 @@ class Checkpoints(pytorch_lightning.Callback):
 
     Args:
         folder: of both files.
+        best_by: the figure of the validation that decides on the best one; a loss is better where it is less.
         resumed: the checkpoint that the run goes on from; the best one so far lies beside it.
     """
 
-    def __init__(self, folder: Path, resumed: Path | None) -> None:
-        self.folder, self.resumed = folder, resumed
+    def __init__(self, folder: Path, best_by: str, resumed: Path | None) -> None:
+        self.folder, self.best_by, self.resumed = folder, best_by, resumed
 
     def on_fit_start(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
         """Take over the best one so far."""
@@ -99,8 +101,9 @@ class Checkpoints(pytorch_lightning.Callback):
             return
         with appearing_whole(self.folder / LAST) as last:
             trainer.save_checkpoint(last, weights_only=False)
-            accuracies = [row["descriptor_accuracy"] for row in module.history]
-            if accuracies[-1] > max(accuracies[:-1], default=-1.0):
+            sign = -1.0 if self.best_by.startswith("loss") else 1.0
+            *before, now = [sign * row[self.best_by] for row in module.history]
+            if now > max(before, default=-math.inf):
                 with appearing_whole(self.folder / BEST) as best:
                     shutil.copyfile(last, best)
 

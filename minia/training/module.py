@@ -15,12 +15,18 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from minia.core.artifact import InputError
 from minia.models.delf.backbone import BLOCK_NAMES
 from minia.models.delf.network import DELF, DELFOutput, LossWeights, losses
 from minia.training.settings import Optimisation
 
 BRANCHES = ("descriptor", "attention")
 _MOST_KEPT_VALUES = 1_000_000
+_REMEDIES = "; allowed: a smaller trainer.learning_rate, a trainer.gradient_clip, more trainer.warmup_steps"
+
+
+class NotFiniteError(InputError):
+    """A training whose loss is no number any more: nothing good can come of it."""
 
 
 class DELFTraining(pytorch_lightning.LightningModule):
@@ -37,6 +43,8 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
     Attributes:
         history: one mapping a validation, of numbers.
+        tested: the same of the test, empty before it.
+        stops_if_not_finite: end the training where its loss is no number; false while a learning rate is looked for.
     """
 
     def __init__(
@@ -60,7 +68,10 @@ class DELFTraining(pytorch_lightning.LightningModule):
         self.history: list[dict[str, float]] = []
         # Compiling wraps: kept in a tuple so that the wrapped network is no second copy in checkpoints.
         self._forward = (torch.compile(self.model) if optimisation.compile else self.model,)
-        self._validation = _Validation(len(classes))
+        self.tested: dict[str, float] = {}
+        self.stops_if_not_finite = True
+        self._validation = self._test = _Validation(len(classes))
+        self._finite = torch.tensor(True)  # whether all losses since the last look were
 
     def forward(self, images: Tensor, with_zero_fractions: bool = False) -> DELFOutput:
         """The network's output for images (batch, 3, side, side) in grey levels 0..255."""
@@ -75,9 +86,17 @@ class DELFTraining(pytorch_lightning.LightningModule):
         logs = (self.global_step + 1) % self.hparams["log_every"] == 0  # as Lightning counts them
         output = self(batch["image"], with_zero_fractions=logs)
         parts = losses(output, batch["label"], LossWeights(**self.hparams["loss_weights"]))
+        # On the device: looking at it each step would let a GPU wait.
+        self._finite = self._finite.to(parts["total"].device) & parts["total"].detach().isfinite()
         if logs:
+            self._stop_if_not_finite()
             self._log_training(output, batch, parts)
         return parts["total"]
+
+    def _stop_if_not_finite(self) -> None:
+        # In 16 bits a step may overflow: its scaler leaves that step out.
+        if not bool(self._finite) and self.stops_if_not_finite and self.trainer.precision != "16-mixed":
+            raise NotFiniteError(f"step {self.global_step + 1}: the loss is not finite{_REMEDIES}")
 
     def _log_training(self, output: DELFOutput, batch: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
         values = {f"loss/{name}": value.detach() for name, value in parts.items()}
@@ -90,19 +109,41 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting anew."""
+        self._stop_if_not_finite()
         self._validation = _Validation(len(self.hparams["classes"]))
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Count one batch."""
+        self._count(self._validation, batch, batch_idx)
+
+    def _count(self, into: _Validation, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         output = self(batch["image"], with_zero_fractions=batch_idx == 0)
         weights = LossWeights(**self.hparams["loss_weights"])
-        self._validation.add(output, batch["label"], losses(output, batch["label"], weights))
+        into.add(output, batch["label"], losses(output, batch["label"], weights))
+
+    def on_test_epoch_start(self) -> None:
+        """Start counting."""
+        self._test = _Validation(len(self.hparams["classes"]))
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Count one batch."""
+        self._count(self._test, batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Keep what was counted in ``tested``."""
+        self.tested = self._test.metrics(self.hparams["classes"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log what was counted, and add it to the history."""
+        """Log what was counted, and add it to the history.
+
+        Raises:
+            NotFiniteError: a loss is no number.
+        """
         if self.trainer.sanity_checking:
             return
         metrics = self._validation.metrics(self.hparams["classes"])
+        if self.stops_if_not_finite and not math.isfinite(metrics["loss_total"]):
+            raise NotFiniteError(f"step {self.global_step}: the validation loss is not finite{_REMEDIES}")
         self.log_dict({f"validation/{name}": value for name, value in metrics.items()})
         self.history.append({"step": float(self.global_step), **metrics})
 

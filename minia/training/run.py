@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minia.core.artifact import read_manifest
+from minia.core.artifact import InputError, read_manifest
 from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.core.run_folder import RunFolder, claimed, remove_own
@@ -145,14 +146,24 @@ def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str)
     }
     metrics["seconds_total"] = round(time.perf_counter() - started, 3)
     with folder.replacing("metrics.json"):
-        write_text_whole(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        write_text_whole(output / "metrics.json", json.dumps(_json(metrics), indent=2, allow_nan=False) + "\n")
     return metrics
+
+
+def _json(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics as JSON holds them, which has no word for what is not a number."""
+    return {
+        name: None if isinstance(each, float) and not math.isfinite(each) else each for name, each in metrics.items()
+    }
 
 
 def _fit(
     settings: TrainSettings, trainer: Trainer, module: DELFTraining, data: GalaxyData, checkpoint: Path | None
 ) -> dict[str, Any]:
     """Train; steps, seconds and images per second of this run."""
+    from minia.training.module import NotFiniteError
+
+    output = Path(trainer.default_root_dir)
     first = 0
     if checkpoint is not None:
         content = read_checkpoint(checkpoint)  # before training replaces it
@@ -164,7 +175,12 @@ def _fit(
     elif settings.trainer.find_learning_rate:
         module.hparams["learning_rate"] = _find_learning_rate(trainer, module, data)
     started = time.perf_counter()
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except NotFiniteError as error:
+        last = output / CHECKPOINTS / LAST
+        kept = f"; {last} holds the weights of the last good check" if last.exists() else ""
+        raise InputError(f"{error}{kept}") from None
     seconds = time.perf_counter() - started
     done = trainer.global_step - first
     return {
@@ -180,11 +196,13 @@ def _find_learning_rate(trainer: Trainer, module: DELFTraining, data: GalaxyData
     from pytorch_lightning.tuner.tuning import Tuner
 
     logger.info("looking for a learning rate: %d steps", _STEPS_TO_FIND_RATE)
+    module.stops_if_not_finite = False  # the highest of them may well lead nowhere
     # Lightning draws a bar there, which is noise where it is not on a terminal.
     with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
         found = Tuner(trainer).lr_find(
             module, datamodule=data, num_training=_STEPS_TO_FIND_RATE, attr_name="learning_rate", update_attr=False
         )
+    module.stops_if_not_finite = True
     suggestion = found.suggestion() if found else None
     if suggestion is None:
         logger.warning("no learning rate stands out: taking %.4g", module.hparams["learning_rate"])
@@ -208,6 +226,10 @@ def _finish(
         module.load_state_dict(read_checkpoint(best)["state_dict"])
     trainer.validate(module, datamodule=data, verbose=False)
     metrics = module.history.pop()
+    if len(data.testing):  # what nothing was chosen by, once
+        trainer.test(module, datamodule=data, verbose=False)
+        metrics |= {f"test_{name}": value for name, value in module.tested.items()}
+        metrics["num_test_images"] = len(data.testing)
     with folder.replacing(*_PICTURES):
         write_text_whole(output / "history.csv", pd.DataFrame(history).to_csv(index=False))
         plot_history(output / "history.png", history)
@@ -219,8 +241,10 @@ def _finish(
                 module.model, output / f"model.{ending}", classes=list(module.hparams["classes"]),
                 config=settings.model_dump(mode="json"), overwrite=True,  # refused before, where it is not
             )  # fmt: skip
-    logger.info(
-        "validation accuracy: descriptor branch %.3f, attention branch %.3f",
-        metrics["descriptor_accuracy"], metrics["attention_accuracy"],
-    )  # fmt: skip
+    for name, prefix in (("validation", ""), ("test", "test_")):
+        if f"{prefix}attention_accuracy" in metrics:
+            logger.info(
+                "%s accuracy: descriptor branch %.3f, attention branch %.3f",
+                name, metrics[f"{prefix}descriptor_accuracy"], metrics[f"{prefix}attention_accuracy"],
+            )  # fmt: skip
     return {name: value for name, value in metrics.items() if name != "step"}

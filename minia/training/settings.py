@@ -101,8 +101,10 @@ class TrainerSettings(Optimisation):
         gradient_clip: largest norm of all gradients together; None for no limit.
         batch_size: images a step.
         steps_per_check: steps between two validations, each with a checkpoint; the last step is checked too.
-        patience: stop after so many validations without a better loss; None for never.
-        keep: what is exported, the ``best`` weights (by validation accuracy of the descriptor branch) or the ``last``.
+        patience: stop after so many validations that were not better; None for never.
+        keep: what is exported, the ``best`` weights or the ``last``.
+        best_by: the figure of the validation that is best: the accuracy of the attention branch, which is exported, or
+            of the descriptor branch, which is not, or all losses together.
         precision: of the arithmetic, in Lightning's words.
     """
 
@@ -112,6 +114,7 @@ class TrainerSettings(Optimisation):
     steps_per_check: Steps
     patience: Steps | None
     keep: Literal["best", "last"]
+    best_by: Literal["attention_accuracy", "descriptor_accuracy", "loss_total"]
     precision: Literal["32-true", "16-mixed", "bf16-mixed"]
 
     def optimisation(self) -> Optimisation:

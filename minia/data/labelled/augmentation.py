@@ -22,7 +22,7 @@ from minia.data.labelled.settings import Augmentation
 
 _NAMES = (
     *("area", "aspect", "x", "y", "angle", "flip", "scale", "brightness", "red", "green", "blue"),
-    *("move", "direction", "filter"),
+    *("move", "direction"),
 )
 NUM_DRAWS = len(_NAMES)
 _MOVE_SHIFT = 0.25  # an eighth of the side, where the side is 2
@@ -51,7 +51,7 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
     pictures = images[:, :3].float()
     if augmentation.needs_mask:
         seen = images[:, 3:] > 0
-        seen = seen | (drawn["filter"] >= augmentation.filter_probability)[:, None, None, None]
+        seen = seen | (drawn["move"] >= augmentation.filter_probability)[:, None, None, None]
         pictures = pictures * seen
     matrices = _crop(drawn, augmentation) if augmentation.crop_area < 1 else _turn(drawn, augmentation)
     matrices = _move(drawn, augmentation.move_probability) @ matrices

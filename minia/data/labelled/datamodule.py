@@ -30,11 +30,11 @@ class Batching(NamedTuple):
 
 
 class GalaxyData(pytorch_lightning.LightningDataModule):
-    """Training and validation batches.
+    """Training, validation and test batches.
 
     Args:
         table: the images, with their labels and splits.
-        augmentation: what training sees; validation sees its ``view``.
+        augmentation: what training sees; validation and test see its ``view``.
         settings: how images are decoded, kept and read.
         batching: how training goes through them.
         cache_folder: where ``settings.cache="disk"`` puts its files.
@@ -74,6 +74,7 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
 
         self.training = split("train", foreground if augmentation.needs_mask else None)
         self.validation = split("validation", None)
+        self.testing = GalaxyDataset(table.of_split("test"), side=settings.side, seed=batching.seed)  # seen once
         images_per_check = batching.steps_per_check * batching.batch_size
         self.sampler = PassSampler(len(self.training), images_per_check, batching.seed, self._taken)
 
@@ -88,8 +89,12 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
         """One pass over the validation images in the table's order; the last batch may be smaller."""
         return DataLoader(self.validation, shuffle=False, **self._loader)
 
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """One pass over the test images, likewise."""
+        return DataLoader(self.testing, shuffle=False, **self._loader)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment on the device what trains; validation sees images as they are."""
+        """Augment on the device what trains; validation and test see images as they are."""
         training = self.trainer is not None and self.trainer.training
         with torch.no_grad():
             image = batch["image"]

@@ -23,6 +23,7 @@ class LabelledImages(Settings):
     Attributes:
         class_size: most images of a class, drawn with the seed; None for all.
         validation_share: share of each class whose galaxies validate.
+        test_share: share of each class whose galaxies are kept for a test at the end; 0 for none.
         check_images: decode every image once, name and leave out those that cannot be read.
         side: images are decoded to squares of this side, in pixels.
         cache: where decoded images are kept: ``memory``, ``disk`` or ``none``.
@@ -33,6 +34,7 @@ class LabelledImages(Settings):
 
     class_size: NumImages | None
     validation_share: Annotated[float, Field(ge=0.01, le=0.9)]
+    test_share: Annotated[float, Field(ge=0, le=0.9)]
     check_images: bool
     side: Annotated[int, Field(ge=16, le=8192)]
     cache: Literal["none", "memory", "disk"]
@@ -97,7 +99,7 @@ class CSVData(LabelledImages):
         id_column: the image's name, unique.
         path_column: the image's file; None where the name is the file, with its extension or without.
         label_column: the image's class; rows without one are left out.
-        split_column: ``train`` or ``validation``; None to split here.
+        split_column: ``train``, ``validation`` or ``test``; None to split here.
         galaxy_column: images with the same value stay on one side of the split, those without one on
             either; None where every image is of another galaxy.
     """
@@ -155,9 +157,10 @@ class Augmentation(Settings):
         scale: largest factor of size, up or down; 1 for none.
         brightness: largest change of all channels, natural logarithm.
         colour: largest change of each channel for itself, natural logarithm.
-        move_probability: how often the original's move (its "A" copies) comes first: an eighth of
+        move_probability: how often the original's move comes first: an eighth of
             the side and 30 degrees to one side or the other, and a flip; black where nothing is.
-        filter_probability: how often the sky is made black (its "F" copies).
+        filter_probability: how often the sky is made black. The same draw decides on both, so that of two equal
+            probabilities both come or neither, as in its "F" copies.
         supersample: points a pixel and axis that are averaged; 2 comes near a box average.
     """
 

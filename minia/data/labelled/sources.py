@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +11,7 @@ import pandas as pd
 
 from minia.core.artifact import InputError, Stage, fingerprint_file, read_manifest
 from minia.core.context import Context
-from minia.data.files import IMAGE_SUFFIXES, find_images
+from minia.data.files import find_images
 from minia.data.images import simulate_images
 from minia.data.labelled.galaxy_zoo import (
     CATALOGUE_FILE,
@@ -25,12 +22,13 @@ from minia.data.labelled.galaxy_zoo import (
     MAPPING_FILE,
     assign_classes,
 )
+from minia.data.labelled.listing import files_of, listing
+from minia.data.labelled.original_list import list_table
 from minia.data.labelled.settings import (
     CSVData,
     FolderData,
     GZ2Data,
     LabelledData,
-    ListData,
     SimulatedData,
     VoteRules,
 )
@@ -127,7 +125,7 @@ def gz2_table(store: Path, settings: GZ2Data, selection: Selection) -> Path:
         InputError: a file is missing or lacks a column, or too little is left.
     """
     files = GZ2Files.of(settings)
-    digest, names = _listing(files.images)
+    digest, names = listing(files.images)
     parameters = selection.parameters | _rules(settings) | {"root": str(files.images.absolute())}
     inputs = {"catalogue": fingerprint_file(files.catalogue), "mapping": fingerprint_file(files.mapping)}
     stage = Stage("table", "gz2", store, parameters, inputs | {"images": digest})
@@ -141,7 +139,7 @@ def simulated_table(survey: Path, store: Path, rules: VoteRules, selection: Sele
     files = GZ2Files(survey / CATALOGUE_FILE, survey / MAPPING_FILE, survey / IMAGE_FOLDER)
 
     def make(work: Path) -> dict[str, Any]:
-        candidates = gz2_candidates(files, _listing(files.images)[1], rules)
+        candidates = gz2_candidates(files, listing(files.images)[1], rules)
         candidates.in_store = True
         return write_table(work, candidates, selection)
 
@@ -150,27 +148,6 @@ def simulated_table(survey: Path, store: Path, rules: VoteRules, selection: Sele
 
 def _rules(rules: VoteRules) -> dict[str, Any]:
     return rules.model_dump(include=set(VoteRules.model_fields))
-
-
-def _listing(folder: Path) -> tuple[str, dict[str, str]]:
-    """A fingerprint of a folder's images (names, sizes, times), and their file names by name without extension.
-
-    Raises:
-        InputError: the folder is missing or holds no images.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder of images")
-    names, digest = {}, hashlib.sha256()
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - 240,000 Path objects cost a second
-            if suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
-                names[stem] = entry.name
-                state = entry.stat()
-                digest.update(f"{entry.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    if not names:
-        raise InputError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    return digest.hexdigest(), names
 
 
 def read_votes(catalogue: Path, key: str = "data.catalogue") -> pd.DataFrame:
@@ -305,14 +282,14 @@ def csv_table(store: Path, settings: CSVData, selection: Selection) -> Path:
     candidates.count("rows_with_label", len(table))
     table["id"], table["label"] = table["id"].astype(str), table["label"].astype(str)
     if "path" not in table:
-        table["path"] = _files_of(list(table["id"]), root)
+        table["path"] = files_of(list(table["id"]), root)
     if "split" in table:
         table["split"] = [split_of(value) for value in table["split"]]
     candidates.table, candidates.classes = table, sorted(set(table["label"]))
     files = drop_missing(candidates)
     parameters = selection.parameters | {"root": str(root), "columns": columns}
     inputs = {"table": fingerprint_file(path), "files": files}
-    return make_table(Stage("table", "csv", store, parameters, inputs, version=2), candidates, selection)
+    return make_table(Stage("table", "csv", store, parameters, inputs, version=3), candidates, selection)
 
 
 def folder_table(store: Path, settings: FolderData, selection: Selection) -> Path:
@@ -332,65 +309,3 @@ def folder_table(store: Path, settings: FolderData, selection: Selection) -> Pat
     files_digest = drop_missing(candidates)
     stage = Stage("table", "folder", store, selection.parameters | {"root": str(root)}, {"files": files_digest})
     return make_table(stage, candidates, selection)
-
-
-def list_table(store: Path, settings: ListData, selection: Selection) -> Path:
-    """The table of a list as the original writes it.
-
-    The copies that the original keeps beside its images (prefixes F and A) are images of the same galaxy.
-
-    Raises:
-        InputError: a line is not of that form, or too little is left.
-    """
-    rows = _read_list(settings.path)
-    root = settings.dir.absolute()
-    table = pd.DataFrame(rows, columns=["label", "id"], dtype=object)
-    candidates = Candidates(table, root, sorted(set(table["label"]), key=int))
-    candidates.count("names_in_list", len(table))
-    several = table.groupby("id")["label"].transform("nunique") > 1
-    candidates.count("names_in_several_classes", int(table["id"][several].nunique()))
-    if settings.ambiguous == "drop":
-        table = table[~several]
-    table = table.drop_duplicates("id", keep="last" if settings.ambiguous == "last" else "first").reset_index(drop=True)
-    table["galaxy"] = [name[1:] if name[:1] in ("F", "A") and len(name) > 1 else name for name in table["id"]]
-    table["path"] = _files_of(list(table["id"]), root)
-    candidates.table = table
-    files = drop_missing(candidates)
-    parameters = selection.parameters | {"root": str(root), "ambiguous": settings.ambiguous}
-    inputs = {"list": fingerprint_file(settings.path), "files": files}
-    return make_table(Stage("table", "list", store, parameters, inputs), candidates, selection)
-
-
-def _read_list(path: Path) -> list[tuple[str, str]]:
-    """(class id, name) of each image of a list."""
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            csv.field_size_limit(1 << 30)  # a class is one field of up to megabytes
-            lines = [row for row in csv.reader(stream) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"data.path={path}: cannot be read: {error}") from None
-    rows: list[tuple[str, str]] = []
-    for number, line in enumerate(lines[1:], start=2):
-        if len(line) != 2 or not line[0].strip().isdigit():
-            raise InputError(f"data.path={path}: line {number} is not class_id,name name name: {','.join(line)[:60]}")
-        rows.extend((line[0].strip(), name) for name in line[1].split())
-    if not rows:
-        raise InputError(f"data.path={path}: names no images; expected a header line, then class_id,name name name")
-    return rows
-
-
-def _files_of(names: list[str], root: Path) -> list[str]:
-    """The file of each name: the name itself if it has an image's extension, else that with one that is there."""
-    files: dict[str, dict[str, str]] = {}
-    found = []
-    for name in names:
-        if name.lower().endswith(IMAGE_SUFFIXES):
-            found.append(name)
-            continue
-        parent = os.path.dirname(name)  # noqa: PTH120 - one per image
-        if parent not in files:
-            folder = root / parent
-            files[parent] = _listing(folder)[1] if folder.is_dir() else {}
-        file = files[parent].get(os.path.basename(name), name)  # noqa: PTH119
-        found.append(f"{parent}/{file}" if parent else file)
-    return found

@@ -8,16 +8,18 @@ column             type     meaning
 id                 string   the image's name, unique
 path               string   its file, relative to ``root`` in ``source.json`` (or absolute)
 label              string   its class
-split              string   ``train`` or ``validation``
+split              string   ``train``, ``validation`` or ``test``
 ``..._debiased``   float    the vote fractions, 0..1 (Galaxy Zoo 2 alone)
 =================  =======  ==================================================================
 
 ``source.json`` (the root and the classes in the order of their ids) and ``skipped.csv``, the images
-that cannot be read with the reason. The split is by galaxy: all images of one are on one side.
+that cannot be read with the reason. The split is by galaxy: all images of one are on one side. Copies that were made
+for training (moved, filtered) are on that side alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -43,10 +45,13 @@ from minia.data.labelled.settings import LabelledImages
 logger = logging.getLogger(__name__)
 
 TABLE = "table.parquet"
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
 _IMAGES_PER_TASK = 64
 _MAX_NAMES_IN_MANIFEST = 100
-_VALIDATION_NAMES = ("validation", "valid", "val", "test")
+_MAX_NAMES_IN_MESSAGE = 5
+_SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("validation", "valid", "val"), "validation"
+)
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,10 @@ class GalaxyTable:
         return GalaxyTable(self.table[self.table["split"] == split], self.root, self.classes)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images of each class in each split."""
+        """Images of each class in each split; without the test where there is none."""
         pairs = Counter(zip(self.table["label"], self.table["split"], strict=True))
-        return {label: {split: pairs[label, split] for split in SPLITS} for label in self.classes}
+        splits = SPLITS if (self.table["split"] == "test").any() else SPLITS[:2]
+        return {label: {split: pairs[label, split] for split in splits} for label in self.classes}
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class Selection:
         class_size: keep at most this many images of a class, drawn with the seed; None keeps all.
         validation_share: share of each class's galaxies that validate, 0..1; not used where the
             source brings its own split.
+        test_share: share of each class's galaxies that are kept for a test at the end, 0..1; likewise.
         check_images: decode every image once and leave out those that cannot be read.
         seed: of the draw and the split.
         num_workers: processes that decode; the table does not depend on it.
@@ -97,18 +104,20 @@ class Selection:
     check_images: bool
     seed: int
     num_workers: int = 1
+    test_share: float = 0.0
 
     @classmethod
     def of(cls, settings: LabelledImages, context: Context) -> Selection:
         """What the settings and the context say."""
         return cls(
-            settings.class_size, settings.validation_share, settings.check_images, context.seed, context.num_workers
-        )
+            settings.class_size, settings.validation_share, settings.check_images, context.seed, context.num_workers,
+            settings.test_share,
+        )  # fmt: skip
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What decides the table."""
-        names = ("class_size", "validation_share", "check_images", "seed")
+        names = ("class_size", "validation_share", "test_share", "check_images", "seed")
         return {name: getattr(self, name) for name in names}
 
 
@@ -118,7 +127,8 @@ class Candidates:
 
     Attributes:
         table: columns id, path, label, and where the source has them galaxy (images of one galaxy
-            share it; missing where there is no other), split and vote fractions.
+            share it; missing where there is no other), split, copy (made of another image for training) and vote
+            fractions.
         root: where relative paths start.
         classes: names in the order of their ids.
         in_store: the root is an artifact of the same store, which may be moved as a whole.
@@ -166,8 +176,7 @@ def write_table(work: Path, candidates: Candidates, selection: Selection) -> dic
             f"data: {len(table)} images of {len(classes)} classes are left, at least 2 classes are needed;"
             f" counts: {json.dumps(candidates.counts)}"
         )
-    if "split" not in table:
-        table["split"] = _split(table, selection)
+    table = _only_originals_are_measured(with_splits(table, selection), candidates)
     table = _write(work, table, candidates, classes)
     per_class = GalaxyTable(table, candidates.root, classes).counts()
     for label, of_split in per_class.items():
@@ -210,16 +219,67 @@ def _cap(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
     return table.loc[kept.sort_values()].reset_index(drop=True)
 
 
-def _split(table: pd.DataFrame, selection: Selection) -> list[str]:
-    """The split of each row: a share of each class's galaxies, at least one, validates."""
-    # An image without a galaxy's name is one of its own.
-    galaxy = table["galaxy"].where(table["galaxy"].notna(), table["id"]) if "galaxy" in table else table["id"]
-    first = table.assign(galaxy=galaxy).drop_duplicates("galaxy")  # a galaxy's class is that of its first image
+def with_splits(table: pd.DataFrame, selection: Selection) -> pd.DataFrame:
+    """The table with a split for each row: the source's own, or drawn by galaxy with the seed.
+
+    Where the source's own has no validation, it is drawn from what trains.
+
+    Raises:
+        InputError: galaxies are on two sides of the source's own split; some are named.
+    """
+    galaxy = _galaxies(table)
+    if "split" not in table:
+        return table.assign(split=_split(table, galaxy, selection))
+    sides = table["split"].groupby(galaxy).nunique()
+    both = [str(name) for name in sides[sides > 1].index]
+    if both:
+        told = ", ".join(
+            f"{name} ({_sides(table[galaxy.astype(str) == name])})" for name in both[:_MAX_NAMES_IN_MESSAGE]
+        )
+        raise InputError(f"data: {len(both)} galaxies are on two sides of the split: {told}; allowed: each on one")
+    if (table["split"] == "validation").any():
+        return table
+    trains = table["split"] == "train"
+    drawn = _split(table[trains], galaxy[trains], dataclasses.replace(selection, test_share=0.0))
+    return table.assign(split=table["split"].mask(trains, pd.Series(drawn, index=table.index[trains], dtype=object)))
+
+
+def _galaxies(table: pd.DataFrame) -> pd.Series[Any]:
+    """The galaxy of each row: an image without one's name is one of its own, as is a file of several rows."""
+    alone = table["id"].groupby(table["path"]).transform("first")
+    return table["galaxy"].where(table["galaxy"].notna(), alone) if "galaxy" in table else alone
+
+
+def _sides(rows: pd.DataFrame) -> str:
+    """The first image of a galaxy on each side, in words."""
+    first = rows.drop_duplicates("split")
+    return ", ".join(f"{image} in {split}" for image, split in zip(first["id"], first["split"], strict=True))
+
+
+def _split(table: pd.DataFrame, galaxy: pd.Series[Any], selection: Selection) -> list[str]:
+    """The split of each row: a share of each class's galaxies, at least one, validates; another share tests."""
+    first = table.assign(galaxy=galaxy)
+    if "copy" in table:  # a galaxy of which there are copies alone can only train
+        first = first[~table["copy"]]
+    first = first.drop_duplicates("galaxy")  # a galaxy's class is that of its first image
     first = first.assign(rank=_rank(first["galaxy"].astype(str), selection.seed, "split")).sort_values("rank")
-    validation: set[Any] = set()
+    of: dict[Any, str] = {}
     for _, group in first.groupby("label"):
-        validation |= set(group["galaxy"].head(max(1, int(selection.validation_share * len(group)))))
-    return ["validation" if each in validation else "train" for each in galaxy]
+        names = list(group["galaxy"])
+        validating = max(1, int(selection.validation_share * len(names)))
+        testing = max(1, int(selection.test_share * len(names))) if selection.test_share else 0
+        of |= dict.fromkeys(names[:validating], "validation")
+        of |= dict.fromkeys(names[validating : validating + testing], "test")
+    return [of.get(each, "train") for each in galaxy]
+
+
+def _only_originals_are_measured(table: pd.DataFrame, candidates: Candidates) -> pd.DataFrame:
+    """The table without the copies of galaxies that validate or test."""
+    if "copy" not in table:
+        return table
+    measured = table["copy"] & (table["split"] != "train")
+    candidates.count("copies_left_out_of_validation_and_test", int(measured.sum()))
+    return table[~measured].reset_index(drop=True)
 
 
 def _readable(table: pd.DataFrame, candidates: Candidates, num_workers: int) -> pd.DataFrame:
@@ -274,14 +334,12 @@ def drop_missing(candidates: Candidates) -> str:
 
 
 def split_of(value: object) -> str:
-    """``train`` or ``validation`` for a split as others name it.
+    """``train``, ``validation`` or ``test`` for a split as others name it.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is none of them.
     """
-    name = str(value).strip().lower()
-    if name in ("train", "training"):
-        return "train"
-    if name in _VALIDATION_NAMES:
-        return "validation"
-    raise InputError(f"data: split {value}: expected train or {' or '.join(_VALIDATION_NAMES)}")
+    found = _SPLIT_NAMES.get(str(value).strip().lower())
+    if found is None:
+        raise InputError(f"data: split {value}: expected train, validation (valid, val) or test")
+    return found
