@@ -57,7 +57,7 @@ def test_each_program_helps_with_its_own_groups_alone(minia: Told) -> None:
 def test_help_offers_what_a_further_folder_adds(minia: Told, tmp_path: Path) -> None:
     (tmp_path / "more" / "features").mkdir(parents=True)
     (tmp_path / "more" / "features" / "mine.yaml").touch()
-    assert ", mine, sift, surf" in minia("mine", "--config-dir", "more", "-h")[1]
+    assert ", mine, pretrained, sift, surf" in minia("mine", "--config-dir", "more", "-h")[1]
 
 
 def test_version(minia: Told) -> None:

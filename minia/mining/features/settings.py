@@ -12,7 +12,14 @@ from pydantic import BeforeValidator, Field
 
 from minia.core.plug_in import PlugIn, PlugInChoice
 from minia.core.setting_types import ExistingFolder, Settings
-from minia.models.extractors.settings import DELFSettings, DenseSettings, ObjectsChoice, SIFTSettings, SURFSettings
+from minia.models.extractors.settings import (
+    DELFSettings,
+    DenseSettings,
+    ObjectsChoice,
+    PretrainedSettings,
+    SIFTSettings,
+    SURFSettings,
+)
 
 PCADim = Annotated[int, Field(ge=1, le=65536)] | None
 PCAImages = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -48,6 +55,10 @@ class DELFFeatures(DELFSettings, Extraction):
     """``features=delf``."""
 
 
+class PretrainedFeatures(PretrainedSettings, Extraction):
+    """``features=pretrained``."""
+
+
 class PlugInFeatures(PlugIn, Extraction):
     """An extractor from elsewhere."""
 
@@ -76,7 +87,7 @@ class StoredFeatures(Settings):
     path: ExistingFolder
 
 
-ExtractedFeatures = DenseFeatures | SIFTFeatures | SURFFeatures | DELFFeatures | PlugInFeatures
+ExtractedFeatures = DenseFeatures | SIFTFeatures | SURFFeatures | DELFFeatures | PretrainedFeatures | PlugInFeatures
 FeatureSettings = Annotated[
     ExtractedFeatures | AutoFeatures | StoredFeatures,
     Field(discriminator="kind"),

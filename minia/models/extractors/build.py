@@ -14,6 +14,7 @@ _CLASSES = {  # by kind; imported when built, for OpenCV and torch take seconds
     "dense": "minia.models.extractors.dense.DenseExtractor",
     "sift": "minia.models.extractors.sift.SIFTExtractor",
     "surf": "minia.models.extractors.surf.SURFExtractor",
+    "pretrained": "minia.models.extractors.pretrained.PretrainedExtractor",
     "delf": "minia.models.extractors.delf.DELFExtractor",
 }
 

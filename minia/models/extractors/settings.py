@@ -11,6 +11,9 @@ from minia.core.device import choose_device, choose_precision
 from minia.core.setting_types import ExistingFile, NotNegative, Settings, Share
 
 ObjectsChoice = Literal["central", "all", "none", "original"]
+PretrainedNetworkName = Literal[
+    "disk", "aliked-n16", "aliked-n16rot", "aliked-n32", "aliked-t16", "xfeat", "keynet-hardnet"
+]
 WindowWidth = Annotated[float, Field(gt=0, le=1)]
 Octaves = Annotated[int, Field(ge=1, le=32)]
 Scale = Annotated[float, Field(gt=0, le=64)]
@@ -115,3 +118,28 @@ class DELFSettings(ExtractorSettings):
         """The device, and the precision as it comes out there."""
         device = choose_device(context.device)
         return {"device": device, "precision": choose_precision(self.precision, device)}
+
+
+class PretrainedSettings(ExtractorSettings):
+    """A network that others trained.
+
+    Attributes:
+        network: which.
+        weights: the file of its weights; nothing in it is run.
+        descriptor_weights: of ``keynet-hardnet``, the file of HardNet's weights; None for the others.
+        scales: sizes at which an image is looked at, 1 = its own.
+        score_threshold: drop lower scores; None for the network's usual threshold.
+        batch_size: images of one size that go through the network together.
+    """
+
+    kind: Literal["pretrained"] = "pretrained"
+    network: PretrainedNetworkName
+    weights: ExistingFile
+    descriptor_weights: ExistingFile | None
+    scales: Annotated[tuple[Scale, ...], Field(strict=False, min_length=1, max_length=64)]
+    score_threshold: NotNegative | None
+    batch_size: Annotated[int, Field(ge=1, le=1024)]
+
+    def of_machine(self, context: Context) -> dict[str, str]:
+        """The device."""
+        return {"device": choose_device(context.device)}
