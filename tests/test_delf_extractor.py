@@ -64,6 +64,34 @@ def test_contract(models: dict[str, Path], kind: str) -> None:
     assert all(any(size == pytest.approx(side) for side in covered) for size in features["sizes"])
 
 
+def test_dense_selection_takes_every_place_on_the_objects(models: dict[str, Path]) -> None:
+    image, scales = draw_blobs(3, num_blobs=2), [1.0, 2.0, 4.0]
+    every = extractor(models, num_features=0, scales=scales).extract(image)
+    dense = extractor(models, num_features=0, scales=scales, selection="dense").extract(image)
+    assert_close(every, dense)
+    on_objects = extractor(models, num_features=0, scales=scales, selection="dense", objects="original").extract(image)
+    column, row = np.rint(every["keypoints"]).astype(int).clip(0, 95).T
+    np.testing.assert_array_equal(on_objects["keypoints"], every["keypoints"][foreground_mask(image)[row, column]])
+
+
+@pytest.mark.parametrize("limit", [1, 9, 40, 120, 10_000])
+def test_dense_selection_widens_the_finest_grids(models: dict[str, Path], limit: int) -> None:
+    image, scales = draw_blobs(3, width=128, height=96), [1.0, 2.0, 4.0]
+    every = extractor(models, num_features=0, scales=scales).extract(image)
+    features = extractor(models, num_features=limit, scales=scales, selection="dense").extract(image)
+    assert 0.3 * min(limit, len(every["scores"])) <= len(features["scores"]) <= limit
+    known = {(*place, size) for place, size in zip(every["keypoints"].tolist(), every["sizes"].tolist(), strict=True)}
+    kept = {(*at, size) for at, size in zip(features["keypoints"].tolist(), features["sizes"].tolist(), strict=True)}
+    assert kept <= known and len(kept) == len(features["scores"])
+    pitches = []
+    for size in np.unique(features["sizes"]):
+        x = np.unique(features["keypoints"][features["sizes"] == size, 0])
+        if len(x) > 2:
+            assert np.ptp(np.diff(x)) < 0.1  # an even grid
+            pitches.append(float(np.diff(x)[0]))
+    assert not pitches or max(pitches) <= 4 * min(pitches) + 0.1
+
+
 def test_checkpoint_and_torchscript_agree(models: dict[str, Path]) -> None:
     image = draw_blobs(2)
     assert_close(extractor(models).extract(image), extractor(models, "torchscript").extract(image))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ _PIXELS_AT_ONCE = {"cuda": 1 << 25, "cpu": 1 << 19}
 
 
 class DELFExtractor(Extractor):
-    """Keypoints where the attention is high, described by the network.
+    """Keypoints where the attention is high, or on a grid, described by the network.
 
     A keypoint lies at the centre of a cell's receptive field; its size is the side of what the field
     covers in pixels of the image, so that a small scale gives a large size.
@@ -51,7 +52,7 @@ class DELFExtractor(Extractor):
 
     def __init__(self, settings: DELFSettings, context: Context) -> None:
         super().__init__(num_features=settings.num_features, objects=settings.objects)
-        self.scales = list(settings.scales)
+        self.scales, self.dense = list(settings.scales), settings.selection == "dense"
         self.score_threshold, self.score_percentile = settings.score_threshold, settings.score_percentile
         self.nms_iou, self.batch_size = settings.nms_iou, settings.batch_size
         self.device = choose_device(context.device)
@@ -78,6 +79,8 @@ class DELFExtractor(Extractor):
         for start in range(0, len(images), most):
             part = slice(start, start + most)
             tables += [*self._run(np.stack(images[part]), None if masks is None else np.stack(masks[part]))]
+        if self.dense:
+            tables = [spread(rows, self.num_features) for rows in tables]
         # Not ">= 0": where the network overflowed scores are NaN, which must not go missing without a word.
         return [_features(rows[~(rows[:, 3] < 0)], width, height) for rows in tables]
 
@@ -98,7 +101,7 @@ class DELFExtractor(Extractor):
                 torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2),
                 None if masks is None else torch.from_numpy(masks).to(self.device),
                 self.scales,
-                self.num_features,
+                0 if self.dense else self.num_features,
                 self.score_threshold,
                 self.score_percentile,
                 self.nms_iou,
@@ -119,6 +122,66 @@ class DELFExtractor(Extractor):
         cudnn: Any = torch.backends.cudnn  # it has no types
         with self._turn, plain, cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             yield
+
+
+def spread(rows: NDArray[np.float32], number: int) -> NDArray[np.float32]:
+    """Of all places of the maps of an image, those on grids that hold so many: the finest grids are widened.
+
+    Args:
+        rows: (num_places, 4 or more) x, y, size and score, below 0 where a place is not wanted.
+        number: at most so many wanted places; 0 for all.
+
+    Returns:
+        Some of the rows, in their order.
+    """
+    if not number or np.count_nonzero(~(rows[:, 3] < 0)) <= number:
+        return rows
+    grids = [_Grid.of(rows, size) for size in np.unique(rows[:, 2])]
+    while sum(len(grid.kept) for grid in grids) > number:
+        finest = min(grids, key=lambda grid: grid.pitch * grid.step if len(grid.kept) else np.inf)
+        finest.widen()
+    chosen: NDArray[np.float32] = rows[np.sort(np.concatenate([grid.kept for grid in grids]))]
+    return chosen
+
+
+@dataclass
+class _Grid:
+    """The places of one scale.
+
+    Attributes:
+        pitch: pixels between neighbours.
+        step: places from one that is kept to the next, across and down.
+        places: (num_places, 3) row in the table, and column and line of the grid, of those that are wanted.
+        middle: column and line of the grid's middle, which is kept.
+    """
+
+    pitch: float
+    step: int
+    places: NDArray[np.int64]
+    middle: tuple[int, int]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.float32], size: np.float32) -> _Grid:
+        """Those of that size in a table as :func:`spread` has it."""
+        own = np.flatnonzero(rows[:, 2] == size)
+        (columns, column), (lines, line) = (np.unique(rows[own, axis], return_inverse=True) for axis in (0, 1))
+        places = np.stack([own, column, line], axis=1)[~(rows[own, 3] < 0)]
+        spans = [float(np.ptp(axis)) / max(1, len(axis) - 1) for axis in (columns, lines)]
+        return cls(max(*spans, 1e-3), 1, places, (len(columns) // 2, len(lines) // 2))
+
+    @property
+    def kept(self) -> NDArray[np.int64]:
+        """Rows of the places that are kept."""
+        off = (self.places[:, 1:] - self.middle) % self.step
+        return self.places[~off.any(axis=1), 0]
+
+    def widen(self) -> None:
+        """Keep fewer; none where even the widest grid holds one too many."""
+        before = len(self.kept)
+        while len(self.kept) == before:
+            self.step += 1
+            if self.step > self.places[:, 1:].max() + 1:
+                self.places = self.places[:0]
 
 
 def _features(rows: NDArray[np.float32], width: int, height: int) -> Features:

@@ -95,6 +95,8 @@ class DELFSettings(ExtractorSettings):
 
     Attributes:
         model: a TorchScript file that ``export_delf`` wrote, or a checkpoint of the training.
+        selection: ``attention``: the keypoints of the highest scores; ``dense``: every place of the network's map, on
+            the objects; where these are more than ``num_features``, the finest grids are widened.
         scales: sizes at which an image is looked at, 1 = its own.
         score_threshold: drop lower scores; 0 keeps all. What a score means depends on the training run.
         score_percentile: drop scores below this percentile, 0..100, of the image's own; 0 keeps all.
@@ -107,6 +109,7 @@ class DELFSettings(ExtractorSettings):
 
     kind: Literal["delf"] = "delf"
     model: ExistingFile
+    selection: Literal["attention", "dense"] = "attention"
     scales: Annotated[tuple[Scale, ...], Field(strict=False, min_length=1, max_length=64)]
     score_threshold: NotNegative
     score_percentile: Annotated[float, Field(ge=0, le=100)]
