@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_explorer_data import catalogued
 from test_report import LABELS, NASTY, data_of, run, structures
 
 from minia.mining.lists.listdb import ListDB, write_listdb
@@ -20,7 +21,12 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright opens
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
-__all__ = ["run", "structures"]  # fixtures
+VIEWS = (
+    ("", "overview"), ("#structure=0", "structure"), ("#image=image 1.png", "image"), ("#words", "words"),
+    ("#word=1", "word"), ("#help", "help"),
+)  # fmt: skip
+
+__all__ = ["catalogued", "run", "structures"]  # fixtures
 
 
 class Seen:
@@ -219,13 +225,7 @@ def test_every_number_has_a_definition_in_both_languages(seen: Seen) -> None:
 def test_pages_fit_their_width(browser: Any, report: Path, size: tuple[int, int], scheme: str) -> None:
     context = browser.new_context(color_scheme=scheme, viewport={"width": size[0], "height": size[1]})
     found = Seen(context.new_page(), report)
-    for fragment, view in (
-        ("", "overview"),
-        ("#structure=0", "structure"),
-        ("#image=image 1.png", "image"),
-        ("#words", "words"),
-        ("#help", "help"),
-    ):
+    for fragment, view in VIEWS:
         found.open(fragment, view)
         assert found.page.evaluate("document.documentElement.scrollWidth") <= size[0], view
     ground = found.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -249,4 +249,37 @@ def test_plain_bags_of_words_can_be_browsed(browser: Any, tmp_path: Path) -> Non
         found.open(fragment, view)
     assert page.locator(".words li").count() == 4
     page.close()
+    assert found.errors == []
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("size", [(1280, 800), (400, 800)])
+def test_pages_are_accessible(browser: Any, report: Path, scheme: str, size: tuple[int, int]) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core checks accessibility")
+    context = browser.new_context(color_scheme=scheme, viewport={"width": size[0], "height": size[1]})
+    found = Seen(context.new_page(), report)
+    for fragment, view in VIEWS:
+        found.open(fragment, view)
+        told = axe.Axe().run(found.page)
+        assert told.violations_count == 0, f"{view}: {told.generate_report()}"
+    found.page.evaluate("document.querySelector('main').appendChild(new Image()).src = 'images/image_000000.jpg'")
+    assert axe.Axe().run(found.page).violations_count == 1  # so it does look
+    context.close()
+    assert found.errors == []
+
+
+def test_places_on_the_sky_are_searched(browser: Any, catalogued: Path) -> None:
+    found = Seen(browser.new_page(), catalogued)
+    names = data_of(catalogued, "names-0000")["names"]
+    for text in ("180.0701 -1.5", "12:00:16.82 -01:30:00"):
+        found.open()
+        found.page.locator("#query").fill(text)
+        found.page.wait_for_selector("#found a")
+        assert names[7] in found.page.text_content("#found a")
+        assert found.page.locator("#found a").count() == 5
+    found.page.locator("#found a").first.click()
+    found.at("image")
+    assert "note 7" in found.page.text_content("#values")
+    assert found.page.locator("main i").count() == 0
+    found.page.close()
     assert found.errors == []

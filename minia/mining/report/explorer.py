@@ -16,10 +16,10 @@ from minia.core.artifact import read_manifest
 from minia.core.progress import progress
 from minia.mining.matching.best_images import GalleryImages
 from minia.mining.report.associations import Enrichment, Shift, enrichment, shift
+from minia.mining.report.columns import Catalogue, Columns
 from minia.mining.report.holding import (
     IMAGES_PER_SCRIPT,
     NAMES_PER_SCRIPT,
-    Columns,
     Holding,
     count_holding,
     held_blocks,
@@ -199,7 +199,7 @@ class Explorer:
             "structures": structures,
             "labels": run.labels,
             "numLabels": np.bincount(run.codes[run.codes >= 0], minlength=len(run.labels)).tolist(),
-            "columns": self.columns.names,
+            "columns": [list(pair) for pair in zip(self.columns.names, self.columns.values, strict=True)],
             "numImages": len(run.names),
             "numStructures": run.structures.num_lists,
             "imagesPerScript": IMAGES_PER_SCRIPT,
@@ -308,6 +308,7 @@ class _ImageScripts:
         blocks = [held for _, _, held in held_blocks(explorer.run, explorer.shown, self.rows)]
         empty = scipy.sparse.csr_matrix((0, len(explorer.shown)), dtype=np.float32)
         self.held = scipy.sparse.vstack([empty, *blocks], format="csr")
+        self.catalogue = Catalogue.of(explorer.run)
 
     def write(self) -> None:
         weights = self.held.multiply(1 / np.sqrt(1 + self.held.getnnz(axis=0))).tocsr()
@@ -316,12 +317,15 @@ class _ImageScripts:
         with progress("describing images", len(self.rows), "image") as advance:
             for first in range(0, len(self.rows), _ROWS_PER_BLOCK):
                 alike = (weights[first : first + _ROWS_PER_BLOCK] @ weights.T).toarray()
-                for number, row in enumerate(self.rows[first : first + _ROWS_PER_BLOCK].tolist(), first):
+                rows = self.rows[first : first + _ROWS_PER_BLOCK]
+                known = self.catalogue.of_images(rows)
+                for number, row in enumerate(rows.tolist(), first):
                     similar = alike[number - first]
                     similar[number] = 0
                     best = [each for each in np.argsort(-similar, kind="stable")[:_MOST_SIMILAR] if similar[each] > 0]
                     value = self._image(number, row)
                     value["similar"] = [[int(self.rows[each]), round(float(similar[each]), 3)] for each in best]
+                    value["values"] = next(known)
                     self.explorer.scripts.write(f"image-{row:06d}", value)
                 advance(len(alike))
 

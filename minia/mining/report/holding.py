@@ -12,8 +12,9 @@ import scipy.sparse
 from minia.core.progress import progress
 from minia.mining.matching.best_images import BestImages, rows_of, sort_bits
 from minia.mining.matching.overlap import overlap_blocks
+from minia.mining.report.columns import Columns, sky_positions
 from minia.mining.report.run import Run
-from minia.mining.report.scripts import Scripts
+from minia.mining.report.scripts import Scripts, rounded
 
 IMAGES_PER_SCRIPT = 1000
 NAMES_PER_SCRIPT = 10_000
@@ -24,21 +25,6 @@ _NEAR = 7  # keeps these ties independent of others
 _NUM_NEAR = 8
 
 Counts = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Numbers known of the images, as ranks.
-
-    Attributes:
-        names: of the columns.
-        ranks: (num_columns, num_images) float64, nan where there is none.
-        ties: (num_columns,) float64, see ``associations.shift``.
-    """
-
-    names: list[str]
-    ranks: npt.NDArray[np.float64]
-    ties: npt.NDArray[np.float64]
 
 
 @dataclass
@@ -184,9 +170,12 @@ class _ImageScripts:
 
     def finish(self) -> None:
         self._write()
+        sky = sky_positions(self.run)
         for number, first in enumerate(range(0, len(self.run.names), NAMES_PER_SCRIPT)):
             some = slice(first, first + NAMES_PER_SCRIPT)
             value = {"names": self.run.names.iloc[some].tolist(), "labels": self.run.codes[some].tolist()}
+            if sky is not None:
+                value |= {"ra": rounded(sky[some, 0], 5), "dec": rounded(sky[some, 1], 5)}
             self.scripts.write(f"names-{number:04d}", value)
 
     def _write(self) -> None:

@@ -20,7 +20,7 @@ from minia.core.artifact import Stage, read_manifest
 from minia.core.context import Context
 from minia.mining.features.store import features_fingerprint
 from minia.mining.matching.settings import OverlapMatching
-from minia.mining.report.columns import load_columns
+from minia.mining.report.columns import Columns
 from minia.mining.report.explorer import LISTED, Explorer
 from minia.mining.report.page import copy_figures, render_page
 from minia.mining.report.run import Artifacts, Run, count_stages
@@ -68,7 +68,7 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
             shown=shown,
             chosen=run.choose_images(shown, max(LISTED, settings.images_per_structure)),
             per_structure=settings.images_per_structure,
-            columns=load_columns(run),
+            columns=Columns.of(run),
             scripts=Scripts(work),
         )
         explorer.write(settings.tile_side, metrics, {"figures": copy_figures(work, sources), "seed": context.seed})

@@ -133,6 +133,9 @@
       m.el("div", {}, m.el("h2", {}, m.t("title.held")), more.held.length ? [m.el("div.tools", {},
         m.el("button", { onclick: function () { all(true); } }, m.t("all")), m.el("button", { onclick: function () { all(false); } }, m.t("none")),
         m.el("label", {}, m.el("input", { type: "checkbox", id: "show-keypoints", onchange: function (event) { keypoints = event.target.checked; draw(); } }), m.t("show.keypoints"))), list] : m.el("p.faint", {}, m.t("holds none")))),
+    more.values.length ? m.el("details", { open: true }, m.el("summary", {}, m.t("title.values")), m.el("dl.facts", { id: "values" }, more.values.map(function (pair) {
+      return m.el("div", {}, m.el("dt", {}, pair[0]), m.el("dd", {}, String(pair[1])));
+    }))) : null,
     similar.length ? m.el("section", {}, m.el("h2", {}, m.term("similar", m.t("title.similar"))), m.thumbs(more.similar.map(function (pair) { return pair[0]; }), similar, more.similar.map(function (pair) { return m.decimals(pair[1], 2); }))) : null]);
   }
   m.views.image = function (main, name, hint) {

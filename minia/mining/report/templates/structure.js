@@ -174,7 +174,9 @@
     var clear = value.columns.filter(function (row) { return row[2] < 0.05; });
     if (o.columns.length) {
       parts.push(m.el("h3", {}, m.term("columns")), clear.length ? m.el("ul", { id: "columns" }, clear.slice(0, 15).map(function (row) {
-        return m.el("li", {}, m.t(row[1] > 0.5 ? "column.high" : "column.low", { column: o.columns[row[0]], share: m.percent(row[1] > 0.5 ? row[1] : 1 - row[1]), q: m.small(row[2]) }));
+        var column = o.columns[row[0]], high = row[1] > 0.5;
+        if (column[1] !== null) { return m.el("li", {}, m.t(high ? "value.more" : "value.fewer", { column: column[0], value: column[1], q: m.small(row[2]) })); }
+        return m.el("li", {}, m.t(high ? "column.high" : "column.low", { column: m.columnName(column[0]), share: m.percent(high ? row[1] : 1 - row[1]), q: m.small(row[2]) }));
       })) : m.el("p.faint", {}, m.t("column.none")));
     }
     if (value["with"].length) {
@@ -184,6 +186,9 @@
     }
     return parts.length ? m.el("section", {}, m.el("h2", {}, m.t("title.with")), parts) : null;
   }
+  m.columnName = function (name) { // those that the run counts itself have a name in each language
+    return m.texts.en["column of " + name] ? m.t("column of " + name) : name;
+  };
   function list(value, state) {
     var listed = value.listed, total = m.overview.structures.images[m.placeOf(value.number)];
     function rows() {

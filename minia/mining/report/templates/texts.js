@@ -20,6 +20,8 @@ minia.texts.en = {
   "words.about": "Example patches from different images. Click a word to see only its keypoints in the images above.", "words.plain": "Numbers of the words, and in how many co-occurring sets each is.",
   "label.line": "{n} images, {expected} expected, q {q}", "label.about": "The bar is the share of its labelled images that have the label, the tick that of all images. q is corrected for all structures and labels.",
   "column.high": "mostly in images with a high {column}: higher in {share} of pairs (q {q})", "column.low": "mostly in images with a low {column}: lower in {share} of pairs (q {q})",
+  "value.more": "more of them have {column} {value} than of the others (q {q})", "value.fewer": "fewer of them have {column} {value} than of the others (q {q})", "title.values": "In the catalogue",
+  "column of number of words": "number of words", "column of width in pixels": "width in pixels", "column of height in pixels": "height in pixels", "on the sky": "{distance}″ away",
   "column.none": "No column differs clearly between its images and the others.", "with.line": "{images} with both, {times} times as many as by chance",
   "csv": "save as CSV", "listed": "The {n} best of {all}; matches.parquet of the run holds all.", "show.outlines": "outline", "show.keypoints": "keypoints",
   "structure.line": "Found in {images}.", "structure.label": "It goes most clearly with the label {label}.", "prev": "← previous", "next": "next →", "panel": "panel (PNG)",

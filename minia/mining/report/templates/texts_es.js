@@ -20,6 +20,8 @@ minia.texts.es = {
   "words.about": "Recortes de ejemplo de distintas imágenes. Pulse una palabra para ver solo sus puntos en las imágenes de arriba.", "words.plain": "Números de las palabras, y en cuántos conjuntos coocurrentes está cada una.",
   "label.line": "{n} imágenes, {expected} esperadas, q {q}", "label.about": "La barra es la parte de sus imágenes etiquetadas que tiene la etiqueta; la marca, la de todas. q está corregida por todas las estructuras y etiquetas.",
   "column.high": "sobre todo en imágenes con {column} alto: mayor en {share} de los pares (q {q})", "column.low": "sobre todo en imágenes con {column} bajo: menor en {share} de los pares (q {q})",
+  "value.more": "más de ellas que de las demás tienen {column} {value} (q {q})", "value.fewer": "menos de ellas que de las demás tienen {column} {value} (q {q})", "title.values": "En el catálogo",
+  "column of number of words": "número de palabras", "column of width in pixels": "ancho en píxeles", "column of height in pixels": "alto en píxeles", "on the sky": "a {distance}″",
   "column.none": "Ninguna columna difiere claramente entre sus imágenes y las demás.", "with.line": "{images} con ambas, {times} veces lo que daría el azar",
   "csv": "guardar como CSV", "listed": "Las {n} mejores de {all}; matches.parquet de la ejecución las contiene todas.", "show.outlines": "contorno", "show.keypoints": "puntos",
   "structure.line": "Está en {images}.", "structure.label": "Se asocia sobre todo con la etiqueta {label}.", "prev": "← anterior", "next": "siguiente →", "panel": "panel (PNG)",
