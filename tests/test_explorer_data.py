@@ -17,7 +17,7 @@ from test_report import Run, data_of, draw_images, make_run
 from minia.data.images import list_catalogue
 from minia.mining.lists.listdb import ListDB
 from minia.mining.report.associations import enrichment, false_discovery_rates, ranks, shift
-from minia.mining.report.cutouts import Place, average, cut_part, most_typical, place_of_keypoints
+from minia.mining.report.cutouts import Place, average, cut_part, most_typical, place_of_keypoints, turns_alike
 from minia.mining.report.layout import map_places, marker_sizes
 from minia.mining.report.scripts import Scripts
 
@@ -78,6 +78,23 @@ def test_parts_are_cut_out_upright(angle: float) -> None:
         rows, columns = np.nonzero(cut[:, :, 0] > 128)
         assert rows.mean() == pytest.approx(59.5, abs=1.5)
         assert columns.mean() == pytest.approx(59.5 + 40, abs=1.5)  # half a diameter; the cut-out is 1.5 wide
+
+
+def test_cut_outs_are_turned_alike() -> None:
+    rng = np.random.default_rng(4)
+    rows, columns = np.mgrid[:200, :200]
+    image = np.zeros((200, 200, 3), np.uint8)
+    for x, y, radius in ((140, 100, 14), (100, 60, 6), (75, 110, 9)):
+        image[np.hypot(columns - x, rows - y) < radius] = rng.integers(120, 255)
+    angles = [0.0, 30.0, 87.0, 200.0, 333.0]
+    turned = [cut_part(image, Place(99.5, 99.5, 100, -angle, True), 128) for angle in angles]  # turned by the angle
+    found = np.array(turns_alike(turned))
+    np.testing.assert_allclose((found - found[0] - angles + 180) % 360 - 180, 0, atol=3.1)
+    alike = [
+        cut_part(each, Place(63.5, 63.5, 128 / 1.5, angle, False), 128)
+        for each, angle in zip(turned, found, strict=True)
+    ]
+    assert average(alike).std() > 1.5 * average(turned).std()
 
 
 def test_parts_at_the_border_are_cut_out() -> None:

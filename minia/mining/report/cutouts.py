@@ -13,6 +13,8 @@ import numpy.typing as npt
 from minia.mining.report.panels import BACKGROUND, Pixels
 
 _MARGIN = 1.5  # of a cut-out's side over the part's diameter
+_ANGLES, _CIRCLES = 120, 32
+_ALIGNING_ROUNDS = 4
 _SMALLEST = 8.0  # pixels of a part's diameter
 
 
@@ -91,6 +93,39 @@ def _surroundings(image: Pixels, place: Place, width: float) -> tuple[Pixels, Pl
     left, top = max(0, int(place.x) - reach), max(0, int(place.y) - reach)
     piece = image[top : max(top + 1, int(place.y) + reach), left : max(left + 1, int(place.x) + reach)]
     return np.ascontiguousarray(piece), place._replace(x=place.x - left, y=place.y - top)
+
+
+def turns_alike(cutouts: Sequence[Pixels]) -> list[float]:
+    """The angles by which cut-outs are turned against each other, found where they look most alike.
+
+    Each is compared, on circles about its middle, with the mean of all as they are turned so far, the first one before
+    the others.
+
+    Args:
+        cutouts: (side, side, 3) uint8 each, at least one.
+
+    Returns:
+        Degrees from x towards y for each; to cut out at these makes them alike.
+    """
+    spectra = np.stack([_circles(each) for each in cutouts])
+    turns = np.exp(2j * np.pi * np.outer(np.arange(_ANGLES), np.arange(_ANGLES // 2 + 1)) / _ANGLES)
+    template, best = spectra[0], np.zeros(len(cutouts), np.int64)
+    for _ in range(_ALIGNING_ROUNDS):
+        alike = np.fft.irfft((spectra * template.conj()).sum(axis=2), _ANGLES, axis=1)
+        best = alike.argmax(axis=1)
+        template = (spectra * turns[best][:, :, None]).mean(axis=0)
+    return [float(each) * 360 / _ANGLES for each in best]
+
+
+def _circles(cutout: Pixels) -> npt.NDArray[np.complex128]:
+    """Spectra of the brightness along circles about the middle, (angles / 2 + 1, circles), without its mean."""
+    side = len(cutout)
+    grey = cutout.mean(axis=2).astype(np.float32)
+    centre = ((side - 1) / 2, (side - 1) / 2)
+    polar = cv2.warpPolar(grey, (_CIRCLES, _ANGLES), centre, side / 2, cv2.INTER_LINEAR)
+    spectrum = np.fft.rfft(polar.astype(np.float64) * np.sqrt(np.arange(_CIRCLES) + 0.5), axis=0)
+    spectrum[0] = 0
+    return np.asarray(spectrum / max(float(np.linalg.norm(spectrum)), 1e-9))
 
 
 def average(cutouts: Sequence[Pixels]) -> Pixels:

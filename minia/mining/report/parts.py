@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy.typing as npt
 
 from minia.mining.matching.stage import matched_keypoints
 from minia.mining.report import panels
-from minia.mining.report.cutouts import Place, average, cut_part, most_typical, place_of_keypoints
+from minia.mining.report.cutouts import Place, average, cut_part, most_typical, place_of_keypoints, turns_alike
 from minia.mining.report.panels import Pixels
 from minia.mining.report.pictures import Pictures
 from minia.mining.report.run import Run
@@ -21,6 +23,7 @@ from minia.mining.report.sprites import SPRITES, Sheets
 CUT_OUT_SIDE = 128
 _MAP_SIDE = 64
 _PANEL_COLUMNS = 4
+_MOST_PANELS = 100  # of the structures of highest score: drawing one takes longer than all else of a structure
 
 Keypoints = npt.NDArray[np.int64]
 
@@ -62,6 +65,8 @@ class Places:
                 place = Place(x, y, size, angle, True)
                 self._placed[structure, image] = place, np.asarray(keypoints, np.int64)
             self._structures = frozenset(structure for structure, _ in self._placed)
+        self.keypoints = functools.lru_cache(maxsize=64)(self._load_keypoints)
+        self.words = functools.lru_cache(maxsize=64)(run.words_of_keypoints)
 
     def known(self, structure: int) -> bool:
         """Whether the arrangement found places of a structure."""
@@ -80,7 +85,7 @@ class Places:
         own = self.run.structures[structure]
         if self.run.features is None:
             return Sighting(row, overlap, np.zeros(0, np.int64), np.zeros(0, np.int64), None)
-        words = self.run.words_of_keypoints(row)
+        words = self.words(row)
         if placed is not None:
             keypoints = placed[1]
         elif matched is not None:
@@ -95,9 +100,12 @@ class Places:
             order = place_of[words[keypoints]]
         if placed is not None:
             return Sighting(row, overlap, keypoints, order, placed[0])
-        points = self.run.features.of_image(row, "keypoints")[keypoints]
-        sizes = self.run.features.of_image(row, "sizes")[keypoints]
-        return Sighting(row, overlap, keypoints, order, place_of_keypoints(points, sizes))
+        points, sizes = self.keypoints(row)
+        return Sighting(row, overlap, keypoints, order, place_of_keypoints(points[keypoints], sizes[keypoints]))
+
+    def _load_keypoints(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        assert self.run.features is not None
+        return self.run.features.of_image(row, "keypoints"), self.run.features.of_image(row, "sizes")
 
 
 def place_for_page(place: Place | None) -> list[float | None] | None:
@@ -141,7 +149,7 @@ class PartPictures:
             self.places.find(structure, row, overlap, matched[name].astype(np.int64))
             for row, name, overlap in zip(rows, names, overlaps, strict=True)
         ]
-        cutouts = [self._cut_out(each) for each in found]
+        cutouts = self._cut_outs(found)
         if not cutouts:
             return {"gallery": [], "map": self.map.add(panels.missing_tile("", _MAP_SIDE))}
         sheet = Sheets(self.report, f"parts-{structure:04d}", (CUT_OUT_SIDE, CUT_OUT_SIDE), 1 + len(cutouts), 1)
@@ -149,14 +157,27 @@ class PartPictures:
             sheet.add(each)
         sheet.finish()
         typical = most_typical(cutouts)
-        self._draw_panel(structure, found)
+        drawn = self.map.count < _MOST_PANELS
+        if drawn:
+            self._draw_panel(structure, found)
         return {
             "gallery": [self._entry(each) for each in found],
             "parts": f"{SPRITES}/parts-{structure:04d}_0000.jpg",
             "typical": typical,
             "map": self.map.add(panels.fit_tile(cutouts[typical], _MAP_SIDE)),
-            "panel": f"panels/structure_{structure:04d}.png",
+            "panel": f"panels/structure_{structure:04d}.png" if drawn else None,
         }
+
+    def _cut_outs(self, found: list[Sighting]) -> list[Pixels]:
+        """The cut-outs; where no place is known, and so no angle, turned so that they look alike."""
+        cutouts = [self._cut_out(each) for each in found]
+        if not cutouts or any(each.place is None or each.place.known for each in found):
+            return cutouts
+        return [
+            self._cut_out(dataclasses.replace(each, place=each.place._replace(angle=angle)))
+            for each, angle in zip(found, turns_alike(cutouts), strict=True)
+            if each.place is not None
+        ]
 
     def _cut_out(self, found: Sighting) -> Pixels:
         image = self.pictures.load(found.row)
@@ -181,12 +202,11 @@ class PartPictures:
 
     def keypoints_for_page(self, found: Sighting) -> list[float]:
         """x, y, size and the word's place in the structure's list of the strongest keypoints, laid end to end."""
-        chosen, features = found.keypoints[: panels.MOST_CIRCLES], self.run.features
-        if features is None or not len(chosen):
+        chosen = found.keypoints[: panels.MOST_CIRCLES]
+        if not len(chosen):
             return []
-        points = features.of_image(found.row, "keypoints")[chosen]
-        sizes = features.of_image(found.row, "sizes")[chosen]
-        table = np.column_stack([points, sizes, found.words[: len(chosen)]])
+        points, sizes = self.places.keypoints(found.row)
+        table = np.column_stack([points[chosen], sizes[chosen], found.words[: len(chosen)]])
         return [round(value, 1) for value in table.ravel().tolist()]
 
     def _draw_panel(self, structure: int, found: list[Sighting]) -> None:
@@ -203,11 +223,9 @@ class PartPictures:
         panels.save_png(self.report / f"panels/structure_{structure:04d}.png", panel)
 
     def _tile(self, found: Sighting) -> Pixels:
-        tile, features = panels.fit_tile(self.pictures.load(found.row), self.side), self.run.features
+        tile = panels.fit_tile(self.pictures.load(found.row), self.side)
         chosen = found.keypoints[: panels.MOST_CIRCLES]
-        if features is None or not len(chosen):
-            return tile
-        points = features.of_image(found.row, "keypoints")[chosen]
-        sizes = features.of_image(found.row, "sizes")[chosen]
+        points, sizes = self.places.keypoints(found.row)
         colours = panels.word_colours(found.words[: len(chosen)])
-        return panels.draw_keypoints(tile, self.pictures.size_of(found.row), points, sizes, colours)
+        size = self.pictures.size_of(found.row)
+        return panels.draw_keypoints(tile, size, points[chosen], sizes[chosen], colours)

@@ -15,7 +15,7 @@ minia.texts.en = {
   "map.about": "Each picture is a structure's most typical part, larger where more images hold it. Structures found in the same images are near each other. Drag to move, scroll to zoom, click to open. The frame's colour is the label that it goes with.",
   "sort by": "sort by {what}", "show more": "show more ({n} left)", "structure": "Structure {n}", "not shown": "structure {n} (not shown)", "part of": "part of", "parts": "its parts:",
   "parts.aligned": "Cut out at its place, size and angle in its best images, so that the same is at the same place in each.",
-  "parts.guessed": "Cut out around its keypoints in its best images. The arrangement was not sought, so these may not line up.",
+  "parts.guessed": "Cut out around its keypoints in its best images, and turned so that they look most alike: the arrangement was not sought. (Turned like this, even noise looks a little alike.)",
   "average": "average", "sure": "{overlap}: {images}", "overlap at least": "overlap of at least", "word": "word {n}",
   "words.about": "Example patches from different images. Click a word to see only its keypoints in the images above.", "words.plain": "Numbers of the words, and in how many co-occurring sets each is.",
   "label.line": "{n} images, {expected} expected, q {q}", "label.about": "The bar is the share of its labelled images that have the label, the tick that of all images. q is corrected for all structures and labels.",
