@@ -283,3 +283,42 @@ def test_places_on_the_sky_are_searched(browser: Any, catalogued: Path) -> None:
     assert found.page.locator("main i").count() == 0
     found.page.close()
     assert found.errors == []
+
+
+def test_columns_filter_structures(browser: Any, catalogued: Path) -> None:
+    overview = data_of(catalogued, "overview")
+    clear = sorted({each for own in overview["structures"]["columns"] for each in own})
+    found = Seen(browser.new_page(), catalogued)
+    found.open()
+    options = found.page.locator("#filter-column option")
+    assert options.count() == (1 + len(clear) if clear else 0)
+    for each in clear:
+        found.page.locator("#filter-column").select_option(str(each))
+        expected = sum(each in own for own in overview["structures"]["columns"])
+        assert found.page.locator("tbody tr").count() == expected
+    found.page.close()
+    assert found.errors == []
+
+
+def test_names_are_kept_saved_and_opened(seen: Seen, browser: Any, tmp_path: Path) -> None:
+    seen.open("#structure=1", "structure")
+    seen.page.locator("#name").fill("a <b>ring</b>")
+    seen.page.locator("#name").press("Tab")
+    assert seen.page.text_content("h1") == "Structure 1: a <b>ring</b>"
+    seen.open()
+    assert "a <b>ring</b>" in seen.page.text_content("tbody")
+    with seen.page.expect_download() as download:
+        seen.page.locator("#save-names").click()
+    saved = tmp_path / "names.json"
+    saved.write_text(Path(download.value.path()).read_text())
+    page = browser.new_context(locale="en-GB").new_page()
+    other = Seen(page, seen.report)
+    other.open()
+    assert "ring" not in page.text_content("tbody")
+    page.locator("#open-names").set_input_files(saved)
+    page.wait_for_function("document.querySelector('tbody').textContent.includes('ring')")
+    saved.write_text(saved.read_text().replace('"report": "', '"report": "x'))
+    page.locator("#open-names").set_input_files(saved)
+    page.wait_for_function("document.querySelector('#count').textContent.includes('no names')")
+    page.context.close()
+    assert other.errors == []

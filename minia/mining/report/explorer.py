@@ -37,6 +37,7 @@ _MOST_WITH = 12  # structures that one is found with
 _MOST_HELD = 40  # structures of an image with keypoints on the page
 _MOST_SIMILAR = 8
 _CLEAR = 0.05  # of q: what goes with a structure
+_MOST_CLEAR = 8  # columns by which a structure can be found
 _ROWS_PER_BLOCK = 256
 
 Counts = npt.NDArray[np.int64]
@@ -189,6 +190,7 @@ class Explorer:
             "side": rounded(marker_sizes(holding.num_images), 4),
             "map": [each.get("map", -1) for each in drawn],
             "label": tests.best_labels(holding),
+            "columns": [tests.clear_columns(place) for place in range(len(self.shown))],
             "q": self._q(),
             "significance": column("significance"),
             "association": column("association"),
@@ -207,6 +209,7 @@ class Explorer:
             "minOverlap": run.matching.min_overlap,
             "formula": run.matching.formula,
             "made": _made(run),
+            "id": str(read_manifest(run.artifacts["mining"])["fingerprint"])[:12],
         }
 
     def _table_column(self, name: str) -> list[float | None]:
@@ -285,6 +288,14 @@ class _Tests:
             return [-1] * len(holding.num_images)
         best = [int(np.lexsort((-both, q))[0]) for both, q in zip(holding.labels, self.enriched.q, strict=True)]
         return [label if self.enriched.q[place, label] < _CLEAR else -1 for place, label in enumerate(best)]
+
+    def clear_columns(self, place: int) -> list[int]:
+        """The columns that differ clearly, clearest first: one more than their number, below 0 where they are low."""
+        return [
+            int(math.copysign(column + 1, share - 0.5))
+            for column, share, q in self.columns_of(place)[:_MOST_CLEAR]
+            if q < _CLEAR
+        ]
 
     def columns_of(self, place: int) -> list[list[Any]]:
         """Column, how often the higher value is where the structure is, and q; the clearest first."""

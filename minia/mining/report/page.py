@@ -15,8 +15,10 @@ import markupsafe
 
 from minia.core.version import __version__
 
-_SCRIPTS = ("core.js", "texts.js", "texts_es.js", "table.js", "map.js", "overview.js", "structure.js", "image.js",
-            "words.js", "search.js", "start.js")  # fmt: skip
+_SCRIPTS = (
+    "core.js", "texts.js", "texts_es.js", "names.js", "table.js", "map.js", "overview.js", "structure.js", "image.js",
+    "words.js", "search.js", "start.js",
+)  # fmt: skip
 _FIGURES = (
     ("vocabulary", "pca.png", "pca"),
     ("words", "collection_frequency.png", "collection_frequency"),

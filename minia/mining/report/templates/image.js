@@ -109,14 +109,16 @@
         var entry = { place: held[2], keypoints: held[3], width: more.width, height: more.height };
         if (keypoints || only !== undefined) { drawing.appendChild(m.keypoints(entry, function () { return m.colour(i); })); }
         drawing.appendChild(m.outline(entry, m.colour(i), m.dash(i)));
-        if (held[2]) { drawing.appendChild(tag(entry, held[0], m.colour(i))); }
+        if (held[2]) { drawing.appendChild(tag(entry, held[0], i)); }
       });
     }
-    function tag(entry, number, colour) {
+    function tag(entry, structure, number) {
       var height = Math.max(entry.width, entry.height) / 28, place = entry.place;
-      var x = Math.max(height, Math.min(entry.width - height, place[0])), y = Math.max(height, place[1] - place[2] / 2 - height * 0.2);
-      return m.svg("text", { x: x, y: y, fill: colour, stroke: "#000", "stroke-width": height / 6, "paint-order": "stroke",
-        "font-size": height, "font-weight": 600, "text-anchor": "middle" }, String(number));
+      var angle = (number * 2.4) % (2 * Math.PI), reach = place[2] / 2 + height * 0.7; // around it, so that few hide each other
+      var x = Math.max(height, Math.min(entry.width - height, place[0] + reach * Math.cos(angle)));
+      var y = Math.max(height, Math.min(entry.height - 2, place[1] + reach * Math.sin(angle) + height / 3));
+      return m.svg("text", { x: x, y: y, fill: m.colour(number), stroke: "#000", "stroke-width": height / 6, "paint-order": "stroke",
+        "font-size": height, "font-weight": 600, "text-anchor": "middle" }, String(structure));
     }
     var boxes = more.held.map(function (held, i) {
       return m.el("input", { type: "checkbox", checked: chosen[i], "aria-label": m.structureName(held[0]), onchange: function (event) { chosen[i] = event.target.checked; draw(); } });

@@ -26,6 +26,7 @@
       for (var i = structures.number.length - 1; i >= 0; i -= 1) { if (!shown(i)) { mark(i, 0.12); } }
       for (i = structures.number.length - 1; i >= 0; i -= 1) { if (shown(i) && i !== hovered) { mark(i, 1); } }
       if (hovered >= 0) { mark(hovered, 1); }
+      m.mapReady = sheets.every(function (sheet) { return sheet.complete; }); // measured by a benchmark
     }
     function mark(i, strength) {
       var at = place(i), x = at[0] - at[2] / 2, y = at[1] - at[2] / 2;

@@ -1,10 +1,9 @@
 "use strict";
 // The first view: what was run, and a map and a table of the structures.
 (function (m) {
-  var filters = { label: "", q: "", images: 0, whole: false }, order = null;
+  var filters = { label: "", q: "", column: "", images: 0, whole: false }, order = null;
   m.filterBy = function (label) { filters.label = String(label); };
 
-  m.structureName = function (number) { return m.t("structure", { n: number }); };
   m.placeOf = function (number) { return m.places.get(number); };
 
   function statement() {
@@ -64,7 +63,7 @@
     var s = m.overview.structures;
     var chosen = [{
       key: "structure", plain: true, value: function (i) { return s.number[i]; },
-      cell: function (i) { return m.el("a.pictured", { href: "#structure=" + s.number[i] }, m.sprite("structures", s.map[i], 40), String(s.number[i])); }
+      cell: function (i) { return m.el("a.pictured", { href: "#structure=" + s.number[i] }, m.sprite("structures", s.map[i], 40), String(s.number[i]) + (m.nameOf(s.number[i]) ? " " + m.nameOf(s.number[i]) : "")); }
     }, number("images", s.images, m.whole), number("num_words", s.words, m.whole)];
     if (s.q.length) { chosen.push(number("q", s.q, m.small)); }
     if (s.significance.length && !s.q.length) { chosen.push(number("significance", s.significance, function (v) { return m.decimals(v, 1); })); }
@@ -83,6 +82,7 @@
       if (filters.label !== "" && s.label[i] !== Number(filters.label)) { continue; }
       if (filters.q !== "" && !(s.q[i] !== null && s.q[i] <= Number(filters.q))) { continue; }
       if (s.images[i] < filters.images) { continue; }
+      if (filters.column !== "" && s.columns[i].indexOf(Number(filters.column)) < 0) { continue; }
       if (filters.whole && s.parent[i] >= 0) { continue; }
       found.push(i);
     }
@@ -111,14 +111,30 @@
         Array.from(new Set(s.label)).filter(function (l) { return l >= 0; }).sort(function (a, b) { return a - b; })
           .map(function (l) { return [String(l), m.labelName(l)]; })))) : null,
       s.q.length ? m.el("label", {}, m.term("q", "q ≤"), select("q", [["", m.t("any")], ["0.05", "0.05"], ["0.01", "0.01"], ["0.001", "0.001"]])) : null,
+      attributes().length ? m.el("label", {}, m.term("columns", m.t("attribute")), select("column", [["", m.t("any")]].concat(attributes()))) : null,
       m.el("label", {}, m.term("images", m.t("images at least")), m.el("input", {
         type: "range", id: "filter-images", min: 0, max: 100, value: images(), "aria-label": m.t("images at least"),
         oninput: function (event) { filters.images = Math.round(Math.pow(most + 1, event.target.value / 100) - 1); shown.textContent = m.whole(filters.images); apply(); }
       })),
       s.parent.length ? m.el("label", {}, m.el("input", { type: "checkbox", id: "filter-whole", checked: filters.whole, onchange: function (event) { filters.whole = event.target.checked; apply(); } }), m.t("no parts")) : null,
-      count);
+      count, m.el("button", { id: "save-names", onclick: m.saveNames }, m.t("save names")), opener());
+    function opener() { // a file that was saved from this report
+      var input = m.el("input", { type: "file", id: "open-names", accept: ".json", class: "unseen", tabindex: -1, "aria-label": m.t("open names"), onchange: function () {
+        m.openNames(input.files[0], function (error) { m.say(m.t(error ? "wrong names" : "names opened")); count.textContent = m.t(error ? "wrong names" : "names opened"); table.set(chosen()); input.value = ""; });
+      } });
+      return m.el("span", {}, input, m.el("button", { onclick: function () { input.click(); } }, m.t("open names")));
+    }
     var shown = m.el("span.number", {}, m.whole(filters.images));
     tools.querySelector("#filter-images").after(shown);
+    // What structures go with, of the columns: one more than its number, below 0 where it is low.
+    function attributes() {
+      var used = new Set();
+      s.columns.forEach(function (own) { own.forEach(function (each) { used.add(each); }); });
+      return Array.from(used).sort(function (a, b) { return Math.abs(a) - Math.abs(b) || b - a; }).map(function (each) {
+        var column = m.overview.columns[Math.abs(each) - 1];
+        return [String(each), column[1] !== null ? column[0] + (each > 0 ? ": " : " ≠ ") + column[1] : m.t(each > 0 ? "high" : "low", { column: m.columnName(column[0]) })];
+      });
+    }
     function images() { return filters.images ? 100 * Math.log(filters.images + 1) / Math.log(most + 1) : 0; }
     function select(key, options) {
       return m.el("select", { id: "filter-" + key, onchange: function (event) { filters[key] = event.target.value; apply(); } }, options.map(function (option) {

@@ -51,6 +51,9 @@
         var structure = Number(number[1]);
         offer(m.el("a", { href: "#structure=" + structure }, m.sprite("structures", m.overview.structures.map[m.placeOf(structure)], 32), m.structureName(structure)));
       }
+      m.overview.structures.number.forEach(function (structure, i) {
+        if (m.nameOf(structure).toLowerCase().indexOf(wanted) >= 0) { offer(m.el("a", { href: "#structure=" + structure }, m.sprite("structures", m.overview.structures.map[i], 32), m.structureName(structure))); }
+      });
       m.overview.labels.forEach(function (label, code) {
         if (label.toLowerCase().indexOf(wanted) >= 0 && m.overview.structures.label.indexOf(code) >= 0) {
           offer(m.el("a", { href: "#label=" + encodeURIComponent(label) }, m.el("span.faint", {}, m.t("name.label")), label));

@@ -79,6 +79,7 @@
     m.copied = new Map(overview.copied.map(function (row, i) { return [row, i]; }));
     m.wordPlaces = new Map((overview.sheets.words ? overview.sheets.words.numbers : []).map(function (word, i) { return [word, i]; }));
     window.addEventListener("hashchange", function () { show(true); });
+    m.readNames();
     frame();
     show();
   }, function () {

@@ -8,7 +8,7 @@
   m.outline = function (entry, colour, dash) {
     var place = entry.place, group = m.svg("g", { class: "outline", fill: "none" });
     if (!place) { return group; }
-    var radius = place[2] / 2, thick = Math.max(entry.width, entry.height) / 160;
+    var radius = place[2] / 2, thick = Math.max(entry.width, entry.height) / 110;
     [["#000", thick * 2.4, 0.6], [colour, thick, 1]].forEach(function (style) {
       var attributes = { cx: place[0], cy: place[1], r: radius, stroke: style[0], "stroke-width": style[1], opacity: style[2] };
       if (dash) { attributes["stroke-dasharray"] = dash.split(" ").map(function (d) { return d * thick / 1.5; }).join(" "); }
@@ -57,7 +57,7 @@
   m.structureLink = function (number) {
     var i = m.placeOf(number);
     if (i === undefined) { return m.el("span", {}, m.t("not shown", { n: number })); }
-    return m.el("a.pictured", { href: "#structure=" + number }, m.sprite("structures", m.overview.structures.map[i], 32), String(number));
+    return m.el("a.pictured", { href: "#structure=" + number }, m.sprite("structures", m.overview.structures.map[i], 32), String(number) + (m.nameOf(number) ? " " + m.nameOf(number) : ""));
   };
   function parts(value) {
     if (!value.parts) { return null; }
@@ -69,11 +69,11 @@
     }
     var placed = value.gallery.some(function (each) { return each.place && each.place[4]; });
     return m.el("section", {}, m.el("h2", {}, m.t("title.parts")), m.el("p.faint.small", {}, m.t(placed ? "parts.aligned" : "parts.guessed")),
-      m.el("div.parts", {}, m.el("figure", {}, cut(0, side * 1.5, m.t("average")), m.el("figcaption", {}, m.term("average"))),
-        value.gallery.map(function (entry, place) {
+      m.el("div.shared", {}, m.el("figure", {}, cut(0, side * 1.5, m.t("average")), m.el("figcaption", {}, m.term("average"))),
+        m.el("div.parts", {}, value.gallery.map(function (entry, place) {
           return m.el("figure", {}, m.el("a", { href: m.imageLink(entry.name, entry.row), title: entry.name }, cut(place + 1, side, entry.name)),
             place === value.typical ? m.el("figcaption", {}, m.term("typical")) : null);
-        })));
+        }))));
   }
   function gallery(value, state) {
     var list = m.el("ul.gallery", { id: "gallery" });
@@ -224,7 +224,10 @@
       m.add(main, [m.el("div.head", {}, m.el("div", {}, m.el("h1", { tabindex: -1 }, m.structureName(numbers[i])),
         m.el("p", {}, m.t("structure.line", { images: m.plural(m.overview.structures.images[i], "images") }), label === null ? "" : " " + m.t("structure.label", { label: label }))),
       m.el("div.tools", {}, step(i - 1, "prev"), step(i + 1, "next"), value.panel ? m.el("a", { href: value.panel }, m.t("panel")) : null)),
-      facts(i, value), kin(numbers[i]), parts(value), m.el("h2", {}, m.t("title.images")), slider(value, state),
+      m.el("label.naming", {}, m.t("your name"), " ", m.el("input", { id: "name", maxlength: 200, value: m.nameOf(numbers[i]), placeholder: m.t("name it"), onchange: function (event) {
+        m.setName(numbers[i], event.target.value);
+        main.querySelector("h1").textContent = m.structureName(numbers[i]);
+      } })), facts(i, value), kin(numbers[i]), parts(value), m.el("h2", {}, m.t("title.images")), slider(value, state),
       value.gallery && value.gallery.length ? [m.el("div.tools", {}, toggle("outlines", state), toggle("keypoints", state)), gallery(value, state)] : plainGallery(value, state),
       near(value), words(value, state), m.el("div.split.even", {}, goesWith(value, i), list(value, state))]);
       refresh(state);
