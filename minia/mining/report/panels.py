@@ -38,7 +38,8 @@ MOST_CIRCLES = 60  # of the highest score: more hide the image
 
 _HALO: Colour = (0, 0, 0)
 _SHIFT = 4  # bits after the point of the coordinates that OpenCV draws circles at
-_LARGEST_TYPICAL_RADIUS, _REDUCED_TYPICAL_RADIUS = 0.2, 0.02  # of the tile's side
+_LARGEST_TYPICAL_RADIUS, _REDUCED_TYPICAL_RADIUS = 0.2, 0.01  # of the tile's side
+_MOST_CROWDED = 3.0  # circles over each other
 _SMALLEST_RADIUS = 3.0  # in pixels of the tile: smaller ones are dots, not circles
 _JPEG_QUALITY = 88
 _GAP = 8  # pixels between tiles
@@ -82,7 +83,8 @@ def draw_keypoints(
     """Draw keypoints as circles of their size on a copy of a tile.
 
     Where the sizes are mostly larger than two fifths of the tile, as the receptive fields of a
-    network are, the circles would hide the image: all are then drawn smaller by one factor.
+    network are, or lie over each other many times, as those of a grid do, the circles would hide the image: all are
+    then drawn smaller by one factor.
 
     Args:
         tile: (side, side, 3) uint8 from :func:`fit_tile`.
@@ -101,7 +103,7 @@ def draw_keypoints(
     centres = (keypoints.astype(np.float64) + 0.5) * factor - 0.5 + (left, top)
     radii = sizes.astype(np.float64) / 2 * factor.mean()
     typical = float(np.median(radii)) if len(radii) else 0.0
-    if typical > _LARGEST_TYPICAL_RADIUS * len(tile):
+    if typical > _LARGEST_TYPICAL_RADIUS * len(tile) or _crowding(centres, radii) > _MOST_CROWDED:
         radii *= _REDUCED_TYPICAL_RADIUS * len(tile) / typical
     radii = np.maximum(radii, _SMALLEST_RADIUS)
     line = max(1, round(len(tile) / 240))
@@ -114,6 +116,14 @@ def draw_keypoints(
         if halo:  # half transparent, so that the image stays visible beneath
             drawn = cv2.addWeighted(drawn, 0.55, tile, 0.45, 0.0)
     return np.asarray(drawn, dtype=np.uint8)
+
+
+def _crowding(centres: npt.NDArray[np.float64], radii: npt.NDArray[np.float64]) -> float:
+    """How many circles lie over each other on average, in the rectangle that holds them all."""
+    if len(radii) == 0:
+        return 0.0
+    low, high = (centres - radii[:, None]).min(axis=0), (centres + radii[:, None]).max(axis=0)
+    return float(np.pi * (radii**2).sum() / max(1.0, float(np.prod(high - low))))
 
 
 def missing_tile(name: str, side: int) -> Pixels:
