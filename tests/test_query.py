@@ -139,15 +139,28 @@ def test_networks_and_extractors_from_elsewhere_see_again_what_they_saw(
         minia.load(tmp_path / "delf").query(collection, num_workers=1)
 
 
-def test_what_was_found_by_arrangement_is_matched_by_words(collection: Path, tmp_path: Path) -> None:
-    kept = {"arrangement": {"kind": "constellation", "list": "all"}}
-    run = run_of(collection, tmp_path / "run", **FEATURES["sift"], **kept)
-    answer = run.query("image01.png", num_workers=1)
-    words = set(run.keypoints("image01.png")["word"])
-    for row in records(answer.structures):
-        own = set(run.structures["words"][row["structure"]])
-        assert row["overlap"] == pytest.approx(len(own & words) / min(len(own), len(words)))
-    assert len(answer.structures)
+@pytest.mark.parametrize(("name", "kind"), [("sift", "constellation"), ("dense", "concentric")])
+def test_what_was_found_by_its_arrangement_is_found_by_it(
+    collection: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    """A concentric part is found exactly; a constellation is taken back from what the run found of it."""
+    run = run_of(collection, tmp_path / "run", **FEATURES[name], arrangement={"kind": kind, "list": "all"})
+    placed = set(pd.read_parquet(run.artifacts["arrangement"] / "places.parquet")["structure"])
+    assert placed
+    answer = run.query(collection, num_workers=1)
+    theirs = pd.read_parquet(run.path / "matches.parquet")
+    both = theirs.merge(answer.structures, on=["image", "structure"], how="outer", indicator=True)
+    assert (both["_merge"] == "both").all()
+    exact = kind == "concentric"
+    same = [list(one) == list(other) for one, other in zip(both["keypoints_x"], both["keypoints_y"], strict=True)]
+    assert np.mean(same) >= (1 if exact else 0.8)
+    assert np.abs(both["overlap_x"] - both["overlap_y"]).max() <= (1e-6 if exact else 0.3)
+    both = both[both["structure"].isin(placed)]
+    for axis in ("x", "y", "size"):
+        assert np.abs(both[f"{axis}_x"] - both[f"{axis}_y"]).max() < (1e-3 if exact else 2)
+    assert np.abs((both["angle_x"] - both["angle_y"] + 180) % 360 - 180).max() < (1e-3 if exact else 5)
+    alone = run.query("image00.png", num_workers=1).structures
+    assert sorted(alone["structure"]) == sorted(theirs[theirs["image"] == "image00.png"]["structure"])
 
 
 def test_a_marked_place_is_found_where_it_is(runs: dict[str, Run], tmp_path: Path) -> None:

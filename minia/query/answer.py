@@ -12,8 +12,8 @@ num_structures  int32    structures that it holds
 ==============  =======  ==========================================================================
 
 ``structures``, a row an image and structure that it holds, best first: image, ``structure`` (its number in the run),
-``overlap``, ``num_keypoints`` of the image whose word is in the structure, ``x``, ``y`` and ``size``, the middle and
-the diameter of the place in pixels by these keypoints, and ``keypoints``, their numbers.
+``overlap``, ``num_keypoints`` of the image that are it, ``x``, ``y`` and ``size``, the middle and the diameter of the
+place in pixels, ``angle`` in degrees from x towards y where it has one, and ``keypoints``, the keypoints' numbers.
 
 ``similar``, a row an image and one of the images of the run most like it: image, ``rank`` from 1, ``similar``, the name
 of the run's image, ``likeness``, from 0 to 1, and ``label``, the run's label of that image.
@@ -46,6 +46,7 @@ _STRUCTURES = pa.schema(
         ("x", pa.float32()),
         ("y", pa.float32()),
         ("size", pa.float32()),
+        ("angle", pa.float32()),
         ("keypoints", pa.list_(pa.int32())),
     ]
 )
@@ -143,8 +144,8 @@ class Gathering:
             found = found.assign(label=found["image"].map(labels).astype("string"))
         return Answer(
             images.to_pandas(),
-            pa.concat_tables([_STRUCTURES.empty_table(), *self._structures]).to_pandas(),
-            pa.concat_tables([_SIMILAR.empty_table(), *self._similar]).to_pandas(),
+            pa.concat_tables([_STRUCTURES.empty_table(), *self._structures]).combine_chunks().to_pandas(),
+            pa.concat_tables([_SIMILAR.empty_table(), *self._similar]).combine_chunks().to_pandas(),
             pd.DataFrame(self._failed, columns=["image", "reason"]),
             found,
         )
@@ -152,7 +153,7 @@ class Gathering:
 
 def _structures_table(names: Sequence[str], held: Sequence[Sequence[Held]]) -> pa.Table:
     flat = [(name, each) for name, own in zip(names, held, strict=True) for each in own]
-    places = np.array([each.place for _, each in flat], dtype=np.float32).reshape(-1, 3)
+    places = np.array([each.place for _, each in flat], dtype=np.float32).reshape(-1, 4)
     columns = [
         [name for name, _ in flat],
         [each.structure for _, each in flat],

@@ -18,8 +18,8 @@ from minia.mining.arrangement.constellation import Constellation, locate
 from minia.mining.arrangement.part import Sightings
 from minia.mining.arrangement.places import Places
 from minia.mining.features.store import FeatureStore
-from minia.mining.matching.stage import KeypointWords
 from minia.models.extractors.base import Features
+from minia.query.places import Keypoints, keypoints_of_run, places_of
 from minia.query.recorded import Recorded
 
 MOST_CANDIDATES = 1000
@@ -27,8 +27,6 @@ _FEWEST_KEYPOINTS = 4
 _FEWEST_SPOTS = 3
 _FALSE = 0.01  # of the images found
 _EXCHANGES = 3
-_SIFT_WIDTH = 6.0  # of a window, in what SIFT and SURF call a keypoint's size; others tell the window's width itself
-_OF_SIFT_KIND = ("sift", "surf")
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,9 @@ def find_example(
         InputError: the box holds too few keypoints.
     """
     inside = box.keypoints(features)
-    store, rows = FeatureStore.load(run.artifacts["features"]), np.sort(candidates)
-    places = _places(run, store, rows, features, words)
+    rows, marked = np.sort(candidates), Keypoints(features["keypoints"], features["sizes"], features["angles"], words)
+    images = [*keypoints_of_run(run, rows.tolist()), marked]
+    places = places_of(run, images, 1 + max(int(each.words.max(initial=0)) for each in images))
     own = places.offsets[-2] + inside
     own = own[places.words[own] >= 0]
     middle = np.complex64(box.x + box.width / 2 + 1j * (box.y + box.height / 2))
@@ -102,7 +101,7 @@ def find_example(
     seen = _located(part, places, places.offsets[-2])
     zoom = np.abs(seen.frame)
     found = {
-        "image": store.images["image"].to_numpy()[rows[seen.images]],
+        "image": FeatureStore.load(run.artifacts["features"]).images["image"].to_numpy()[rows[seen.images]],
         "spots": seen.spots,
         "share": (seen.spots / max(1, part.num_spots)).astype(np.float32),
         "x": seen.centre.real,
@@ -131,27 +130,3 @@ def _located(part: Constellation, places: Places, end: int) -> Sightings:
             break
         fewest += 1
     return seen.select(seen.spots >= fewest)
-
-
-def _places(
-    run: Recorded, store: FeatureStore, rows: NDArray[np.int64], features: Features, words: NDArray[np.int32]
-) -> Places:
-    """The keypoints of some of the run's images, and of one more image behind them."""
-    of_run = KeypointWords.load(run.artifacts["features"], run.artifacts["assignment"])
-    arrays: dict[str, list[NDArray[np.float32]]] = {"keypoints": [], "sizes": [], "angles": []}
-    all_words, counts = [], []
-    for row in rows.tolist():
-        for name, parts in arrays.items():
-            parts.append(np.asarray(store.of_image(row, name)))
-        all_words.append(of_run.between(int(store.offsets[row]), int(store.offsets[row + 1])))
-        counts.append(len(all_words[-1]))
-    for name, parts in arrays.items():
-        parts.append(features[name])  # type: ignore[literal-required]
-    all_words.append(words)
-    offsets = np.concatenate([[0], np.cumsum([*counts, len(words)])]).astype(np.int64)
-    together = {name: np.concatenate(parts) for name, parts in arrays.items()}
-    if store.artifact.name.rpartition("-")[0] not in _OF_SIFT_KIND:
-        together["sizes"] = together["sizes"] / np.float32(_SIFT_WIDTH)
-    num_words = int(max(each.max(initial=0) for each in all_words)) + 1
-    positions, sizes, angles = together["keypoints"], together["sizes"], together["angles"]
-    return Places.of(offsets, positions, sizes, angles, np.concatenate(all_words), num_words)

@@ -1,26 +1,29 @@
-"""The structures of a run that new images hold, by their words, as the matching stage finds them."""
+"""The structures of a run that new images hold, as the matching stage finds them.
+
+Structures that the run found by the arrangement of their words are sought by it (see ``placed``); the others by their
+words: where the overlap of image and structure is high enough.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import scipy.sparse
 from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
 from minia.export.parts import place_of
-from minia.mining.arrangement.tables import PLACES
 from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.overlap import overlap_matrix
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.structures.stage import load_structures
-from minia.models.extractors.base import Features
 from minia.query.look import SeenImages
+from minia.query.placed import PlacedParts
+from minia.query.places import Keypoints, places_of
 from minia.query.recorded import Recorded
+
+_NOWHERE = (float("nan"),) * 4
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,15 @@ class Held:
 
     Attributes:
         structure: its number.
-        overlap: of the image and the structure.
-        keypoints: (n,) int32, the keypoints whose word is in it, ascending.
-        place: x, y and diameter in pixels; nan without keypoints.
+        overlap: of the image and the structure; of an arranged one the share of its spots that are in their place.
+        keypoints: (n,) int32, the keypoints that are it, ascending.
+        place: x, y, diameter in pixels, and angle in degrees from x towards y; nan where they are not known.
     """
 
     structure: int
     overlap: float
     keypoints: NDArray[np.int32]
-    place: tuple[float, float, float]
+    place: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,16 @@ class Structures:
     """The structures of a run.
 
     Attributes:
+        run: the run.
         lists: a list a structure, items words.
         matching: which overlap makes a match.
-        arranged: those that the run found by the arrangement of their words; here their words alone count.
+        placed: those that the run found by the arrangement of their words.
     """
 
+    run: Recorded
     lists: ListDB
     matching: OverlapMatching
-    arranged: frozenset[int]
+    placed: PlacedParts
 
     @classmethod
     def of(cls, run: Recorded, num_words: int) -> Structures:
@@ -62,34 +67,43 @@ class Structures:
             InputError: a structure holds a word outside the vocabulary.
         """
         folder = run.artifacts.get("arrangement", run.artifacts["mining"])
-        arranged: frozenset[int] = frozenset()
-        if (folder / PLACES).is_file():
-            placed = pq.read_table(folder / PLACES, columns=["structure"])["structure"]
-            arranged = frozenset(pc.unique(placed).to_pylist())
         try:
-            return cls(load_structures(folder, num_words), run.matching, arranged)
+            lists = load_structures(folder, num_words)
         except InputError as error:
             raise InputError(f"{folder}: {error}") from None
+        return cls(run, lists, run.matching, PlacedParts.of(run, lists))
 
-    def overlaps(self, bags: ListDB) -> scipy.sparse.csr_matrix:
-        """(num_images, num_structures) float32: the overlaps that are high enough for a match."""
-        found = overlap_matrix(bags, self.lists, self.matching.formula)
-        found.data[found.data < np.float32(self.matching.min_overlap)] = 0
-        found.eliminate_zeros()
-        found.sort_indices()
-        return found
-
-    def held_by(self, seen: SeenImages, overlaps: scipy.sparse.csr_matrix) -> Iterator[list[Held]]:
+    def held_by(self, seen: SeenImages) -> list[list[Held]]:
         """The structures that each image holds, of falling overlap, of equal overlap in their order."""
-        for row, (features, words) in enumerate(zip(seen.features, seen.words, strict=True)):
-            own = slice(overlaps.indptr[row], overlaps.indptr[row + 1])
-            structures, values = overlaps.indices[own], overlaps.data[own]
-            order = np.argsort(-values, kind="stable")
-            yield [self._held(int(structures[each]), float(values[each]), features, words) for each in order.tolist()]
+        found: list[list[Held]] = [[] for _ in seen.images]
+        self._by_words(seen, found)
+        if self.placed.parts and seen.images:
+            images = [
+                Keypoints(each["keypoints"], each["sizes"], each["angles"], words)
+                for each, words in zip(seen.features, seen.words, strict=True)
+            ]
+            for each in self.placed.find(places_of(self.run, images, self.lists.num_items)):
+                found[each.image].append(Held(each.structure, each.share, each.keypoints, each.place))
+        return [sorted(own, key=lambda each: (-each.overlap, each.structure)) for own in found]
 
-    def _held(self, structure: int, overlap: float, features: Features, words: NDArray[np.int32]) -> Held:
-        chosen = np.flatnonzero(np.isin(words, self.lists[structure])).astype(np.int32)
-        place = (float("nan"),) * 3
-        if len(chosen):
-            place = place_of(features["keypoints"][chosen], features["sizes"][chosen])
-        return Held(structure, overlap, chosen, place)
+    def vectors(self, held: list[list[Held]]) -> scipy.sparse.csr_matrix:
+        """(num_images, num_structures) the overlaps."""
+        rows = np.repeat(np.arange(len(held)), [len(own) for own in held])
+        columns = [each.structure for own in held for each in own]
+        values = [each.overlap for own in held for each in own]
+        return scipy.sparse.csr_matrix((values, (rows, columns)), shape=(len(held), self.lists.num_lists))
+
+    def _by_words(self, seen: SeenImages, found: list[list[Held]]) -> None:
+        """Add the structures that are matched by their words."""
+        overlaps = overlap_matrix(seen.bags, self.lists, self.matching.formula).tocoo()
+        enough = overlaps.data >= np.float32(self.matching.min_overlap)
+        triples = (part[enough].tolist() for part in (overlaps.row, overlaps.col, overlaps.data))
+        for row, structure, overlap in zip(*triples, strict=True):
+            if structure in self.placed.parts:
+                continue
+            chosen = np.flatnonzero(np.isin(seen.words[row], self.lists[structure])).astype(np.int32)
+            place = _NOWHERE
+            if len(chosen):
+                features = seen.features[row]
+                place = (*place_of(features["keypoints"][chosen], features["sizes"][chosen]), float("nan"))
+            found[row].append(Held(structure, overlap, chosen, place))

@@ -68,22 +68,16 @@ def ask(run: Recorded, images: Sequence[NamedImage], question: Question) -> Answ
         raise InputError(f"a box is drawn on one image, not on {len(images)}")
     eye = Eye.of(run)
     structures = Structures.of(run, len(eye.centroids))
-    if structures.arranged:
-        logger.warning(
-            "query: %d of %d structures were found by their words' arrangement: here their words alone count, by the"
-            " overlap, and places are those of the keypoints",
-            len(structures.arranged), structures.lists.num_lists,
-        )  # fmt: skip
     bags = load_bags(run.artifacts["words"], mapped=True)
     names = pa.array(load_images(run.artifacts["words"])["image"], pa.string())
     vectors = _vectors(run, bags, names, structures, question.by)
     gathering = Gathering(names, _labels(run, names))
     found = None
     for seen in eye.see(images):
-        overlaps = structures.overlaps(seen.bags)
-        own = overlaps if question.by == "structures" else seen.bags.to_scipy(binary=False)
+        held = structures.held_by(seen)
+        own = structures.vectors(held) if question.by == "structures" else seen.bags.to_scipy(binary=False)
         rows, alike = vectors.most_alike(own, question.num_similar)
-        gathering.add(seen, list(structures.held_by(seen, overlaps)), rows, alike)
+        gathering.add(seen, held, rows, alike)
         if question.box is not None and seen.images:
             found = _found(run, bags, eye, seen, question.box)
     answer = gathering.answer(found)

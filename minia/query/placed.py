@@ -1,0 +1,240 @@
+"""Structures that a run found by the arrangement of their words, sought in new images.
+
+The arrangement stage leaves, of each structure that it placed, where it is in each image and which keypoints are it.
+What it looked for is taken back from there. Of a concentric part that is its band of radii: the rings in which its
+keypoints lie. Of a constellation it is the keypoints themselves, brought into the part's own frame: those of one word
+at one place, in two images or more, are a feature again, at their mean.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from minia.core.artifact import read_manifest
+from minia.mining.arrangement.concentric import Objects
+from minia.mining.arrangement.constellation import Constellation, locate
+from minia.mining.arrangement.places import Places
+from minia.mining.arrangement.tables import load_places_table
+from minia.mining.lists.listdb import ListDB
+from minia.mining.structures.stage import STRUCTURE_TABLE
+from minia.query.places import keypoints_of_run, places_of
+from minia.query.recorded import Recorded
+
+_MOST_IMAGES = 2000  # of the run, to learn from
+_PER_STRUCTURE = 100  # of those that hold it best
+_NEAR = 1.0  # keypoint sizes that keypoints of one feature lie apart
+_ZOOM = np.log(1.5)  # of their sizes
+_FEWEST = 2  # images that a feature is seen in
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A structure in an image.
+
+    Attributes:
+        image: number of the image.
+        structure: number of the structure.
+        share: spots in their place over all of the structure.
+        keypoints: (n,) int32, the keypoints that are it, ascending.
+        place: x, y, diameter in pixels, and angle in degrees from x towards y.
+    """
+
+    image: int
+    structure: int
+    share: float
+    keypoints: NDArray[np.int32]
+    place: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class PlacedPart(ABC):
+    """What is sought of a structure.
+
+    Attributes:
+        structure: its number.
+        words: its words, ascending, each once.
+        num_spots: spots of the part.
+        fewest_spots: spots in their place that make a match.
+    """
+
+    structure: int
+    words: NDArray[np.int32]
+    num_spots: int
+    fewest_spots: int
+
+    @abstractmethod
+    def find(self, places: Places, objects: Objects | None) -> Iterator[Sighting]:
+        """Find it in images.
+
+        Args:
+            places: the keypoints of the images.
+            objects: where they lie in the object of each image, for concentric parts.
+        """
+
+    def _sighting(
+        self, places: Places, seen: tuple[int, int], keypoints: NDArray[np.int64], place: NDArray[np.complex64]
+    ) -> Sighting:
+        """A sighting of so many spots in an image, by its keypoints, and its centre and frame."""
+        (image, spots), (centre, frame) = seen, place
+        inside = np.sort(keypoints - places.offsets[image]).astype(np.int32)
+        angle = float(np.float32(np.degrees(np.angle(frame)) % 360))
+        where = (float(centre.real), float(centre.imag), float(2 * np.abs(frame)), angle)
+        return Sighting(image, self.structure, min(1.0, spots / self.num_spots), inside, where)
+
+
+@dataclass(frozen=True)
+class ConcentricPart(PlacedPart):
+    """Words in a band of radii.
+
+    Attributes:
+        band: the first ring and the last one.
+    """
+
+    band: tuple[int, int]
+
+    def find(self, places: Places, objects: Objects | None) -> Iterator[Sighting]:
+        """See :class:`PlacedPart`."""
+        assert objects is not None
+        own = places.of_words(self.words)
+        ring = objects.ring[own]
+        own = own[(ring >= self.band[0]) & (ring <= self.band[1])]
+        image = objects.image[own]
+        for number in np.unique(image).tolist():
+            keypoints = own[image == number]
+            spots = len(np.unique(places.words[keypoints]))
+            if spots >= self.fewest_spots:
+                position = places.position[keypoints]
+                centre = position.astype(np.complex128).sum() / len(keypoints)
+                spread = np.sqrt((np.abs(position - centre) ** 2).mean())
+                radius = max(float(spread), float(np.abs(places.pose[keypoints]).astype(np.float64).mean()))
+                frame = radius * objects.axis[number]
+                place = np.array([centre, frame]).astype(np.complex64)
+                yield self._sighting(places, (number, spots), keypoints, place)
+
+
+@dataclass(frozen=True)
+class ConstellationPart(PlacedPart):
+    """Words at places relative to each other.
+
+    Attributes:
+        constellation: them.
+    """
+
+    constellation: Constellation
+
+    def find(self, places: Places, objects: Objects | None) -> Iterator[Sighting]:
+        """See :class:`PlacedPart`."""
+        seen = locate(self.constellation, places, places.of_words(self.words))
+        ends = np.cumsum(seen.counts)
+        for row in np.flatnonzero(seen.spots >= self.fewest_spots).tolist():
+            keypoints = seen.keypoints[ends[row] - seen.counts[row] : ends[row]]
+            place = np.array([seen.centre[row], seen.frame[row]])
+            yield self._sighting(places, (int(seen.images[row]), int(seen.spots[row])), keypoints, place)
+
+
+@dataclass(frozen=True)
+class PlacedParts:
+    """All structures that a run placed.
+
+    Attributes:
+        parts: by the structure's number.
+        concentric: whether they are concentric parts.
+    """
+
+    parts: Mapping[int, PlacedPart]
+    concentric: bool
+
+    @classmethod
+    def of(cls, run: Recorded, structures: ListDB) -> PlacedParts:
+        """Learn from what a run found; nothing where it arranged nothing.
+
+        Args:
+            run: the run.
+            structures: those that it lists.
+        """
+        folder = run.artifacts.get("arrangement")
+        table = None if folder is None else load_places_table(folder)
+        if folder is None or table is None or table.empty:
+            return cls({}, concentric=False)
+        kind = read_manifest(folder)["parameters"].get("kind")
+        counts = pd.read_csv(folder / STRUCTURE_TABLE)[["spots", "fewest_spots"]].to_numpy(np.float64)
+        table = _best_sightings(table)
+        rows = np.unique(table["image"].to_numpy(np.int64))
+        places = places_of(run, list(keypoints_of_run(run, rows.tolist())), structures.num_items)
+        table["row"] = np.searchsorted(rows, table["image"].to_numpy(np.int64))
+        objects = Objects.of(places) if kind == "concentric" else None
+        parts: dict[int, PlacedPart] = {}
+        for structure in np.unique(table["structure"].to_numpy()).tolist():
+            own = table[table["structure"] == structure]
+            spots, fewest = counts[structure].astype(int).tolist()
+            begins = places.offsets[own["row"].to_numpy()]
+            keypoints = np.concatenate([begin + each for begin, each in zip(begins, own["keypoints"], strict=True)])
+            if objects is not None:
+                words = np.unique(structures[structure]).astype(np.int32)
+                ring = objects.ring[keypoints]
+                parts[structure] = ConcentricPart(structure, words, spots, fewest, (int(ring.min()), int(ring.max())))
+            else:
+                constellation = _constellation(places, own, keypoints)
+                words = np.unique(constellation.words)
+                parts[structure] = ConstellationPart(structure, words, spots, fewest, constellation)
+        return cls(parts, objects is not None)
+
+    def find(self, places: Places) -> Iterator[Sighting]:
+        """All of them in images, structure by structure."""
+        if self.parts and len(places.words):
+            objects = Objects.of(places) if self.concentric else None
+            for part in self.parts.values():
+                yield from part.find(places, objects)
+
+
+def _best_sightings(table: pd.DataFrame) -> pd.DataFrame:
+    """The sightings to learn from, in so many images at most: those of the images that hold each structure best."""
+    if table["image"].nunique() <= _MOST_IMAGES:
+        return table.copy()
+    best = table.sort_values("inliers", ascending=False, kind="stable").groupby("structure").head(_PER_STRUCTURE)
+    chosen = best["image"].drop_duplicates().head(_MOST_IMAGES)
+    return table[table["image"].isin(chosen)].copy()
+
+
+def _constellation(places: Places, own: pd.DataFrame, keypoints: NDArray[np.int64]) -> Constellation:
+    """The features of a part, those seen in most images first.
+
+    Args:
+        places: the images.
+        own: where the part is in them.
+        keypoints: those that are it, image by image.
+    """
+    row = np.repeat(np.arange(len(own)), [len(each) for each in own["keypoints"]])
+    frame = own["size"].to_numpy() / 2 * np.exp(1j * np.deg2rad(own["angle"].to_numpy()))
+    centre = own["x"].to_numpy() + 1j * own["y"].to_numpy()
+    position = (places.position[keypoints] - centre[row]) / frame[row]
+    pose = places.pose[keypoints] / frame[row]
+    if not places.turns:
+        pose = np.abs(pose).astype(np.complex128)
+    words = places.words[keypoints]
+    found: list[tuple[int, int, complex, complex]] = []
+    for word in np.unique(words[words >= 0]).tolist():
+        left = np.flatnonzero(words == word)
+        while len(left):
+            size = np.abs(pose[left])
+            near = np.abs(position[left][:, None] - position[left]) < _NEAR * size[:, None]
+            near &= np.abs(np.log(size[:, None] / size)) < _ZOOM
+            seed = int(near.sum(axis=1).argmax())
+            members = left[near[seed]]
+            support = len(np.unique(row[members]))
+            if support < min(_FEWEST, len(own)):
+                break
+            turn = np.exp(1j * np.angle(pose[members].mean()))
+            mean = np.exp(np.log(np.abs(pose[members])).mean()) * turn
+            found.append((-support, word, complex(position[members].mean()), complex(mean)))
+            left = left[~near[seed]]
+    found.sort(key=lambda each: each[:2])
+    where = np.array([each[2] for each in found], dtype=np.complex64)
+    poses = np.array([each[3] for each in found], dtype=np.complex64)
+    return Constellation.of(np.array([each[1] for each in found], dtype=np.int32), where, poses, places.turns)
