@@ -124,11 +124,11 @@ def _part_of(
     own = holds[objects.image[keypoints]]
     total, error = 0.0, 0.0
     for learned, tested in ((half, ~half), (~half, half)):
-        band = _band(objects, keypoints[own & learned[objects.image[keypoints]]], holds & learned)
+        band = _band(objects, keypoints[own & learned[objects.image[keypoints]]])
         over = _over(objects, keypoints[own & tested[objects.image[keypoints]]], band)
         total, error = total + float(over.sum()), error + float((over**2).sum())
     probability = float(norm.sf(total / np.sqrt(error))) if error else 1.0
-    first, last = _band(objects, keypoints[own], holds)
+    first, last = _band(objects, keypoints[own])
     inside = keypoints[(objects.ring[keypoints] >= first) & (objects.ring[keypoints] < last)]
     spots = _words_in(places, objects, inside)
     fewest = fewest_words(spots, len(words))
@@ -175,10 +175,11 @@ def fewest_words(shared: Numbers, num_words: int) -> int:
     return max(_FEWEST_WORDS, int(np.count_nonzero(odds <= 0)))
 
 
-def _band(objects: Objects, keypoints: Numbers, images: npt.NDArray[np.bool_]) -> tuple[int, int]:
+def _band(objects: Objects, keypoints: Numbers) -> tuple[int, int]:
     """The first ring and the one after the last of the band in which keypoints are most beyond what chance expects."""
     found = np.bincount(objects.ring[keypoints], minlength=_RINGS).astype(np.float64)
-    expected = np.diff(objects.around[objects.kind[keypoints]].sum(axis=0))
+    of_kind = np.bincount(objects.kind[keypoints], minlength=len(objects.around))
+    expected = np.diff(of_kind @ objects.around)
     best, score, total = (0, _RINGS), 0.0, float(found.sum())
     for first in range(_RINGS):
         for last in range(first + 1, _RINGS + 1):
@@ -198,8 +199,7 @@ def _over(objects: Objects, keypoints: Numbers, band: tuple[int, int]) -> Vector
     image, number = objects.image[keypoints], len(objects.axis)
     ring = objects.ring[keypoints]
     found = (ring >= band[0]) & (ring < band[1])
-    around = objects.around[objects.kind[keypoints]]
-    chance = around[:, band[1]] - around[:, band[0]]
+    chance = (objects.around[:, band[1]] - objects.around[:, band[0]])[objects.kind[keypoints]]
     return np.bincount(image, found - chance, number) / np.maximum(np.bincount(image, minlength=number), 1)
 
 
