@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,23 +10,35 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
 
+from minia.core.workers import num_cores
 from minia.data.labelled.datamodule import Batching, GalaxyData
 from minia.data.labelled.table import GalaxyTable
 from minia.models.delf.network import DELF, LossWeights
 from minia.models.delf.weights import load_backbone_weights
 from minia.models.extractors.background import foreground_mask
 from minia.training.callbacks import Checkpoints, LastCheck, ProgressLines, TensorBoardPictures
-from minia.training.checks import CACHE, CHECKPOINTS
+from minia.training.checks import CACHE, CHECKPOINTS, LOGS, PROFILE
+from minia.training.lightning_keys import build_part
 from minia.training.module import DELFTraining
+from minia.training.ranks import started_by
 from minia.training.settings import TrainSettings
 
 _NOISE = (  # of Lightning, in warnings that nothing follows from
     *("LeafSpec", "num_workers", "logging interval", "is not empty", "GPU available", "pin_memory", "treespec"),
+    "sync_dist",  # what is logged in a validation was summed over all processes before
     "lr_scheduler.step",  # 16-mixed leaves out the first steps, until it has found its scale
 )
+
+_OF_SEVERAL = ("devices", "num_nodes", "strategy", "sync_batchnorm")
 
 
 def load_pretrained(settings: TrainSettings) -> DELF | None:
@@ -89,24 +102,79 @@ def build_data(settings: TrainSettings, table: GalaxyTable, output: Path) -> Gal
         output: the run's folder, where decoded images are kept if asked for.
     """
     trainer = settings.trainer
-    batching = Batching(trainer.batch_size, min(trainer.steps_per_check, trainer.max_steps), settings.seed)
+    steps = min(trainer.steps_per_check, trainer.max_steps)
+    batching = Batching(trainer.batch_size, steps, settings.seed, trainer.images_at_once)
     return GalaxyData(
         table, settings.augmentation, settings.data, batching,
         cache_folder=output / CACHE, foreground=foreground_mask,
     )  # fmt: skip
 
 
-def build_trainer(settings: TrainSettings, device: str, output: Path, resumed: Path | None = None) -> lightning.Trainer:
-    """Lightning's trainer: one device, a check every ``steps_per_check`` steps and after the last one.
+def use_threads(settings: TrainSettings, device: str) -> None:
+    """Let torch use as many threads as asked for; where several processes share a CPU, each its part of the cores."""
+    shared = device == "cpu" and settings.trainer.devices > 1
+    threads = settings.threads or (max(1, num_cores() // settings.trainer.devices) if shared else None)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def build_trainer(
+    settings: TrainSettings, device: str, output: Path, resumed: Path | None = None, *, alone: bool = False
+) -> lightning.Trainer:
+    """Lightning's trainer: a check every ``steps_per_check`` steps and after the last one.
 
     Args:
         settings: what to do.
         device: ``cpu`` or ``cuda``.
         output: the run's folder.
         resumed: the checkpoint that the run goes on from.
+        alone: in this process, whatever the settings say of others: to measure what was trained.
     """
     for text in _NOISE:
         warnings.filterwarnings("ignore", message=f".*{text}.*")
+    logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)  # who has joined
+    chosen = settings.trainer
+    several = chosen.num_processes > 1 and not alone
+    own: dict[str, Any] = {
+        "accelerator": "gpu" if device == "cuda" else "cpu",
+        "devices": 1,
+        "precision": chosen.precision,
+        "max_steps": chosen.max_steps,
+        "max_epochs": -1,
+        "gradient_clip_val": chosen.gradient_clip,
+        "gradient_clip_algorithm": "norm",
+        "log_every_n_steps": chosen.log_every,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "enable_checkpointing": False,
+        "logger": _loggers(settings, output),
+        # Not a batch system's, whose number of tasks it would insist on.
+        "plugins": [_environment() if several else LightningEnvironment()],
+        "callbacks": _callbacks(settings, output, resumed),
+        "default_root_dir": str(output),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    further = chosen.further
+    if alone:
+        further = {name: each for name, each in further.items() if name not in (*_OF_SEVERAL, "profiler")}
+    if "profiler" in further:
+        profiler = SimpleProfiler if further["profiler"] == "simple" else AdvancedProfiler
+        further["profiler"] = profiler(dirpath=str(output / PROFILE), filename="profile")
+    if several:
+        further.setdefault("strategy", "ddp")
+    return lightning.Trainer(**own | further)
+
+
+def _environment() -> ClusterEnvironment:
+    """Who has numbered the processes."""
+    by = started_by()
+    if by == "torchrun":
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if by == "slurm" else LightningEnvironment()
+
+
+def _callbacks(settings: TrainSettings, output: Path, resumed: Path | None) -> list[Callback]:
     chosen = settings.trainer
     callbacks: list[Callback] = [
         LastCheck(),
@@ -117,22 +185,14 @@ def build_trainer(settings: TrainSettings, device: str, output: Path, resumed: P
     if chosen.patience:
         mode = "min" if chosen.best_by.startswith("loss") else "max"
         callbacks.append(EarlyStopping(f"validation/{chosen.best_by}", patience=chosen.patience, mode=mode))
-    return lightning.Trainer(
-        accelerator="gpu" if device == "cuda" else "cpu",
-        devices=1,
-        precision=chosen.precision,
-        max_steps=chosen.max_steps,
-        max_epochs=-1,
-        gradient_clip_val=chosen.gradient_clip,
-        gradient_clip_algorithm="norm",
-        log_every_n_steps=chosen.log_every,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        logger=TensorBoardLogger(str(output), name="", version="tensorboard"),
-        plugins=[LightningEnvironment()],  # not a batch system's, whose number of tasks it would insist on
-        callbacks=callbacks,
-        default_root_dir=str(output),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    # Before ours, which write what these have done, such as a mean of the weights.
+    given = [
+        build_part(f"callbacks.{name}", keys, Callback, str(output / LOGS)) for name, keys in settings.callbacks.items()
+    ]
+    return [*given, *callbacks]
+
+
+def _loggers(settings: TrainSettings, output: Path) -> list[Logger]:
+    pictures = TensorBoardLogger(str(output), name="", version="tensorboard")
+    given = [build_part(f"loggers.{name}", keys, Logger, str(output / LOGS)) for name, keys in settings.loggers.items()]
+    return [pictures, *given]

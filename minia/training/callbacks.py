@@ -88,6 +88,8 @@ class Checkpoints(pytorch_lightning.Callback):
 
     def on_fit_start(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
         """Take over the best one so far."""
+        if not trainer.is_global_zero:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         before = self.resumed.with_name(BEST) if self.resumed else None
         if before and before.exists() and before.resolve() != (self.folder / BEST).resolve():
@@ -98,6 +100,9 @@ class Checkpoints(pytorch_lightning.Callback):
         """Write the last one, and the best one where it is the best."""
         assert isinstance(module, DELFTraining)
         if not module.history or module.history[-1]["step"] != trainer.global_step:
+            return
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.folder / LAST, weights_only=False)  # takes part; the first process writes
             return
         with appearing_whole(self.folder / LAST) as last:
             trainer.save_checkpoint(last, weights_only=False)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS, CACHE = "checkpoints", "cache"  # folders in a run's folder
+CHECKPOINTS, CACHE, LOGS, PROFILE = "checkpoints", "cache", "logs", "profile"  # folders in a run's folder
 BEST, LAST = "best.ckpt", "last.ckpt"
 _PARTS = {  # of a checkpoint, with their types
     **{"hyper_parameters": dict, "global_step": int, "state_dict": dict, "history": list},
@@ -82,21 +82,6 @@ def check_cache(settings: TrainSettings, num_training: int, num_validation: int,
             raise InputError(
                 f"data.cache={kind}: {num_training + num_validation} images of data.side={settings.data.side} take"
                 f" {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB {where} are free; allowed here: data.cache={others}"
-            )
-
-
-def refuse_one_of_several() -> None:
-    """Check that this process is not one of several that were started for one training.
-
-    Raises:
-        InputError: it is, and not the first of them.
-    """
-    for rank, tasks in (("SLURM_PROCID", "SLURM_NTASKS"), ("RANK", "WORLD_SIZE")):
-        number, count = os.environ.get(rank, ""), os.environ.get(tasks, "")
-        if number.isdigit() and count.isdigit() and 0 < int(number) < int(count):
-            raise InputError(
-                f"{rank}={number}: one of {count} tasks, but training uses one device in one process;"
-                f" allowed: one task ({tasks}=1)"
             )
 
 

@@ -6,7 +6,7 @@ A checkpoint holds tensors, numbers and strings alone, so that it loads with ``w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning
@@ -95,6 +95,10 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
     def _stop_if_not_finite(self) -> None:
         # In 16 bits a step may overflow: its scaler leaves that step out.
+        if self.trainer.world_size > 1:  # or the others would wait for one that has ended
+            everywhere = self._finite.float()
+            torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
+            self._finite = everywhere > 0
         if not bool(self._finite) and self.stops_if_not_finite and self.trainer.precision != "16-mixed":
             raise NotFiniteError(f"step {self.global_step + 1}: the loss is not finite{_REMEDIES}")
 
@@ -141,6 +145,7 @@ class DELFTraining(pytorch_lightning.LightningModule):
         """
         if self.trainer.sanity_checking:
             return
+        self._validation = self._validation.of_all_processes(self.trainer.world_size)
         metrics = self._validation.metrics(self.hparams["classes"])
         if self.stops_if_not_finite and not math.isfinite(metrics["loss_total"]):
             raise NotFiniteError(f"step {self.global_step}: the validation loss is not finite{_REMEDIES}")
@@ -216,6 +221,22 @@ class RunningStatistics:
         while len(self.kept) > _MOST_KEPT_VALUES:
             self.kept, self.step = self.kept[::2].clone(), 2 * self.step
 
+    def state(self) -> dict[str, Any]:
+        """All that was counted, on the CPU."""
+        tensors = {name: getattr(self, name).cpu() for name in ("kept", "low", "high", "total")}
+        return {"count": self.count, "step": self.step, **tensors}
+
+    @classmethod
+    def joined(cls, states: Sequence[Mapping[str, Any]]) -> RunningStatistics:
+        """What several have counted, given their states, together."""
+        whole = cls()
+        whole.count, whole.step = sum(state["count"] for state in states), max(state["step"] for state in states)
+        whole.kept = torch.cat([state["kept"][:: whole.step // state["step"]] for state in states])
+        whole.low = torch.stack([state["low"] for state in states]).amin()
+        whole.high = torch.stack([state["high"] for state in states]).amax()
+        whole.total = torch.stack([state["total"] for state in states]).sum()
+        return whole
+
     def statistics(self) -> dict[str, Tensor]:
         """Least, greatest, mean and quartiles, by the names of their plots."""
         quartiles = torch.quantile(self.kept, self.kept.new_tensor([0.25, 0.5, 0.75]))
@@ -247,6 +268,28 @@ class _Validation:
         self.attention.add(output.attention)
         if len(output.zero_fractions):
             self.zeros = output.zero_fractions
+
+    def of_all_processes(self, count: int) -> _Validation:
+        """The sums over the images of all processes, the same in each; itself where there is one."""
+        if count == 1:
+            return self
+        state: dict[str, Any] = {
+            "num_images": self.num_images,
+            "confusion": {branch: self.confusion(branch) for branch in BRANCHES},
+            "losses": {name: value.cpu() for name, value in self.losses.items()},
+            "attention": self.attention.state(),
+            "zeros": self.zeros.cpu(),
+        }
+        states: list[Any] = [None] * count
+        torch.distributed.all_gather_object(states, state)
+        whole = _Validation(len(state["confusion"][BRANCHES[0]]))
+        whole.num_images = sum(each["num_images"] for each in states)
+        for branch in BRANCHES:
+            whole._confusion[branch].confmat = torch.stack([each["confusion"][branch] for each in states]).sum(0)
+        whole.losses = {name: torch.stack([each["losses"][name] for each in states]).sum(0) for name in self.losses}
+        whole.attention = RunningStatistics.joined([each["attention"] for each in states])
+        whole.zeros = states[0]["zeros"]
+        return whole
 
     def confusion(self, branch: str) -> Tensor:
         """(num_classes, num_classes) int64 on the CPU: rows are labels, columns answers."""

@@ -27,15 +27,18 @@ from minia.training.checks import (
     CACHE,
     CHECKPOINTS,
     LAST,
+    LOGS,
+    PROFILE,
     check_cache,
     check_machine,
     check_restored,
     find_checkpoint,
     read_checkpoint,
     refuse_another_training,
-    refuse_one_of_several,
     refuse_overwriting,
 )
+from minia.training.processes import leave, others_started, take_part
+from minia.training.ranks import number_of_process
 from minia.training.settings import TrainSettings
 
 if TYPE_CHECKING:  # torch and Lightning take seconds to import: only once the settings are right
@@ -47,7 +50,7 @@ if TYPE_CHECKING:  # torch and Lightning take seconds to import: only once the s
 logger = logging.getLogger(__name__)
 
 _PICTURES = ("history.csv", "history.png", "confusion.png", "attention.png")
-_WHILE_TRAINING = (f"{CHECKPOINTS}/{LAST}", f"{CHECKPOINTS}/{BEST}", CACHE)
+_WHILE_TRAINING = (f"{CHECKPOINTS}/{LAST}", f"{CHECKPOINTS}/{BEST}", CACHE, LOGS, PROFILE)
 FILES = (  # what a run writes in its folder
     *("config.yaml", "metrics.json", *_PICTURES, *_WHILE_TRAINING),
     *(f"model.{each}" for each in ("pt", "pt2", "onnx")),
@@ -74,6 +77,8 @@ def train(settings: TrainSettings, store: Path, output: Path, config: str) -> di
     Raises:
         InputError: what was given cannot be used.
     """
+    if number_of_process(settings.trainer):
+        sys.exit(take_part(settings, store, output))
     with claimed(output, "train", FILES) as folder, _advising(folder.path):
         return _train(settings, store, folder, config)
 
@@ -101,7 +106,6 @@ def _advising(output: Path) -> Iterator[None]:
 
 def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str) -> dict[str, Any]:
     started, output = time.perf_counter(), folder.path
-    refuse_one_of_several()
     context = Context(settings.seed, choose_device(settings.device), settings.num_workers or num_cores())
     check_machine(settings, context.device)
     refuse_overwriting(settings, folder)
@@ -109,7 +113,7 @@ def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str)
     # These bring torch and Lightning, which take seconds: what the machine lacks is told first.
     from minia.data.labelled.sources import check_source, labelled_table
     from minia.data.labelled.table import GalaxyTable
-    from minia.training.build import build_data, build_module, build_trainer, load_pretrained
+    from minia.training.build import build_data, build_module, build_trainer, load_pretrained, use_threads
 
     pretrained = None if checkpoint else load_pretrained(settings)  # a checkpoint has weights of its own
     check_source(settings.data)
@@ -122,18 +126,19 @@ def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str)
     table = GalaxyTable.load(artifact)
     rows_of = table.table["split"].value_counts()
     check_cache(settings, rows_of["train"], rows_of["validation"], output)
-    if settings.threads:
-        import torch
-
-        torch.set_num_threads(settings.threads)
+    use_threads(settings, context.device)
+    _check_shares(settings, rows_of["validation"])
     with folder.replacing("config.yaml", "metrics.json"):
         remove_own(folder, "metrics.json")  # without it a run is not whole
         write_text_whole(output / "config.yaml", config)
     module = build_module(settings, table.classes, read_manifest(artifact)["fingerprint"], pretrained)
     data = build_data(settings, table, output)
     trainer = build_trainer(settings, context.device, output, checkpoint)
-    with folder.replacing(*_WHILE_TRAINING):
+    with folder.replacing(*_WHILE_TRAINING), others_started(settings, store, output):
         fitted = _fit(settings, trainer, module, data, checkpoint)
+        leave()
+    if trainer.world_size > 1:
+        trainer = build_trainer(settings, context.device, output, alone=True)
     metrics = {
         "num_images": len(table.table),
         "num_training_images": len(data.training),
@@ -148,6 +153,14 @@ def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str)
     with folder.replacing("metrics.json"):
         write_text_whole(output / "metrics.json", json.dumps(_json(metrics), indent=2, allow_nan=False) + "\n")
     return metrics
+
+
+def _check_shares(settings: TrainSettings, num_validation: int) -> None:
+    """Check that there is an image to validate on for each process."""
+    count = settings.trainer.num_processes
+    if num_validation < count:
+        raise InputError(f"+trainer.devices={settings.trainer.devices}: {num_validation} images validate, and each of"
+                         f" {count} processes needs one")  # fmt: skip
 
 
 def _json(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from minia.core.artifact import InputError
 from minia.core.setting_types import (
@@ -18,6 +18,7 @@ from minia.core.setting_types import (
     Text,
 )
 from minia.data.labelled.settings import Augmentation, LabelledData
+from minia.training.lightning_keys import check_part, check_trainer_arguments
 
 Channels = Annotated[int, Field(ge=1, le=65536)]
 Workers = Annotated[int, Field(ge=1, le=1024)]
@@ -99,14 +100,18 @@ class TrainerSettings(Optimisation):
     Attributes:
         find_learning_rate: try rising ones first and take the one of the steepest fall.
         gradient_clip: largest norm of all gradients together; None for no limit.
-        batch_size: images a step.
+        batch_size: images a step of the optimiser, on all devices and in all accumulated batches together.
         steps_per_check: steps between two validations, each with a checkpoint; the last step is checked too.
         patience: stop after so many validations that were not better; None for never.
         keep: what is exported, the ``best`` weights or the ``last``.
         best_by: the figure of the validation that is best: the accuracy of the attention branch, which is exported, or
             of the descriptor branch, which is not, or all losses together.
         precision: of the arithmetic, in Lightning's words.
+
+    Any further key is an argument of Lightning's Trainer: ``accumulate_grad_batches``, ``devices``, ``profiler`` ...
     """
+
+    model_config = ConfigDict(extra="allow")
 
     find_learning_rate: bool
     gradient_clip: Positive | None
@@ -116,6 +121,36 @@ class TrainerSettings(Optimisation):
     keep: Literal["best", "last"]
     best_by: Literal["attention_accuracy", "descriptor_accuracy", "loss_total"]
     precision: Literal["32-true", "16-mixed", "bf16-mixed"]
+
+    @model_validator(mode="after")
+    def _check_further(self) -> TrainerSettings:
+        check_trainer_arguments(self.further, self.batch_size)
+        return self
+
+    @property
+    def further(self) -> dict[str, Any]:
+        """The arguments of Lightning's Trainer beside those that minIA sets."""
+        return dict(self.model_extra or {})
+
+    @property
+    def devices(self) -> int:
+        """Processes on a machine, each with a device of its own."""
+        return int(self.further.get("devices", 1))
+
+    @property
+    def num_nodes(self) -> int:
+        """Machines."""
+        return int(self.further.get("num_nodes", 1))
+
+    @property
+    def num_processes(self) -> int:
+        """Processes on all machines together."""
+        return self.devices * self.num_nodes
+
+    @property
+    def images_at_once(self) -> int:
+        """Images that go through the network together: a step's, shared out to devices and accumulated batches."""
+        return self.batch_size // (self.num_processes * int(self.further.get("accumulate_grad_batches", 1)))
 
     def optimisation(self) -> Optimisation:
         """That part of the settings alone."""
@@ -139,6 +174,8 @@ class TrainSettings(Settings):
         augmentation: what is done to them.
         model: the network.
         trainer: how it is trained.
+        callbacks: further callbacks of Lightning by any names, each a class in ``_target_`` with its arguments.
+        loggers: further loggers of Lightning, likewise.
     """
 
     store: AnyPath | None
@@ -154,3 +191,16 @@ class TrainSettings(Settings):
     augmentation: Augmentation
     model: DELFModel
     trainer: TrainerSettings
+    callbacks: dict[str, dict[str, Any]] = Field(default={}, strict=False)
+    loggers: dict[str, dict[str, Any]] = Field(default={}, strict=False)
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> TrainSettings:
+        for group, parts in (("callbacks", self.callbacks), ("loggers", self.loggers)):
+            for name, keys in parts.items():
+                check_part(f"{group}.{name}", keys)
+        if self.trainer.num_processes > 1 and self.data.cache == "disk":
+            raise InputError("data.cache=disk: of several processes each would write it; allowed: memory, none")
+        if self.trainer.num_processes > 1 and self.trainer.find_learning_rate:
+            raise InputError("trainer.find_learning_rate=true: in one process alone; allowed with more: false")
+        return self

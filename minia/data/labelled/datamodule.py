@@ -22,11 +22,13 @@ class Batching(NamedTuple):
         batch_size: images a step.
         steps_per_check: training steps between two validations.
         seed: of the order, and of what augmentation draws.
+        at_once: images that a process takes at once, a part of those of a step; None for all of them.
     """
 
     batch_size: int
     steps_per_check: int
     seed: int
+    at_once: int | None = None
 
 
 class GalaxyData(pytorch_lightning.LightningDataModule):
@@ -55,7 +57,7 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
         self.augmentation, self.batch_size = augmentation, batching.batch_size
         num_workers = settings.loader_workers
         self._loader: dict[str, Any] = {
-            "batch_size": batching.batch_size,
+            "batch_size": batching.at_once or batching.batch_size,
             "num_workers": num_workers,
             "pin_memory": settings.pin_memory,
             "persistent_workers": settings.persistent_workers and num_workers > 0,
@@ -76,18 +78,26 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
         self.validation = split("validation", None)
         self.testing = GalaxyDataset(table.of_split("test"), side=settings.side, seed=batching.seed)  # seen once
         images_per_check = batching.steps_per_check * batching.batch_size
-        self.sampler = PassSampler(len(self.training), images_per_check, batching.seed, self._taken)
+        self.sampler = PassSampler(len(self.training), images_per_check, batching.seed, self._taken, self._part)
 
     def _taken(self) -> int:
         return self.trainer.global_step * self.batch_size if self.trainer else 0
 
+    def _part(self) -> tuple[int, int]:
+        """The number of this process among those that train, and how many they are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches of exactly ``batch_size``, those of one check."""
+        """Shuffled batches of exactly one size, those of one check; of several processes each gets its part."""
         return DataLoader(self.training, sampler=self.sampler, **self._loader)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """One pass over the validation images in the table's order; the last batch may be smaller."""
-        return DataLoader(self.validation, shuffle=False, **self._loader)
+        """One pass over the validation images in the table's order, the last batch perhaps smaller.
+
+        Of two processes each gets every second image, and so on.
+        """
+        number, count = self._part()
+        return DataLoader(self.validation, sampler=range(number, len(self.validation), count), **self._loader)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """One pass over the test images, likewise."""

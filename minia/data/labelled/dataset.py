@@ -172,17 +172,28 @@ class PassSampler(Sampler[Visit]):
         seed: of the order.
         taken: the number of images that training has taken so far, asked at the start of each check.
             (Lightning's own count of epochs is one too high after a run was resumed.)
+        part: the number of this process and how many they are, asked likewise: of two each takes every second image,
+            so that together they take at each step what one would.
     """
 
-    def __init__(self, num_images: int, images_per_check: int, seed: int, taken: Callable[[], int]) -> None:
-        self.num_images, self.images_per_check, self.seed, self.taken = num_images, images_per_check, seed, taken
+    def __init__(
+        self,
+        num_images: int,
+        images_per_check: int,
+        seed: int,
+        taken: Callable[[], int],
+        part: Callable[[], tuple[int, int]] = lambda: (0, 1),
+    ) -> None:
+        self.num_images, self.images_per_check, self.seed = num_images, images_per_check, seed
+        self.taken, self.part = taken, part
 
     def __len__(self) -> int:
-        return self.images_per_check
+        return self.images_per_check // self.part()[1]
 
     def __iter__(self) -> Iterator[Visit]:
         first, epoch, order = self.taken(), -1, np.empty(0, np.int64)
-        for position in range(first, first + self.images_per_check):
+        number, count = self.part()
+        for position in range(first + number, first + self.images_per_check, count):
             if position // self.num_images != epoch:
                 epoch = position // self.num_images
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
