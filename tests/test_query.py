@@ -261,6 +261,8 @@ def test_the_command_prints_a_table_and_writes_a_page(
     assert f"page: {run.path / 'query' / 'images' / 'index.html'}" in told
     page = (run.path / "query" / "images" / "index.html").read_text()
     assert page.count("<section>") == NUM_IMAGES
+    assert 'href="../../report/index.html#structure=0"' in page
+    assert (run.path / "query" / "images" / "../../report/index.html").is_file()
     for tile in ("tiles/asked-0.jpg", "tiles/run-3.jpg"):
         assert tile in page
         assert (run.path / "query" / "images" / tile).is_file()

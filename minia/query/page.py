@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,30 @@ from minia.query.tiles import Tile, colour_of
 MOST_IMAGES = 100
 _STRUCTURES, _SIMILAR, _SIDE, _SMALL = 8, 6, 360, 120  # of an image; pixels
 TILES = "tiles"
+
+
+@dataclass(frozen=True)
+class RunLinks:
+    """Where the page of a run is.
+
+    Attributes:
+        name: of the run.
+        report: its page, relative to that of the query and quoted; empty where it has none.
+    """
+
+    name: str
+    report: str
+
+    @classmethod
+    def of(cls, run: Path, query: Path) -> RunLinks:
+        """Of the folders of a run and of a query."""
+        page = run / "report" / "index.html"
+        if not page.is_file():
+            return cls(run.name, "")
+        try:
+            return cls(run.name, quote(Path(os.path.relpath(page, query.absolute())).as_posix()))
+        except ValueError:  # on another drive
+            return cls(run.name, "")
 
 
 @dataclass(frozen=True)
@@ -77,7 +102,7 @@ class PageWriter:
         self._rows = {str(name): row for row, name in enumerate(self.store.images["image"])}
         self._made: dict[str, str] = {}
 
-    def write(self, answer: Answer, run_name: str, box: Box | None) -> str:
+    def write(self, answer: Answer, run: RunLinks, box: Box | None) -> str:
         """Write the tiles of the first images, and return the page as HTML."""
         images = answer.images.head(MOST_IMAGES)
         held = dict(list(answer.structures.groupby("image", sort=False)))
@@ -87,7 +112,7 @@ class PageWriter:
             for number, (_, row) in enumerate(images.iterrows())
         ]
         return _environment().get_template("page.html").render(
-            run_name=run_name, images=shown, num_images=len(answer.images), num_failed=len(answer.failed),
+            run=run, images=shown, num_images=len(answer.images), num_failed=len(answer.failed),
             num_found=None if answer.found is None else len(answer.found),
         )  # fmt: skip
 
@@ -164,5 +189,6 @@ def _environment() -> jinja2.Environment:
         "grouped": "{:,}".format,
         "two_decimals": "{:.2f}".format,
         "quoted": functools.partial(quote, safe="/"),
+        "quoted_whole": functools.partial(quote, safe=""),
     }
     return environment

@@ -10,7 +10,7 @@ from minia.core.run_folder import RunFolder, claimed, remove_own
 from minia.core.writing import appearing_whole, write_text_whole
 from minia.query.answer import Answer
 from minia.query.example import Box
-from minia.query.page import TILES, PageWriter
+from minia.query.page import TILES, PageWriter, RunLinks
 
 PAGE, STRUCTURES = "index.html", "structures.parquet"
 _TABLES = ("images", "structures", "similar", "failed", "found")
@@ -28,14 +28,14 @@ def query_folder(path: Path) -> Iterator[RunFolder]:
         yield folder
 
 
-def write_answer(folder: RunFolder, answer: Answer, features: Path, run_name: str, box: Box | None) -> None:
+def write_answer(folder: RunFolder, answer: Answer, features: Path, run: Path, box: Box | None) -> None:
     """Write tables and a page; what an earlier query left there goes.
 
     Args:
         folder: claimed by :func:`query_folder`.
         answer: what was found.
         features: artifact of the features stage of the run.
-        run_name: for the page's title.
+        run: its folder, whose name and report the page tells.
         box: the mark on the image; None without one.
     """
     with folder.replacing(*FILES):
@@ -50,5 +50,5 @@ def write_answer(folder: RunFolder, answer: Answer, features: Path, run_name: st
                     table.drop(columns="keypoints", errors="ignore").to_csv(temporary, index=False)
         with appearing_whole(folder.path / TILES) as temporary:
             temporary.mkdir()
-            page = PageWriter(temporary, features).write(answer, run_name, box)
+            page = PageWriter(temporary, features).write(answer, RunLinks.of(run, folder.path), box)
         write_text_whole(folder.path / PAGE, page)
