@@ -360,7 +360,7 @@ def test_pt2_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) ->
     assert json.loads(extra["metadata.json"])["defaults"]["max_features"] == 16
     for size in SIZES:
         expected = select(local, images(*size), [0.5, 1.4142], 16)
-        found = model(images(*size))
+        found = model(images(*size), torch.ones(size, dtype=torch.bool))
         assert torch.equal(found[1], expected.keypoints)
         assert all((ours - theirs).abs().max() < TOLERANCE for ours, theirs in zip(found, expected, strict=True))
 
@@ -374,6 +374,7 @@ def test_onnx_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) -
     assert json.loads(session.get_modelmeta().custom_metadata_map["metadata"])["classes"] == CLASSES
     for size in SIZES:
         expected = select(local, images(*size), [0.5, 1.4142], 16)
-        found = [torch.from_numpy(each) for each in session.run(None, {"images": images(*size).numpy()})]
+        given = {"images": images(*size).numpy(), "masks": np.ones(size, dtype=bool)}
+        found = [torch.from_numpy(each) for each in session.run(None, given)]
         assert [output.name for output in session.get_outputs()] == list(Selection._fields)
         assert all((ours - theirs).abs().max() < TOLERANCE for ours, theirs in zip(found, expected, strict=True))

@@ -46,9 +46,11 @@ ALLOWED = {
 ORDER = ("lists", "features", "vocabulary", "words", "structures", "arrangement", "matching", "report")
 
 
-# What has more than six parameters. The first is how files of models are called, also by programs that we do not know.
+# What has more than six parameters: how files of models are called, also by programs that we do not know.
 MANY_PARAMETERS = {
     ("minia.models.delf.local_features", "forward"),
+    ("minia.models.delf.export", "forward"),
+    ("minia.models.delf.export", "extract_batch"),
 }
 
 

@@ -2,10 +2,10 @@
 
 The only module that names TorchScript. Three formats, all with dynamic image sizes and the same numbers:
 
-- ``torchscript``: scales, limits, threshold and NMS are arguments; runs in Python and C++, CPU and CUDA.
-- ``pt2`` (``torch.export``) and ``onnx``: scales, limit and threshold are fixed at export, there is no
-  NMS, rows of score -1 at the end are to be dropped, and an image must be large enough for a map of two
-  rows and columns at the smallest scale (65 pixels at 0.5). For the day when TorchScript, which is
+- ``torchscript``: scales, limits, thresholds, NMS and a mask are arguments; runs in Python and C++, CPU and CUDA.
+- ``pt2`` (``torch.export``) and ``onnx``: scales, limit and thresholds are fixed at export, a mask is an input (all
+  True for none), there is no NMS, rows of score -1 at the end are to be dropped, and an image must be large enough for
+  a map of two rows and columns at the smallest scale (65 pixels at 0.5). For the day when TorchScript, which is
   deprecated upstream, is gone.
 """
 
@@ -57,6 +57,8 @@ class ExportedDELF(nn.Module):
         max_features: int,
         score_threshold: float,
         nms_iou: float,
+        score_percentile: float = 0.0,
+        mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The local features of one image.
 
@@ -66,12 +68,17 @@ class ExportedDELF(nn.Module):
             max_features: at most so many; 0: all.
             score_threshold: scores of at least this.
             nms_iou: largest overlap of two boxes; 1: any.
+            score_percentile: scores of at least this percentile, 0..100, of the image's own; 0: all.
+            mask: (height, width) bool, keypoints on its True pixels alone; None: anywhere.
 
         Returns:
             ``boxes`` (n, 4), ``keypoints`` (n, 2), ``descriptors`` (n, size), ``scales`` (n,) and
             ``scores`` (n,), float32, as in ``Selection``.
         """
-        return self.extract_batch(image[None], scales, max_features, score_threshold, nms_iou)[0]
+        masks = mask[None] if mask is not None else None
+        return self.extract_batch(image[None], scales, max_features, score_threshold, nms_iou, score_percentile, masks)[
+            0
+        ]
 
     def extract_batch(
         self,
@@ -80,6 +87,8 @@ class ExportedDELF(nn.Module):
         max_features: int,
         score_threshold: float,
         nms_iou: float,
+        score_percentile: float = 0.0,
+        masks: Tensor | None = None,
     ) -> list[dict[str, Tensor]]:
         """The local features of several images of one size: for each image the dict that ``forward`` gives.
 
@@ -89,7 +98,9 @@ class ExportedDELF(nn.Module):
             raise ValueError("expected uint8 images with 3 channels, first or last")
         if images.shape[1] != 3:
             images = images.permute(0, 3, 1, 2)
-        chosen = self.local(images, None, scales, max_features, score_threshold, 0.0, nms_iou)
+        if masks is not None and (masks.dtype != torch.bool or masks.shape[1:] != images.shape[2:]):
+            raise ValueError("expected masks of bool, as high and wide as the images")
+        chosen = self.local(images, masks, scales, max_features, score_threshold, score_percentile, nms_iou)
         results: list[dict[str, Tensor]] = []
         for row in range(images.shape[0]):
             scores, descriptors = chosen.scores[row], chosen.descriptors[row]
@@ -113,11 +124,13 @@ class ExtractionDefaults(NamedTuple):
         scales: sizes at which an image is looked at, 1 = its own.
         max_features: keypoints an image, at most.
         score_threshold: lower scores are dropped; 0 keeps all.
+        score_percentile: scores below this percentile of the image's own are dropped; 0 keeps all.
     """
 
     scales: Sequence[float] = SCALES
     max_features: int = MAX_FEATURES
     score_threshold: float = 0.0
+    score_percentile: float = 0.0
 
 
 _DEFAULTS = ExtractionDefaults()
@@ -131,11 +144,12 @@ class _FixedDELF(nn.Module):
         self.local = LocalFeatures(network)
         self.scales = list(defaults.scales)
         self.max_features, self.score_threshold = defaults.max_features, defaults.score_threshold
+        self.score_percentile = defaults.score_percentile
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """``Selection`` of images (batch, 3, height, width) uint8, red first."""
-        chosen = self.local(images, None, self.scales, self.max_features, self.score_threshold, 0.0, 1.0)
-        return tuple(chosen)
+    def forward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """``Selection`` of images (batch, 3, height, width) uint8, red first, on masks (batch, height, width) bool."""
+        limits = self.score_threshold, self.score_percentile
+        return tuple(self.local(images, masks, self.scales, self.max_features, *limits, 1.0))
 
 
 def export_delf(
@@ -244,7 +258,7 @@ def plain_execution() -> Iterator[None]:
 
 
 def _save_pt2(fixed: _FixedDELF, path: Path, metadata: str) -> None:
-    program = torch.export.export(fixed, (_example(fixed),), dynamic_shapes=(_dynamic(),))
+    program = torch.export.export(fixed, _example(fixed), dynamic_shapes=_dynamic())
     with warnings.catch_warnings():
         # Said of kernels that training laid out channels last; they are stored whole, with their strides.
         warnings.filterwarnings("ignore", message="No complete tensor found")
@@ -260,11 +274,11 @@ def _save_onnx(fixed: _FixedDELF, path: Path, metadata: str) -> None:
     with _quiet():
         torch.onnx.export(
             fixed,
-            (_example(fixed),),
+            _example(fixed),
             str(path),
-            input_names=["images"],
+            input_names=["images", "masks"],
             output_names=list(OUTPUTS),
-            dynamic_shapes=(_dynamic(),),
+            dynamic_shapes=_dynamic(),
             dynamo=True,
             custom_translation_table={torch.ops.aten.sort.stable: _onnx_stable_sort},
             external_data=False,
@@ -284,14 +298,16 @@ def _onnx_stable_sort(values: Any, *, stable: bool, dim: int = -1, descending: b
     return op.TopK(values, everything, axis=dim, largest=int(descending), sorted=1)
 
 
-def _example(fixed: _FixedDELF) -> Tensor:
+def _example(fixed: _FixedDELF) -> tuple[Tensor, Tensor]:
     """Images to trace with: at the smallest scale their maps still have three rows, as a size of 1 is no size."""
     side = int(3 * fixed.local.stride / min(fixed.scales))
-    return torch.zeros(2, 3, side, side + 2 * fixed.local.stride, dtype=torch.uint8)
+    images = torch.zeros(2, 3, side, side + 2 * fixed.local.stride, dtype=torch.uint8)
+    return images, torch.ones(2, side, side + 2 * fixed.local.stride, dtype=torch.bool)
 
 
-def _dynamic() -> dict[int, Any]:
-    return {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+def _dynamic() -> tuple[dict[int, Any], dict[int, Any]]:
+    any_size = torch.export.Dim.DYNAMIC
+    return {0: any_size, 2: any_size, 3: any_size}, {0: any_size, 1: any_size, 2: any_size}
 
 
 @contextlib.contextmanager
