@@ -239,6 +239,10 @@ def test_the_folder_of_a_query_is_replaced_by_the_next_and_by_nothing_else(
         run.query("image01.png", out, num_workers=1)
     with pytest.raises(InputError, match="a query of a run"):
         minia.load(out)
+    before = content_of(run.path)
+    with pytest.raises(InputError, match="the folder of a run, which a query leaves as it is"):
+        run.query("image01.png", run.path, num_workers=1)
+    assert content_of(run.path) == before
 
 
 def test_other_settings_than_those_of_the_run_are_noticed(collection: Path, tmp_path: Path) -> None:

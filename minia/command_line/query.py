@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from minia.command_line.messages import print_error
 from minia.command_line.plug_ins import offer_plug_ins
+from minia.command_line.signals import signals_interrupt
 from minia.core.artifact import InputError
 
 if TYPE_CHECKING:
@@ -50,20 +51,28 @@ def query(words: list[str]) -> int:
         offer_plug_ins(given.config_dir, ())
         if given.workers is not None and not 1 <= given.workers <= 1024:
             parser.error(f"--workers {given.workers}: expected 1 to 1024")
-        from minia.command_line.log import log_to_stderr
-        from minia.run import load  # brings pandas: errors in the words come first
-
-        log_to_stderr()
-        run = load(given.run)
-        folder = given.output or run.query_folder(given.images, marked=given.box is not None)
-        answer = run.query(
-            given.images, folder, box=given.box, num_similar=given.similar, by=given.by, num_workers=given.workers
-        )
-        _print(answer)
-        print(f"page: {folder / 'index.html'}")
-        return 0
-    except (InputError, OSError, KeyboardInterrupt) as error:
+        with signals_interrupt():
+            return _answer(given)
+    except KeyboardInterrupt as error:
+        error.args = error.args or ("nothing was written",)
         return print_error(error)
+    except (InputError, OSError) as error:
+        return print_error(error)
+
+
+def _answer(given: argparse.Namespace) -> int:
+    from minia.command_line.log import log_to_stderr
+    from minia.run import load  # brings pandas: errors in the words come first
+
+    log_to_stderr()
+    run = load(given.run)
+    folder = given.output or run.query_folder(given.images, marked=given.box is not None)
+    answer = run.query(
+        given.images, folder, box=given.box, num_similar=given.similar, by=given.by, num_workers=given.workers
+    )
+    _print(answer)
+    print(f"page: {folder / 'index.html'}")
+    return 0
 
 
 def _box(text: str) -> tuple[float, float, float, float]:

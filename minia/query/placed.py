@@ -27,7 +27,7 @@ from minia.query.places import keypoints_of_run, places_of
 from minia.query.recorded import Recorded
 
 _MOST_IMAGES = 2000  # of the run, to learn from
-_PER_STRUCTURE = 100  # of those that hold it best
+_PER_STRUCTURE = 200  # of those that hold it best
 _NEAR = 1.0  # keypoint sizes that keypoints of one feature lie apart
 _ZOOM = np.log(1.5)  # of their sizes
 _FEWEST = 2  # images that a feature is seen in
@@ -173,6 +173,8 @@ class PlacedParts:
         for structure in np.unique(table["structure"].to_numpy()).tolist():
             own = table[table["structure"] == structure]
             spots, fewest = counts[structure].astype(int).tolist()
+            if objects is None:
+                own = own.sort_values("inliers", ascending=False, kind="stable").head(_PER_STRUCTURE)
             begins = places.offsets[own["row"].to_numpy()]
             keypoints = np.concatenate([begin + each for begin, each in zip(begins, own["keypoints"], strict=True)])
             if objects is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from minia.core.artifact import InputError
 from minia.core.run_folder import RunFolder, claimed, remove_own
 from minia.core.writing import appearing_whole, write_text_whole
 from minia.query.answer import Answer
@@ -22,8 +23,10 @@ def query_folder(path: Path) -> Iterator[RunFolder]:
     """Claim a folder for a query (see :func:`minia.core.run_folder.claimed`).
 
     Raises:
-        InputError: something of others is in the way; nothing was changed.
+        InputError: it is a run's, or something of others is in the way; nothing was changed.
     """
+    if RunFolder.read(path).command not in ("", "query"):
+        raise InputError(f"{path}: the folder of a run, which a query leaves as it is; allowed: another folder")
     with claimed(path, "query", FILES) as folder:
         yield folder
 
