@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import draw_blobs
+from fits_survey import run_mine, write_survey
 from test_delf import small_network
 from test_plug_ins import write_plug_ins
 
@@ -189,6 +190,21 @@ def test_a_box_must_be_drawn_on_one_image_and_on_keypoints(runs: dict[str, Run],
         run.query("image01.png", box=(400, 400, 10, 10), num_workers=1)
     with pytest.raises(InputError, match="above 0"):
         Box(0, 0, 0, 10)
+
+
+def test_fits_images_are_read_as_the_run_read_them_and_placed_on_the_sky(tmp_path: Path) -> None:
+    survey = write_survey(tmp_path, 8)
+    assert run_mine(tmp_path / "run", "images=folder", f"images.dir={survey.folder}", "images.stretch=linear") == 0
+    run = minia.load(tmp_path / "run")
+    copy = shutil.copytree(survey.folder, tmp_path / "copy")
+    answer = run.query(copy, num_workers=1)
+    theirs = run.parts().merge(answer.structures, on=["image", "structure"], how="outer", indicator=True)
+    assert len(theirs) and (theirs["_merge"] == "both").all()
+    for column in ("x", "part_ra", "part_dec", "part_size"):
+        assert np.allclose(theirs[f"{column}_x"], theirs[f"{column}_y"], rtol=1e-9 if column[0] == "p" else 1e-5)
+    found = run.query(run.images[0], box=(10, 10, 140, 140), num_workers=1).found
+    assert found is not None and len(found)
+    assert found["part_ra"].notna().all()
 
 
 def test_images_are_alike_by_structures_too(runs: dict[str, Run]) -> None:

@@ -112,7 +112,29 @@ def write_wcs(
     rows = table[table["path"].str.lower().str.endswith(FITS_SUFFIXES)]
     if not len(rows):
         return {}
-    paths = [root / path for path in rows["path"]]
+    placed = _read_table(rows["image"].tolist(), [root / path for path in rows["path"]], bands, num_workers)
+    placed.to_parquet(work / WCS_TABLE, index=False)
+    logger.info("images: the headers of %d of %d FITS images place them on the sky", len(placed), len(rows))
+    return {"num_images_on_sky": len(placed)}
+
+
+def read_sky(names: Sequence[str], paths: Sequence[Path], bands: Sequence[str] | None) -> SkyPositions:
+    """The places on the sky of images that are in no artifact; none of those that are no FITS images.
+
+    Args:
+        names: of the images.
+        paths: their files.
+        bands: see :func:`minia.data.fits_images.read_bands`.
+    """
+    there = [place for place, path in enumerate(paths) if path.name.lower().endswith(FITS_SUFFIXES)]
+    if not there:
+        return SkyPositions.none()
+    table = _read_table([names[place] for place in there], [paths[place] for place in there], bands, 1)
+    return SkyPositions(table.set_index("image"))
+
+
+def _read_table(names: list[str], paths: list[Path], bands: Sequence[str] | None, num_workers: int) -> pd.DataFrame:
+    """The columns image, wcs and height of the FITS images that their headers place on the sky."""
     tasks = [paths[first : first + _FILES_PER_TASK] for first in range(0, len(paths), _FILES_PER_TASK)]
     found: list[tuple[str, int] | None] = []
     look = functools.partial(_wcs_of_files, bands=bands)
@@ -120,11 +142,9 @@ def write_wcs(
         for places in map_in_order(look, tasks, num_workers if len(tasks) > num_workers else 1):
             found += places
             advance(len(places))
-    there = [(image, *place) for image, place in zip(rows["image"], found, strict=True) if place is not None]
-    placed = pd.DataFrame(there, columns=["image", "wcs", "height"]).astype({"image": "string", "wcs": "string"})
-    placed.astype({"height": "int32"}).to_parquet(work / WCS_TABLE, index=False)
-    logger.info("images: the headers of %d of %d FITS images place them on the sky", len(placed), len(rows))
-    return {"num_images_on_sky": len(placed)}
+    there = [(image, *place) for image, place in zip(names, found, strict=True) if place is not None]
+    table = pd.DataFrame(there, columns=["image", "wcs", "height"])
+    return table.astype({"image": "string", "wcs": "string", "height": "int32"})
 
 
 def _wcs_of_files(paths: list[Path], bands: Sequence[str] | None) -> list[tuple[str, int] | None]:

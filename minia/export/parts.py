@@ -152,22 +152,11 @@ class Parts:
             _place(places, self.features, images, matches[KEYPOINTS])
         found["x"], found["y"], found["size"] = places.T
         found["angle"] = found["angle"].where(found["angle"] >= 0)  # -1: no direction
-        found["part_ra"], found["part_dec"], found["part_size"] = self._on_sky(found).T
+        found["part_ra"], found["part_dec"], found["part_size"] = places_on_sky(found, self.sky).T
         names = [name for name in PART_COLUMNS if name != "label"]
         names += [name for name in found if name not in names]
         whole: pd.DataFrame = pd.concat([found[names], self._others(found["image"])], axis=1)
         return whole
-
-    def _on_sky(self, found: pd.DataFrame) -> NDArray[np.float64]:
-        """(num_parts, 3) right ascension, declination and size, all in degrees but the size in seconds of arc."""
-        places = np.full((len(found), 3), np.nan)
-        for image, parts in found.groupby("image", sort=False).indices.items():
-            if str(image) not in self.sky:
-                continue
-            pixels = found[["x", "y"]].to_numpy(np.float64)[parts]
-            places[parts, :2] = self.sky.of_pixels(str(image), pixels)
-            places[parts, 2] = found["size"].to_numpy(np.float64)[parts] * self.sky.pixel_scale(str(image))
-        return places
 
 
 def structures_of(artifacts: Mapping[str, Path]) -> Path | None:
@@ -231,3 +220,24 @@ def place_of(positions: NDArray[np.float32], sizes: NDArray[np.float32]) -> tupl
     centre = np.median(positions, axis=0)
     spread = np.median(np.hypot(*(positions - centre).T))
     return float(centre[0]), float(centre[1]), float(2 * spread + np.median(sizes))
+
+
+def places_on_sky(found: pd.DataFrame, sky: SkyPositions) -> NDArray[np.float64]:
+    """Where parts are on the sky.
+
+    Args:
+        found: the columns image, x, y and size, in pixels.
+        sky: the places of the images.
+
+    Returns:
+        (num_parts, 3) right ascension and declination in degrees, ICRS, and diameter in seconds of arc; NaN for images
+        that have no place there.
+    """
+    places = np.full((len(found), 3), np.nan)
+    for image, parts in found.groupby("image", sort=False).indices.items():
+        if str(image) not in sky:
+            continue
+        pixels = found[["x", "y"]].to_numpy(np.float64)[parts]
+        places[parts, :2] = sky.of_pixels(str(image), pixels)
+        places[parts, 2] = found["size"].to_numpy(np.float64)[parts] * sky.pixel_scale(str(image))
+    return places

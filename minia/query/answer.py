@@ -14,6 +14,8 @@ num_structures  int32    structures that it holds
 ``structures``, a row an image and structure that it holds, best first: image, ``structure`` (its number in the run),
 ``overlap``, ``num_keypoints`` of the image that are it, ``x``, ``y`` and ``size``, the middle and the diameter of the
 place in pixels, ``angle`` in degrees from x towards y where it has one, and ``keypoints``, the keypoints' numbers.
+Where FITS images have a place on the sky, also ``part_ra`` and ``part_dec`` of the middle in degrees, ICRS, and
+``part_size`` in seconds of arc.
 
 ``similar``, a row an image and one of the images of the run most like it: image, ``rank`` from 1, ``similar``, the name
 of the run's image, ``likeness``, from 0 to 1, and ``label``, the run's label of that image.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
 from minia.data.images import load_labels
+from minia.data.sky import SkyPositions, read_sky
+from minia.export.parts import places_on_sky
 from minia.mining.lists.listdb import ListDB
 from minia.mining.words.stage import load_bags, load_images
 from minia.query.answer import Answer, Gathering
@@ -80,13 +83,28 @@ def ask(run: Recorded, images: Sequence[NamedImage], question: Question) -> Answ
         gathering.add(seen, held, rows, alike)
         if question.box is not None and seen.images:
             found = _found(run, bags, eye, seen, question.box)
-    answer = gathering.answer(found)
+    answer = _with_sky(run, gathering.answer(found), eye)
     for image, reason in zip(answer.failed["image"], answer.failed["reason"], strict=True):
         logger.warning("query: skipping %s: %s", image, reason)
     if answer.images.empty:
         first = answer.failed.iloc[0]
         raise InputError(f"none of the {len(images)} images can be read, first {first['image']}: {first['reason']}")
     return answer
+
+
+def _with_sky(run: Recorded, answer: Answer, eye: Eye) -> Answer:
+    """An answer with places on the sky, where there are FITS images that have one."""
+    names, paths = answer.images["image"].tolist(), [Path(path) for path in answer.images["path"]]
+    structures, found = answer.structures, answer.found
+    sky = read_sky(names, paths, eye.reader.reading.bands)
+    if len(sky.table):
+        ra, dec, size = places_on_sky(structures, sky).T
+        structures = structures.assign(part_ra=ra, part_dec=dec, part_size=size)
+    of_run = SkyPositions.load(run.artifacts["images"])
+    if found is not None and len(of_run.table):
+        ra, dec, _ = places_on_sky(found.assign(size=0.0), of_run).T
+        found = found.assign(part_ra=ra, part_dec=dec)
+    return replace(answer, structures=structures, found=found)
 
 
 def _vectors(run: Recorded, bags: ListDB, names: pa.Array, structures: Structures, by: By) -> Vectors:
