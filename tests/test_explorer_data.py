@@ -77,7 +77,7 @@ def test_parts_are_cut_out_upright(angle: float) -> None:
         cut = cut_part(image, Place(120, 90, size, angle, True), 120)
         rows, columns = np.nonzero(cut[:, :, 0] > 128)
         assert rows.mean() == pytest.approx(59.5, abs=1.5)
-        assert columns.mean() == pytest.approx(59.5 + 40, abs=1.5)  # half a diameter; the cut-out is 1.5 wide
+        assert columns.mean() == pytest.approx(59.5 + 120 / 1.8 / 2, abs=1.5)  # half a size; the cut-out is 1.8 wide
 
 
 def test_cut_outs_are_turned_alike() -> None:
@@ -91,7 +91,7 @@ def test_cut_outs_are_turned_alike() -> None:
     found = np.array(turns_alike(turned))
     np.testing.assert_allclose((found - found[0] - angles + 180) % 360 - 180, 0, atol=3.1)
     alike = [
-        cut_part(each, Place(63.5, 63.5, 128 / 1.5, angle, False), 128)
+        cut_part(each, Place(63.5, 63.5, 128 / 1.8, angle, False), 128)
         for each, angle in zip(turned, found, strict=True)
     ]
     assert average(alike).std() > 1.5 * average(turned).std()

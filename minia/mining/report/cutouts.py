@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from minia.mining.report.panels import BACKGROUND, Pixels
 
-_MARGIN = 1.5  # of a cut-out's side over the part's diameter
+_MARGIN = 1.8  # of a cut-out's side over the part's size, of which a disc evenly full of spots has 1.4 as its diameter
 _ANGLES, _CIRCLES = 120, 32
 _ALIGNING_ROUNDS = 4
 _SMALLEST = 8.0  # pixels of a part's diameter

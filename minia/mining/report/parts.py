@@ -23,7 +23,7 @@ from minia.mining.report.sprites import SPRITES, Sheets
 CUT_OUT_SIDE = 128
 _MAP_SIDE = 64
 _PANEL_COLUMNS = 4
-_MOST_PANELS = 100  # of the structures of highest score: drawing one takes longer than all else of a structure
+_MOST_PANELS = 40  # of the structures of highest score: drawing one takes longer than all else of a structure
 
 Keypoints = npt.NDArray[np.int64]
 

@@ -99,6 +99,10 @@ var minia = { views: {}, texts: {} };
   m.term = function (key, text) {
     return m.el("span.term", { tabindex: 0, "data-term": key }, text === undefined ? m.t("name." + key) : text);
   };
+  // The same in a list, where a stop for the tabulator at every row would be in the way.
+  m.mention = function (key, text) {
+    return m.el("span.term", { "data-term": key }, text === undefined ? m.t("name." + key) : text);
+  };
   m.fact = function (key, value) {
     return m.el("div", {}, m.el("dt", {}, m.term(key)), m.el("dd", {}, value));
   };

@@ -114,7 +114,7 @@
     }
     function tag(entry, structure, number) {
       var height = Math.max(entry.width, entry.height) / 28, place = entry.place;
-      var angle = (number * 2.4) % (2 * Math.PI), reach = place[2] / 2 + height * 0.7; // around it, so that few hide each other
+      var angle = (number * 2.4) % (2 * Math.PI), reach = m.reach(place) + height * 0.7; // around it, so that few hide each other
       var x = Math.max(height, Math.min(entry.width - height, place[0] + reach * Math.cos(angle)));
       var y = Math.max(height, Math.min(entry.height - 2, place[1] + reach * Math.sin(angle) + height / 3));
       return m.svg("text", { x: x, y: y, fill: m.colour(number), stroke: "#000", "stroke-width": height / 6, "paint-order": "stroke",
@@ -127,7 +127,7 @@
     var list = m.el("ul.held", { id: "held", tabindex: 0, "aria-label": m.t("title.held") }, more.held.map(function (held, i) {
       return m.el("li", { onmouseenter: function () { draw(i); }, onmouseleave: function () { draw(); } }, boxes[i],
         m.el("span.key", { style: { borderColor: m.colour(i), borderTopStyle: m.dash(i) ? "dashed" : "solid" } }), m.structureLink(held[0]),
-        m.el("span.faint.small", {}, m.term("overlap"), " ", m.decimals(held[1], 2)));
+        m.el("span.faint.small", {}, m.mention("overlap"), " ", m.decimals(held[1], 2)));
     }));
     draw();
     var picture = m.el("img", { src: m.copy(row), alt: more.name, draggable: "false" });
@@ -151,7 +151,7 @@
           if (found.more) { pictured(main, row, found, similar); return; }
           if (m.overview.sheets.images) { main.appendChild(m.el("p", {}, m.t("no copy"))); }
           m.add(main, [m.el("h2", {}, m.t("title.held")), found.held.length ? m.el("ul.held", { id: "held" }, found.held.map(function (held) {
-            return m.el("li", {}, m.structureLink(held[0]), m.el("span.faint.small", {}, m.term("overlap"), " ", m.decimals(held[1], 2)));
+            return m.el("li", {}, m.structureLink(held[0]), m.el("span.faint.small", {}, m.mention("overlap"), " ", m.decimals(held[1], 2)));
           })) : m.el("p.faint", {}, m.t("holds none"))]);
         });
       });

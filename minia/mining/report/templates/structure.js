@@ -5,10 +5,12 @@
   var shown = { outlines: true, keypoints: false };
 
   // The outline of a part and its keypoints, over a picture of an image of this size.
+  // A disc evenly full of spots reaches so far: its size is twice the root mean square of their distances.
+  m.reach = function (place) { return place[2] / Math.SQRT2; };
   m.outline = function (entry, colour, dash) {
     var place = entry.place, group = m.svg("g", { class: "outline", fill: "none" });
     if (!place) { return group; }
-    var radius = place[2] / 2, thick = Math.max(entry.width, entry.height) / 110;
+    var radius = m.reach(place), thick = Math.max(entry.width, entry.height) / 140;
     [["#000", thick * 2.4, 0.6], [colour, thick, 1]].forEach(function (style) {
       var attributes = { cx: place[0], cy: place[1], r: radius, stroke: style[0], "stroke-width": style[1], opacity: style[2] };
       if (dash) { attributes["stroke-dasharray"] = dash.split(" ").map(function (d) { return d * thick / 1.5; }).join(" "); }
@@ -83,7 +85,7 @@
       var item = m.el("li", { "data-overlap": entry.overlap }, m.el("a.frame", { href: m.imageLink(entry.name, entry.row) },
         m.el("img", { src: m.copy(entry.row), alt: entry.name, loading: "lazy", width: entry.width, height: entry.height }), drawing),
       m.el("a.name", { href: m.imageLink(entry.name, entry.row), title: entry.name }, entry.name),
-      m.el("span.small.faint", {}, m.term("overlap"), " " + m.decimals(entry.overlap, 2) + (label === null ? "" : " · " + label)));
+      m.el("span.small.faint", {}, m.mention("overlap"), " " + m.decimals(entry.overlap, 2) + (label === null ? "" : " · " + label)));
       list.appendChild(item);
       state.redraw.push(function () {
         m.clear(drawing);

@@ -26,7 +26,7 @@ minia.texts.en = {
   "column.none": "No column differs clearly between its images and the others.", "with.line": "{images} with both, {times} times as many as by chance",
   "csv": "save as CSV", "listed": "The {n} best of {all}; matches.parquet of the run holds all.", "show.outlines": "outline", "show.keypoints": "keypoints",
   "structure.line": "Found in {images}.", "structure.label": "It goes most clearly with the label {label}.", "prev": "← previous", "next": "next →", "panel": "panel (PNG)",
-  "viewer.label": "The image, to move and zoom", "viewer.about": "Drag to move, scroll or double-click to zoom, 0 to fit. A dashed circle without a tick is a place guessed from keypoints.",
+  "viewer.label": "The image, to move and zoom", "viewer.about": "Drag to move, scroll or double-click to zoom, 0 to fit. A circle is a part: as wide as a disc of its size, the tick its direction; dashed, without a tick, it is guessed from keypoints.",
   "all": "all", "none": "none", "holds none": "It holds none of the structures on this page.", "no image": "There is no image of this name.", "no copy": "This report holds no copy of this image: only images that a structure shows have one.",
   "words.all": "The {n} words, of {all}, that the structures shown here use; those of most structures first.", "word.about": "Patches of five images, the strongest of each.", "no word": "No structure shown here uses this word.",
   "search": "Search an image, a label, a structure", "found": "Found", "searching": "searching …", "first listed": ", the first {n} listed", "no script": "A file of this report is missing: data/{name}.js", "made by": "Made by minIA. The same numbers are in",

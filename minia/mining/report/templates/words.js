@@ -5,7 +5,7 @@
   function entry(words, place) {
     var number = words.numbers[place], used = words.structures[place];
     return m.el("li", { id: "word-" + number }, m.el("a", { href: "#word=" + number }, m.sprite("words", m.wordPlaces.get(number), 48, m.t("word", { n: number })), m.el("div", {}, m.t("word", { n: number }))),
-      m.el("div.faint", {}, m.term("word_images", m.plural(words.images[place], "images")), " · ", m.plural(used.length, "structures")));
+      m.el("div.faint", {}, m.mention("word_images", m.plural(words.images[place], "images")), " · ", m.plural(used.length, "structures")));
   }
   m.views.words = function (main) {
     return m.load("words").then(function (words) {
