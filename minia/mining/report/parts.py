@@ -143,11 +143,10 @@ class PartPictures:
             For the page: ``gallery``, an entry an image; ``parts``, the sheet of cut-outs; ``typical``, which of
             these is the most like the average; ``map``, the thumbnail's number; ``panel``, the panel's file.
         """
-        names = self.run.names.iloc[rows].tolist()
-        matched = matched_keypoints(self.run.matches, structure, names)
+        matched = self._matched(structure, rows)
         found = [
-            self.places.find(structure, row, overlap, matched[name].astype(np.int64))
-            for row, name, overlap in zip(rows, names, overlaps, strict=True)
+            self.places.find(structure, row, overlap, matched.get(row))
+            for row, overlap in zip(rows, overlaps, strict=True)
         ]
         cutouts = self._cut_outs(found)
         if not cutouts:
@@ -167,6 +166,14 @@ class PartPictures:
             "map": self.map.add(panels.fit_tile(cutouts[typical], _MAP_SIDE)),
             "panel": f"panels/structure_{structure:04d}.png" if drawn else None,
         }
+
+    def _matched(self, structure: int, rows: list[int]) -> dict[int, Keypoints]:
+        """The keypoints that are the structure as the matches tell them, where the words do not."""
+        if self.run.keypoint_words is not None:
+            return {}
+        names = self.run.names.iloc[rows].tolist()
+        matched = matched_keypoints(self.run.matches, structure, names)
+        return {row: matched[name].astype(np.int64) for row, name in zip(rows, names, strict=True)}
 
     def _cut_outs(self, found: list[Sighting]) -> list[Pixels]:
         """The cut-outs; where no place is known, and so no angle, turned so that they look alike."""

@@ -42,7 +42,7 @@
         context.fillRect(x, y, at[2], at[2]);
       }
       var label = structures.label[i];
-      context.lineWidth = i === hovered ? 4 : 2;
+      context.lineWidth = i === hovered ? 4 : Math.min(2, at[2] / 14);
       context.strokeStyle = i === hovered ? getComputedStyle(document.documentElement).getPropertyValue("--accent") : m.labelColour(label);
       context.setLineDash(label >= 0 && i !== hovered ? m.dash(label).split(" ").filter(Boolean).map(Number) : []);
       context.strokeRect(x, y, at[2], at[2]);

@@ -117,7 +117,7 @@
         oninput: function (event) { filters.images = Math.round(Math.pow(most + 1, event.target.value / 100) - 1); shown.textContent = m.whole(filters.images); apply(); }
       })),
       s.parent.length ? m.el("label", {}, m.el("input", { type: "checkbox", id: "filter-whole", checked: filters.whole, onchange: function (event) { filters.whole = event.target.checked; apply(); } }), m.t("no parts")) : null,
-      count, m.el("button", { id: "save-names", onclick: m.saveNames }, m.t("save names")), opener());
+      count);
     function opener() { // a file that was saved from this report
       var input = m.el("input", { type: "file", id: "open-names", accept: ".json", class: "unseen", tabindex: -1, "aria-label": m.t("open names"), onchange: function () {
         m.openNames(input.files[0], function (error) { m.say(m.t(error ? "wrong names" : "names opened")); count.textContent = m.t(error ? "wrong names" : "names opened"); table.set(chosen()); input.value = ""; });
@@ -142,7 +142,8 @@
       }));
     }
     m.add(main, [tools, m.el("div.overview", {},
-      m.el("div", {}, map.element, legend(), m.el("p.faint.small", {}, m.t("map.about"))),
+      m.el("div", {}, map.element, legend(), m.el("p.faint.small", {}, m.t("map.about")),
+        m.el("div.tools", {}, m.el("button", { id: "save-names", onclick: m.saveNames }, m.t("save names")), opener())),
       m.el("div", {}, table.element)), measures(), numbers()]);
     apply();
   };

@@ -52,8 +52,8 @@
   function kin(number) {
     var s = m.overview.structures, i = m.placeOf(number), lines = [];
     var parts = s.number.filter(function (_, j) { return s.parent[j] === number; });
-    if (s.parent.length && s.parent[i] >= 0) { lines.push(m.el("p", {}, m.term("part", m.t("part of")), " ", m.structureLink(s.parent[i]))); }
-    if (parts.length) { lines.push(m.el("p", {}, m.term("part", m.t("parts")), " ", parts.slice(0, 24).map(function (part) { return [m.structureLink(part), " "]; }))); }
+    if (s.parent.length && s.parent[i] >= 0) { lines.push(m.el("p.kin", {}, m.term("part", m.t("part of")), m.structureLink(s.parent[i]))); }
+    if (parts.length) { lines.push(m.el("p.kin", {}, m.term("part", m.t("parts")), parts.slice(0, 24).map(m.structureLink))); }
     return lines;
   }
   m.structureLink = function (number) {
