@@ -19,6 +19,7 @@ from torch import Tensor
 
 import minia
 from minia.core.artifact import InputError, fingerprint_file, read_manifest
+from minia.core.context import Context
 from minia.mining.features.settings import PretrainedFeatures
 from minia.mining.features.stage import extract_features
 from minia.mining.features.store import FeatureStore
@@ -167,6 +168,19 @@ def test_the_weights_decide_the_artifact(weights: Path, tmp_path: Path, one_thre
     moved = tmp_path / "moved.pth"
     moved.write_bytes((weights / "xfeat.pth").read_bytes())
     assert extract_features(images, tmp_path / "store", settings(weights, "xfeat", weights=moved), CPU) == artifact
+
+
+@pytest.mark.parametrize("name", ["xfeat", "keynet-hardnet"])
+def test_threads_do_not_matter(weights: Path, tmp_path: Path, name: str) -> None:
+    folder = write_images(tmp_path / "images", 20)
+    artifacts = []
+    for workers in (1, 2):
+        store = tmp_path / f"store{workers}"
+        context = Context(0, "cpu", workers)
+        artifacts.append(extract_features(folder_images(store, folder), store, settings(weights, name), context))
+    first, second = (FeatureStore.load(artifact) for artifact in artifacts)
+    for array in ("keypoints", "angles", "descriptors"):
+        assert np.array_equal(first.shard(0, array), second.shard(0, array))
 
 
 def test_a_run_is_mined_and_asked(weights: Path, tmp_path: Path) -> None:
