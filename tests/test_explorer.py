@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from test_explorer_data import catalogued
-from test_report import LABELS, NASTY, data_of, run, structures
+from test_report import LABELS, NASTY, data_of, placed, run, structures
 
 from minia.mining.lists.listdb import ListDB, write_listdb
 from minia.mining.matching.stage import match_structures
@@ -21,12 +22,13 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright opens
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
+SCREENSHOTS = os.environ.get("MINIA_SCREENSHOTS")  # a folder that keeps what the tests looked at
 VIEWS = (
     ("", "overview"), ("#structure=0", "structure"), ("#image=image 1.png", "image"), ("#words", "words"),
     ("#word=1", "word"), ("#help", "help"),
 )  # fmt: skip
 
-__all__ = ["catalogued", "run", "structures"]  # fixtures
+__all__ = ["catalogued", "placed", "run", "structures"]  # fixtures
 
 
 class Seen:
@@ -220,6 +222,24 @@ def test_every_number_has_a_definition_in_both_languages(seen: Seen) -> None:
             assert f"about.{term}" in texts["es"]
 
 
+def test_parts_are_outlined_with_their_direction(browser: Any, placed: Path) -> None:
+    found = Seen(browser.new_page(), placed)
+    found.open("#structure=0", "structure")
+    assert "at its place, size and angle" in found.page.text_content("main")
+    assert found.page.locator("#gallery .outline line").count() == 6  # with a halo each
+    radius = found.page.locator("#gallery .outline circle").first.get_attribute("r")
+    assert float(radius) == pytest.approx(30 / 2**0.5)
+    assert found.page.text_content("#sure") == "0.00: 3 images"
+    found.page.locator("#overlap").fill("0.6")
+    assert found.page.text_content("#sure") == "0.60: 2 images"
+    assert found.page.locator("#gallery li:visible").count() == 2
+    with found.page.expect_download() as download:
+        found.page.locator("#csv").click()
+    assert Path(download.value.path()).read_text().splitlines()[1].endswith(",30,35,30,90")
+    found.page.close()
+    assert found.errors == []
+
+
 @pytest.mark.parametrize("size", [(400, 800), (2560, 1440)])
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_pages_fit_their_width(browser: Any, report: Path, size: tuple[int, int], scheme: str) -> None:
@@ -228,6 +248,8 @@ def test_pages_fit_their_width(browser: Any, report: Path, size: tuple[int, int]
     for fragment, view in VIEWS:
         found.open(fragment, view)
         assert found.page.evaluate("document.documentElement.scrollWidth") <= size[0], view
+        if SCREENSHOTS:
+            found.page.screenshot(path=f"{SCREENSHOTS}/{view}_{size[0]}_{scheme}.png")
     ground = found.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(11, 13, 18)")
     context.close()

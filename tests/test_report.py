@@ -18,8 +18,9 @@ from choices import CPU, counted, gallery, kmeans, overlap, sift
 from PIL import Image
 from test_matching import write_artifacts
 
-from minia.core.artifact import read_manifest
+from minia.core.artifact import InputError, read_manifest
 from minia.data.images import list_folder
+from minia.mining.arrangement.tables import PLACES
 from minia.mining.features.stage import extract_features
 from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import ListDB, write_listdb
@@ -282,6 +283,67 @@ def test_labels_are_tested_against_chance(run: Run, structures: ListDB, report: 
         assert both == holding.count(label)
         assert expected == pytest.approx(len(holding) / 2, rel=0.01)
         assert q >= hypergeom.sf(both - 1, 12, 6, len(holding)) - 1e-3
+
+
+def test_names_that_the_page_saved_are_read_back(run: Run, structures: ListDB, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    plain = data_of(run.report(structures, store, max_structures=2), "overview")
+    assert plain["names"] == {}
+    saved = tmp_path / "names.json"
+    saved.write_text(json.dumps({"report": plain["id"], "names": {"3": "<i>ring</i>", "0": "bar"}}))
+    named = data_of(run.report(structures, store, max_structures=2, names=saved), "overview")
+    assert named == plain | {"names": {"3": "<i>ring</i>", "0": "bar"}}
+    for text in ("[]", "{", '{"names": {"a": "b"}}', '{"names": 3}', "[" * 100_000, '{"report": "x", "names": {}}'):
+        saved.write_text(text)
+        with pytest.raises(InputError, match=r"report\.names=.*: (expected the JSON|these names are of)"):
+            run.report(structures, store, names=saved)
+
+
+@pytest.fixture(scope="module")
+def placed(run: Run, structures: ListDB, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of structures of which the first has places."""
+    store = tmp_path_factory.mktemp("placed") / "store"
+    store.mkdir()
+    write_listdb(store / "structures.txt", structures)
+    mining = import_structures(store / "structures.txt", store)
+    places: dict[str, Any] = {
+        "structure": [0, 0, 0],
+        "image": [2, 5, 7],
+        "share": [0.3, 0.9, 0.6],
+        "inliers": [2, 3, 2],
+    }
+    places |= {
+        "x": [20.0, 30.0, 40.0],
+        "y": [25.0, 35.0, 45.0],
+        "size": [20.0, 30.0, 40.0],
+        "angle": [0.0, 90.0, 270.0],
+    }
+    table = pd.DataFrame(places | {"keypoints": [[0, 1], [0, 1, 2], [1, 2]]})
+    kinds = {"structure": "int32", "image": "int32", "inliers": "int32"}
+    table.astype(kinds | dict.fromkeys(("share", "x", "y", "size", "angle"), "float32")).to_parquet(mining / PLACES)
+    matching = match_structures(run.words, mining, store, overlap(), run.features, run.assignment)
+    artifacts = Artifacts(run.words, mining, matching, run.images, run.features, run.vocabulary, run.assignment)
+    return write_report(artifacts, store, gallery(), CPU)
+
+
+def test_structures_with_places_are_shown_there(placed: Path) -> None:
+    shown = data_of(placed, "overview")["structures"]
+    assert dict(zip(shown["number"], shown["placed"], strict=True)) == {0: 1, 1: 0, 2: 0, 3: 0}
+    value = data_of(placed, "structure-0000")
+    assert value["listed"]["rows"] == [5, 7, 2] and value["listed"]["overlaps"] == [0.9, 0.6, 0.3]
+    assert value["places"] == [[30, 35, 30, 90], [40, 45, 40, 270], [20, 25, 20, 0]]
+    assert [entry["place"] for entry in value["gallery"]] == [
+        [30, 35, 30, 90, 1],
+        [40, 45, 40, 270, 1],
+        [20, 25, 20, 0, 1],
+    ]
+    assert [len(entry["keypoints"]) // 4 for entry in value["gallery"]] == [3, 2, 2]
+    assert not {2, 5, 7} & set(value["near"]["rows"]) and value["near"]["rows"]
+    assert sum(value["histogram"]) == 3 and value["histogram"][18] == 1
+    held = {entry[0]: entry for entry in data_of(placed, "image-000005")["held"]}
+    assert held[0][1:3] == [0.9, [30, 35, 30, 90, 1]]
+    assert all(entry[2][4] == 0 for number, entry in held.items() if number)
+    assert data_of(placed, "structure-0001")["places"] is None
 
 
 def test_zero_structures(run: Run, tmp_path: Path) -> None:

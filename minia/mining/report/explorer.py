@@ -209,7 +209,6 @@ class Explorer:
             "minOverlap": run.matching.min_overlap,
             "formula": run.matching.formula,
             "made": _made(run),
-            "id": str(read_manifest(run.artifacts["mining"])["fingerprint"])[:12],
         }
 
     def _table_column(self, name: str) -> list[float | None]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from minia.core.setting_types import Settings
+from minia.core.setting_types import ExistingFile, Settings
 
 
 class GalleryReport(Settings):
@@ -17,6 +17,7 @@ class GalleryReport(Settings):
         images_per_structure: images to show of each.
         tile_side: side of a shown image in pixels.
         num_shuffles: shuffles of the labels for the chance purity.
+        names: names of structures, as the page of a report saved them; None for none.
     """
 
     kind: Literal["gallery"] = "gallery"
@@ -24,6 +25,7 @@ class GalleryReport(Settings):
     images_per_structure: Annotated[int, Field(ge=1, le=1000)]
     tile_side: Annotated[int, Field(ge=32, le=2048)]
     num_shuffles: Annotated[int, Field(ge=1, le=10_000)]
+    names: ExistingFile | None = None
 
 
 ReportSettings = GalleryReport

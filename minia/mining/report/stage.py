@@ -22,6 +22,7 @@ from minia.mining.features.store import features_fingerprint
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.report.columns import Columns
 from minia.mining.report.explorer import LISTED, Explorer
+from minia.mining.report.names import read_names, report_id
 from minia.mining.report.page import copy_figures, render_page
 from minia.mining.report.run import Artifacts, Run, count_stages
 from minia.mining.report.scripts import Scripts
@@ -48,13 +49,18 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
 
     Returns:
         The report artifact.
+
+    Raises:
+        InputError: the file of names cannot be read, or is of the structures of another run.
     """
     sources = artifacts.by_stage()
     inputs = {name: read_manifest(path)["fingerprint"] for name, path in sources.items()}
     if artifacts.features is not None:
         inputs["features"] = features_fingerprint(artifacts.features, store)
     matching = OverlapMatching(**read_manifest(artifacts.matching)["parameters"])
-    parameters = settings.model_dump(exclude={"kind"}) | {"formula": matching.formula, "seed": context.seed}
+    names = {} if settings.names is None else read_names(settings.names, report_id(sources))
+    parameters = settings.model_dump(exclude={"kind", "names"}) | ({"names": names} if names else {})
+    parameters |= {"formula": matching.formula, "seed": context.seed}
     stage = Stage("report", "gallery", store, parameters, inputs, version=_VERSION)
 
     def make(work: Path) -> dict[str, Any]:
@@ -71,7 +77,8 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
             columns=Columns.of(run),
             scripts=Scripts(work),
         )
-        explorer.write(settings.tile_side, metrics, {"figures": copy_figures(work, sources), "seed": context.seed})
+        more = {"figures": copy_figures(work, sources), "id": report_id(sources), "names": names}
+        explorer.write(settings.tile_side, metrics, more)
         (work / PAGE).write_text(render_page(nothing, settings.tile_side), encoding="utf-8")
         (work / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())

@@ -4,7 +4,7 @@
   var names = {};
   function key() { return "names." + m.overview.id; }
   m.readNames = function () {
-    try { names = clean(JSON.parse(m.kept(key()) || "{}")); } catch (error) { names = {}; }
+    try { names = clean(JSON.parse(m.kept(key()) || "null") || m.overview.names); } catch (error) { names = clean(m.overview.names); }
   };
   function clean(given) {
     var found = {};
