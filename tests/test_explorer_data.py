@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from astropy.coordinates import SkyCoord
 from choices import CPU
+from fits_survey import SIDE, galaxy_wcs, run_mine, write_survey
 from scipy.stats import false_discovery_control, hypergeom, mannwhitneyu
 from test_report import Run, data_of, draw_images, make_run
 
@@ -192,3 +194,14 @@ def test_the_same_catalogue_gives_the_same_bytes(catalogued: Path) -> None:
     assert CPU.seed == 0
     text = (catalogued / "data" / "overview.js").read_bytes()
     assert text.isascii() and b"NaN" not in text
+
+
+def test_fits_images_are_found_on_the_sky(tmp_path: Path) -> None:
+    survey = write_survey(tmp_path, 4)
+    overrides = ("images=folder", f"images.dir={survey.folder}", "features=sift", f"store={tmp_path / 'store'}")
+    assert run_mine(tmp_path / "run", *overrides) == 0
+    names = data_of(tmp_path / "run" / "report", "names-0000")
+    assert names["names"] == [f"galaxy{number:02d}.fits" for number in range(4)]
+    for number, (ra, dec) in enumerate(zip(names["ra"], names["dec"], strict=True)):
+        middle = galaxy_wcs(number).pixel_to_world((SIDE - 1) / 2, (SIDE - 1) / 2)
+        assert SkyCoord(ra, dec, unit="deg").separation(middle).arcsec < 0.1
