@@ -195,7 +195,7 @@ def test_normalisations() -> None:
     network.set_normalisation("imagenet")
     white = network.normalise(torch.full((1, 3, 1, 1), 255)).flatten()
     torch.testing.assert_close(white, (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225]))
-    with pytest.raises(InputError, match="imagenet or original or caffe"):
+    with pytest.raises(InputError, match="imagenet or original or unit or caffe"):
         network.set_normalisation("none")
 
 
@@ -348,17 +348,17 @@ def test_the_weights_of_the_other_resnet_are_refused(tmp_path: Path) -> None:
     """They have the same shapes: nothing else would tell."""
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), tmp_path / "a.pth")
     network = original_network()
-    before = network.backbone.layer3[0].conv1.weight.clone()
+    before = network.backbone.get_parameter("layer3.0.conv1.weight").clone()
     with pytest.raises(InputError, match=r"stride_in_1x1=false, which gives other numbers; allowed: model\.stride"):
         load_backbone_weights(network, str(tmp_path / "a.pth"))
-    assert torch.equal(network.backbone.layer3[0].conv1.weight, before)
+    assert torch.equal(network.backbone.get_parameter("layer3.0.conv1.weight"), before)
     network.mean.fill_(7.0)
     arguments = {"backbone": "resnet50", "stride_in_1x1": True, "block3_stride": True}
     state = {f"model.{name}": value for name, value in network.state_dict().items()}
     torch.save({"state_dict": state, "hyper_parameters": {"network": arguments}}, tmp_path / "b.ckpt")
     again = original_network()
     load_backbone_weights(again, str(tmp_path / "b.ckpt"))
-    assert torch.equal(again.backbone.layer3[0].conv1.weight, before)
+    assert torch.equal(again.backbone.get_parameter("layer3.0.conv1.weight"), before)
     assert again.mean.tolist() == [7.0] * 3  # what its images were normalised by comes with it
     plain = DELF("resnet50", 3, stride_in_1x1=False, block3_stride=True)
     with pytest.raises(InputError, match=r"stride_in_1x1=true, which gives other numbers"):

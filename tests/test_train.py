@@ -37,7 +37,7 @@ from minia.training.module import (
     attention_statistics,
     classification_metrics,
 )
-from minia.training.settings import Optimisation, TrainSettings
+from minia.training.settings import DELFModel, Optimisation, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = ROOT / "conf" / "train"
@@ -106,6 +106,7 @@ def test_the_gz2_experiment_is_the_originals_documented_run(tmp_path: Path) -> N
     chosen = settings.trainer
     assert (chosen.learning_rate, chosen.batch_size, chosen.max_steps) == (0.045, 50, 15_000)
     assert (chosen.optimiser, chosen.momentum, chosen.schedule, chosen.gradient_clip) == ("sgd", 0.9, "linear", 10.0)
+    assert isinstance(settings.model, DELFModel)
     assert (settings.model.backbone, settings.model.stride_in_1x1, settings.model.block3_stride) == (
         "resnet50",
         True,
@@ -358,8 +359,8 @@ def test_pretrained_weights_are_what_training_begins_with(tmp_path: Path) -> Non
     torch.save(resnet, tmp_path / "a.pth")
     settings = check(TrainSettings, compose(f"model.weights={tmp_path / 'a.pth'}", "model.normalisation=caffe"))
     plain, given = (build_module(settings, ["a", "b"], "", each) for each in (None, load_pretrained(settings)))
-    assert torch.equal(given.model.backbone.layer3[0].conv1.weight, resnet["layer3.0.conv1.weight"])
-    assert not torch.equal(plain.model.backbone.layer3[0].conv1.weight, resnet["layer3.0.conv1.weight"])
+    assert torch.equal(given.model.backbone.get_parameter("layer3.0.conv1.weight"), resnet["layer3.0.conv1.weight"])
+    assert not torch.equal(plain.model.backbone.get_parameter("layer3.0.conv1.weight"), resnet["layer3.0.conv1.weight"])
     assert torch.equal(given.model.attention.conv1.weight, plain.model.attention.conv1.weight)  # drawn with the seed
     assert given.model.std.tolist() == [1.0, 1.0, 1.0]
 

@@ -23,6 +23,7 @@ from minia.core.workers import num_cores
 from minia.data.labelled.datamodule import Batching, GalaxyData
 from minia.data.labelled.table import GalaxyTable
 from minia.models.delf.network import DELF, LossWeights
+from minia.models.delf.timm_backbone import PREFIX
 from minia.models.delf.weights import load_backbone_weights
 from minia.models.extractors.background import foreground_mask
 from minia.training.callbacks import Checkpoints, LastCheck, ProgressLines, TensorBoardPictures
@@ -30,7 +31,7 @@ from minia.training.checks import CACHE, CHECKPOINTS, LOGS, PROFILE
 from minia.training.lightning_keys import build_part
 from minia.training.module import DELFTraining
 from minia.training.ranks import started_by
-from minia.training.settings import TrainSettings
+from minia.training.settings import TimmModel, TrainSettings
 
 _NOISE = (  # of Lightning, in warnings that nothing follows from
     *("LeafSpec", "num_workers", "logging interval", "is not empty", "GPU available", "pin_memory", "treespec"),
@@ -44,20 +45,25 @@ _OF_SEVERAL = ("devices", "num_nodes", "strategy", "sync_batchnorm")
 def load_pretrained(settings: TrainSettings) -> DELF | None:
     """A network with the backbone's weights that ``model.weights`` names; None for none.
 
+    An encoder of timm is built even then, so that a wrong name is told before any work.
+
     Raises:
         InputError: they cannot be had, or are of another network.
     """
-    if settings.model.weights == "none":
+    if settings.model.weights == "none" and not isinstance(settings.model, TimmModel):
         return None
     network = DELF(num_classes=1, **_network(settings))
     load_backbone_weights(network, settings.model.weights, normalisation=settings.model.normalisation)
-    return network
+    return None if settings.model.weights == "none" else network
 
 
 def _network(settings: TrainSettings) -> dict[str, Any]:
     """The arguments of the network but the number of classes."""
     names = {"backbone", "stride_in_1x1", "block3_stride", "reduction", "attention_channels"}
-    return settings.model.model_dump(include=names)
+    arguments = settings.model.model_dump(include=names)
+    if isinstance(settings.model, TimmModel):
+        arguments |= {"backbone": PREFIX + settings.model.name, "stride_in_1x1": False}
+    return arguments
 
 
 def build_module(

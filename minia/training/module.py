@@ -107,7 +107,10 @@ class DELFTraining(pytorch_lightning.LightningModule):
         for branch, logits in zip(BRANCHES, (output.descriptor_logits, output.attention_logits), strict=True):
             values[f"train_accuracy/{branch}"] = (logits.argmax(1) == batch["label"]).float().mean()
         values |= attention_statistics(output.attention.detach())
-        values |= {f"zeros/{name}": value for name, value in zip(BLOCK_NAMES, output.zero_fractions, strict=True)}
+        values |= {
+            f"zeros/{name}": value
+            for name, value in zip(self.model.backbone.block_names, output.zero_fractions, strict=True)
+        }
         values["learning_rate"] = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log_dict(values, batch_size=len(batch["label"]))
 
@@ -310,7 +313,7 @@ class _Validation:
                 if not math.isnan(recall)
             }
         values |= {name.replace("/", "_"): float(value) for name, value in self.attention.statistics().items()}
-        zeros = dict(zip(BLOCK_NAMES, self.zeros.tolist(), strict=False))
+        zeros = dict(zip(BLOCK_NAMES[-len(self.zeros) :], self.zeros.tolist(), strict=False))
         return values | {f"zeros_{name}": float(value) for name, value in zeros.items()}
 
 

@@ -22,6 +22,7 @@ from minia.training.lightning_keys import check_part, check_trainer_arguments
 
 Channels = Annotated[int, Field(ge=1, le=65536)]
 Workers = Annotated[int, Field(ge=1, le=1024)]
+Normalisation = Literal["imagenet", "original", "unit", "caffe"]
 Steps = Annotated[int, Field(ge=1, le=100_000_000)]
 
 
@@ -45,7 +46,7 @@ class DELFModel(Settings):
     kind: Literal["delf"]
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
     weights: Text
-    normalisation: Literal["imagenet", "original", "caffe"] | None
+    normalisation: Normalisation | None
     stride_in_1x1: bool
     block3_stride: bool
     reduction: Channels
@@ -61,6 +62,33 @@ class DELFModel(Settings):
                 f"model.stride_in_1x1=true: {self.backbone} has no 1x1 convolution to stride; allowed: false"
             )
         return self
+
+
+class TimmModel(Settings):
+    """``model=timm``: DELF on an encoder of the package timm; with DELF's three branches.
+
+    Attributes:
+        name: the encoder's, as timm names it; its maps of 16 and 32 pixels are used.
+        weights: that it begins with: ``none`` or a file, ``.safetensors`` or of torch.
+        normalisation: of images; None for that of timm's own weights, ``original`` where there are none.
+        block3_stride: local features every 32 pixels and not every 16.
+        reduction: length of a local descriptor.
+        attention_channels: hidden channels of the attention.
+        descriptor_weight: factor of the descriptor branch's loss.
+        attention_weight: factor of the attention branch's loss.
+        reconstruction_weight: factor of the autoencoder's loss.
+    """
+
+    kind: Literal["timm"]
+    name: Text
+    weights: Text
+    normalisation: Normalisation | None
+    block3_stride: bool
+    reduction: Channels
+    attention_channels: Channels
+    descriptor_weight: NotNegative
+    attention_weight: NotNegative
+    reconstruction_weight: NotNegative
 
 
 class Optimisation(Settings):
@@ -189,7 +217,7 @@ class TrainSettings(Settings):
     overwrite: bool
     data: LabelledData
     augmentation: Augmentation
-    model: DELFModel
+    model: Annotated[DELFModel | TimmModel, Field(discriminator="kind")]
     trainer: TrainerSettings
     callbacks: dict[str, dict[str, Any]] = Field(default={}, strict=False)
     loggers: dict[str, dict[str, Any]] = Field(default={}, strict=False)

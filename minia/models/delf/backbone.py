@@ -59,6 +59,8 @@ class Backbone(nn.Module):
         layer3_channels: channels of layer3's map.
         layer4_channels: channels of layer4's map.
         window: the receptive field of a cell of layer3's map.
+        block_names: of the maps that ``forward`` gives.
+        norm_options: epsilon and momentum of batch normalisation.
 
     Raises:
         InputError: there is no such backbone, or it has no 1x1 convolution for the stride.
@@ -68,7 +70,7 @@ class Backbone(nn.Module):
         super().__init__()
         if name not in BACKBONES:
             raise InputError(f"backbone={name}: there is no such backbone; allowed: {', '.join(BACKBONES)}")
-        self.name, self.stride_in_1x1 = name, stride_in_1x1
+        self.name, self.stride_in_1x1, self.block_names = name, stride_in_1x1, BLOCK_NAMES
         resnet = torchvision.models.get_model(name, weights=None)
         if stride_in_1x1 and not isinstance(resnet.layer1[0], Bottleneck):
             raise InputError(f"stride_in_1x1=true: {name} has no bottlenecks; allowed: resnet50, resnet101")
@@ -76,6 +78,7 @@ class Backbone(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         if stride_in_1x1:
             _be_keras(self)
+        self.norm_options = self.bn1.eps, self.bn1.momentum or 0.1
         self.tap_stride = 2 if block3_stride else 1
         if block3_stride:
             _remove_strides(self.layer4)
@@ -102,6 +105,10 @@ class Backbone(nn.Module):
         """The map of layer3 alone: ``forward(images)[4]``, without the work for layer4."""
         pool = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self._tap(self.layer3(self.layer2(self.layer1(pool))))
+
+    def trunk(self) -> nn.Module:
+        """What gives layer3's map before every second row is left out, once batch normalisation is folded away."""
+        return nn.Sequential(self.conv1, self.relu, self.maxpool, self.layer1, self.layer2, self.layer3)
 
     def _tap(self, layer3: Tensor) -> Tensor:
         return layer3[:, :, :: self.tap_stride, :: self.tap_stride]

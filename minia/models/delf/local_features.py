@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from minia.models.delf.backbone import Backbone
 from minia.models.delf.network import DELF
 
 
@@ -57,15 +58,13 @@ class LocalFeatures(nn.Module):
     def __init__(self, network: DELF) -> None:
         super().__init__()
         network = copy.deepcopy(network).eval()
-        _fold_batch_norms(network)
-        resnet = network.backbone
-        self.trunk = nn.Sequential(
-            resnet.conv1, resnet.relu, resnet.maxpool, resnet.layer1, resnet.layer2, resnet.layer3
-        )
+        # Of encoders of timm the heads alone: their batch normalisation may hold the activation too.
+        _fold_batch_norms(network if isinstance(network.backbone, Backbone) else network.attention)
+        self.trunk = network.backbone.trunk()
         self.attention, self.encoder = network.attention, network.reduction.encoder
         self.register_buffer("mean", network.mean)
         self.register_buffer("std", network.std)
-        self.tap_stride = resnet.tap_stride
+        self.tap_stride = network.backbone.tap_stride
         self.receptive_field, self.stride, self.padding = network.receptive_field, network.stride, network.padding
         self.descriptor_size = self.encoder.out_channels
         self.requires_grad_(False)
@@ -240,7 +239,7 @@ def prepare(features: nn.Module, device: str, dtype: torch.dtype) -> None:
         part.to(memory_format=torch.channels_last)
 
 
-def _fold_batch_norms(network: DELF) -> None:
+def _fold_batch_norms(network: nn.Module) -> None:
     """Multiply each batch normalisation into the convolution before it: the same function, fewer passes."""
     for module in list(network.modules()):
         names = dict(module.named_children())

@@ -21,11 +21,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from minia.core.artifact import InputError
 from minia.models.delf.backbone import Backbone, zero_fractions
+from minia.models.delf.timm_backbone import PREFIX, TimmBackbone
 
 # Mean and standard deviation of red, green and blue that an image is normalised by, in grey levels 0..255.
 NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),  # torchvision's weights
     "original": ((128.0, 128.0, 128.0), (128.0, 128.0, 128.0)),  # the original minIA: about -1..1
+    "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),  # 0..1, as some encoders of timm and of zoobot
     "caffe": ((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),  # Keras's ResNet-50 weights
 }
 _SMALLEST_SQUARED_NORM = 1e-12
@@ -40,7 +42,7 @@ class DELFOutput(NamedTuple):
     descriptors: (batch, reduction, rows, columns), not normalised.
     layer3: (batch, channels, rows, columns), at least 0, without gradient.
     reconstruction: (batch, channels, rows, columns), layer3's map out of the descriptors.
-    zero_fractions: (6,) share of zeros in each of ``backbone.BLOCK_NAMES``; empty unless asked for.
+    zero_fractions: share of zeros in each of the backbone's ``block_names``; empty unless asked for.
     """
 
     descriptor_logits: Tensor
@@ -104,7 +106,7 @@ class DELF(nn.Module):
     """The network; training, validation and export all go through it.
 
     Args:
-        backbone: one of ``backbone.BACKBONES``.
+        backbone: one of ``backbone.BACKBONES``, or ``timm:`` and the name of an encoder of timm.
         num_classes: classes that the two classifiers tell apart.
         stride_in_1x1: let a bottleneck's first convolution stride, and not its second, as the original does.
         block3_stride: keep every second row and column of layer3's map only, as the original does, so that local
@@ -135,9 +137,13 @@ class DELF(nn.Module):
         attention_channels: int = 512,
     ) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone, stride_in_1x1=stride_in_1x1, block3_stride=block3_stride)
-        channels, batch_norm = self.backbone.layer3_channels, self.backbone.bn1
-        self.attention = Attention(channels, attention_channels, batch_norm.eps, batch_norm.momentum or 0.1)
+        self.backbone: Backbone | TimmBackbone
+        if backbone.startswith(PREFIX):
+            self.backbone = TimmBackbone(backbone.removeprefix(PREFIX), block3_stride=block3_stride)
+        else:
+            self.backbone = Backbone(backbone, stride_in_1x1=stride_in_1x1, block3_stride=block3_stride)
+        channels = self.backbone.layer3_channels
+        self.attention = Attention(channels, attention_channels, *self.backbone.norm_options)
         self.reduction = Reduction(channels, reduction)
         self.descriptor_classifier = nn.Linear(self.backbone.layer4_channels, num_classes)
         self.attention_classifier = nn.Linear(channels, num_classes)
@@ -177,7 +183,7 @@ class DELF(nn.Module):
             with_zero_fractions: fill ``zero_fractions``, which reads all maps once more.
         """
         blocks = self.backbone(images)
-        layer3, layer4 = blocks[4].detach(), blocks[5]
+        layer3, layer4 = blocks[-2].detach(), blocks[-1]
         attention = self.attention(layer3)
         descriptors, reconstruction = self.reduction(layer3)
         return DELFOutput(

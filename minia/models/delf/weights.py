@@ -17,6 +17,7 @@ from torch import Tensor
 from minia.core.artifact import InputError
 from minia.models.delf.keras_weights import find_keras_file, keras_weights
 from minia.models.delf.network import DELF
+from minia.models.delf.timm_backbone import TimmBackbone
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ def load_backbone_weights(network: DELF, weights: str, *, normalisation: str | N
     """
     own: str | None = None
     unexpected: list[str] = []
+    if isinstance(network.backbone, TimmBackbone):
+        return _load_timm(network, network.backbone, weights, normalisation)
     if weights == "imagenet" and network.backbone.stride_in_1x1:
         weights = str(find_keras_file(network.backbone.name))
     if weights == "imagenet":
@@ -73,6 +76,35 @@ def load_backbone_weights(network: DELF, weights: str, *, normalisation: str | N
             "model.normalisation=%s: the weights were trained with %s; null takes theirs", normalisation, own
         )
     return unexpected
+
+
+def _load_timm(network: DELF, backbone: TimmBackbone, weights: str, normalisation: str | None) -> list[str]:
+    """Likewise, for an encoder of timm: ``none`` or a file, ``.safetensors`` too."""
+    unexpected: list[str] = []
+    if weights != "none":
+        path = Path(weights)
+        if not path.is_file():
+            raise InputError(
+                f"model.weights={weights}: expected none or a file that exists; minIA fetches none of timm's"
+            )
+        given = f"model.weights={path}"
+        state = _safetensors(path) if path.suffix == ".safetensors" else _state_dict(_torch_file(path, given))
+        unexpected = backbone.load(state, str(path))
+        mean, std = backbone.normalisation()
+        network.mean.copy_(torch.tensor(mean))
+        network.std.copy_(torch.tensor(std))
+    if normalisation:
+        network.set_normalisation(normalisation)
+    return unexpected
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file  # comes with timm
+
+    try:
+        return load_file(path)
+    except Exception as error:  # its own kind, for damage
+        raise InputError(f"model.weights={path} cannot be read as safetensors: {_one_line(error)}") from None
 
 
 def _strides_of(content: Any) -> bool | None:
@@ -126,7 +158,14 @@ def load_checkpoint(path: Path) -> tuple[DELF, dict[str, Any]]:
         given = {"num_classes": len(parameters.get("classes", ())), **network}
         built = DELF(**{name: given[name] for name in inspect.signature(DELF).parameters if name in given})
         built.load_state_dict({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
-    except (InputError, RuntimeError, TypeError, ValueError, ArithmeticError) as error:  # arguments of any kind
+    except (
+        InputError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:  # arguments of any kind
         raise InputError(f"{path} does not fit the network that it names: {_one_line(error)}") from None
     return built.eval(), dict(parameters)
 
