@@ -150,6 +150,7 @@ def test_what_was_found_by_its_arrangement_is_found_by_it(
     assert placed
     answer = run.query(collection, num_workers=1)
     theirs = pd.read_parquet(run.path / "matches.parquet")
+    theirs = theirs[theirs["x"].notna() | ~theirs["structure"].isin(placed)]  # near misses are the run's alone
     both = theirs.merge(answer.structures, on=["image", "structure"], how="outer", indicator=True)
     assert (both["_merge"] == "both").all()
     exact = kind == "concentric"
@@ -162,6 +163,31 @@ def test_what_was_found_by_its_arrangement_is_found_by_it(
     assert np.abs((both["angle_x"] - both["angle_y"] + 180) % 360 - 180).max() < (1e-3 if exact else 5)
     alone = run.query("image00.png", num_workers=1).structures
     assert sorted(alone["structure"]) == sorted(theirs[theirs["image"] == "image00.png"]["structure"])
+
+
+def test_near_misses_of_arranged_structures_come_after_what_holds_them(collection: Path, tmp_path: Path) -> None:
+    choice: dict[str, Any] = FEATURES["dense"] | {"arrangement": {"kind": "concentric", "list": "all"}}
+    few, many = (
+        pd.read_parquet(
+            run_of(collection, tmp_path / str(share), **choice, matching={"min_overlap": share}).path
+            / "matches.parquet"
+        )
+        for share in (0.5, 0.001)
+    )
+    placed = set(few[few["x"].notna()]["structure"])
+    assert placed
+    keys = ["structure", "image"]
+    both = many.merge(few, on=keys, how="left", suffixes=("", "_few"), indicator=True)
+    held = both["structure"].isin(placed) & (both["_merge"] == "both")
+    near = both["structure"].isin(placed) & (both["_merge"] == "left_only")
+    assert held.sum() == few["structure"].isin(placed).sum()
+    assert (both[held]["overlap"] == both[held]["overlap_few"]).all()
+    assert near.any()
+    assert both[near]["x"].isna().all()
+    least = both[held].groupby("structure")["overlap"].min()
+    most = both[near].groupby("structure")["overlap"].max()
+    assert (most < least.reindex(most.index) / 2 + 1e-6).all()
+    assert both[near]["keypoints"].map(len).gt(0).all()
 
 
 def test_a_marked_place_is_found_where_it_is(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ from minia.mining.words.stage import load_bags, load_images
 
 MATCHES = "matches.parquet"
 _OF_PLACE = ("x", "y", "size", "angle", "inliers")
+_BELOW = np.float32(0.499)  # of the largest overlap, or of the least that holds a part in its place
 _MATCHES_PER_SPAN = 1 << 22  # at least, unless there are no more: 8 bytes each
 _KEYPOINTS_PER_SPAN = 1 << 23  # the same; some 20 bytes each, 40 in a structure that nearly all of them are in
 _MATCHES_PER_ROW_GROUP = 1 << 15  # a span of some 1 million matches has some 30 to choose from
@@ -100,7 +101,7 @@ def match_structures(
         num_matched_images = 0
         with pq.ParquetWriter(work / MATCHES, _SCHEMA) as writer, progress("matching", len(names), "image") as advance:
             for span in _spans(bags, structures, settings, keypoints):
-                span = placed.put_in(span)
+                span = placed.put_in(span, settings.min_overlap)
                 for table in _tables(span, structures, names, keypoints, placed):
                     writer.write_table(table, row_group_size=len(table))
                 matched += np.diff(span.matches.indptr)
@@ -260,14 +261,17 @@ def _tables(
         group.structures.append(np.full(len(rows), structure, dtype=np.int32))
         group.rows.append(rows)
         group.overlaps.append(span.matches.data[column][order])
-        places = placed.of(structure, span.first + rows)
-        group.places.append(places.select(list(_OF_PLACE)))
-        if structure in placed.structures:
-            counts, listed = _listed(places)
-        elif own_keypoints is None:
-            counts, listed = np.zeros(len(rows), np.int64), np.zeros(0, np.int32)
-        else:
-            counts, listed = own_keypoints.inside(structures[structure], rows)
+        places = placed.of(
+            structure, span.first + rows
+        )  # of the first of the rows; the others hold no part in its place
+        group.places.append(pa.concat_tables([places.select(list(_OF_PLACE)), _no_places(len(rows) - len(places))]))
+        counts, listed = _listed(places) if len(places) else (np.zeros(0, np.int64), np.zeros(0, np.int32))
+        without = rows[len(places) :]
+        if own_keypoints is None:
+            counts = np.append(counts, np.zeros(len(without), np.int64))
+        elif len(without):
+            more = own_keypoints.inside(structures[structure], without)
+            counts, listed = np.append(counts, more[0]), np.append(listed, more[1])
         group.counts.append(counts)
         group.listed.append(listed)
         if group.full:
@@ -298,31 +302,43 @@ class _Placed:
     def load(cls, mining: Path) -> _Placed:
         file = mining / PLACES
         if not file.exists():
-            return cls(pa.table({"structure": pa.array([], pa.int32())}), frozenset())
+            columns = ["structure", "image", *_OF_PLACE, "keypoints"]
+            kinds = [pa.int32(), pa.int32(), *(_SCHEMA.field(name).type for name in _OF_PLACE), pa.list_(pa.int32())]
+            return cls(pa.schema(list(zip(columns, kinds, strict=True))).empty_table(), frozenset())
         table = pq.read_table(file)
         return cls(table, frozenset(pc.unique(table["structure"]).to_pylist()))
 
-    def put_in(self, span: _Span) -> _Span:
-        """A span whose structures with places match by these alone."""
+    def put_in(self, span: _Span, min_overlap: float) -> _Span:
+        """A span whose structures with places match by these.
+
+        An image that does not hold the part in its place has the overlap of its words wherever they are, scaled to be
+        less than that of any image that does, and than one half: a near miss, to be had by a low ``min_overlap``.
+        """
         if not self.structures:
             return span
         structure, image, share = (self.table[name].to_numpy() for name in ("structure", "image", "share"))
         inside = (image >= span.first) & (image < span.last)
         rows = image[inside] - span.first
         own = scipy.sparse.csc_matrix((share[inside], (rows, structure[inside])), span.matches.shape, dtype=np.float32)
-        others = np.ones(span.matches.shape[1], dtype=np.float32)
-        others[list(self.structures)] = 0
-        kept = (span.matches @ scipy.sparse.diags(others)).tocsc()
-        kept.eliminate_zeros()
-        return _Span(span.first, span.last, (kept + own).tocsc().astype(np.float32))
+        scale = np.ones(span.matches.shape[1], dtype=np.float32)
+        scale[list(self.structures)] = _BELOW
+        np.minimum.at(scale, structure, _BELOW * share)
+        near = (span.matches @ scipy.sparse.diags(scale)).tocsc()
+        near.data[near.data < np.float32(min_overlap)] = 0
+        near = near - near.multiply(own > 0)
+        near.eliminate_zeros()
+        return _Span(span.first, span.last, (near + own).tocsc().astype(np.float32))
 
     def of(self, structure: int, images: NDArray[np.int64]) -> pa.Table:
-        """The rows of a structure for images that hold it, all null where it has no places."""
-        if structure not in self.structures:
-            return pa.table({name: pa.nulls(len(images), _SCHEMA.field(name).type) for name in _OF_PLACE})
+        """The rows of a structure for those of the images that hold it in its place, in the order given."""
         first, last = np.searchsorted(self.table["structure"].to_numpy(), [structure, structure + 1])
         own = self.table.slice(first, last - first)
-        return own.take(np.searchsorted(own["image"].to_numpy(), images))
+        known = own["image"].to_numpy() if first < last else np.zeros(0, np.int64)
+        return own.take(np.searchsorted(known, images[np.isin(images, known)]))
+
+
+def _no_places(number: int) -> pa.Table:
+    return pa.table({name: pa.nulls(number, _SCHEMA.field(name).type) for name in _OF_PLACE})
 
 
 @dataclass(frozen=True)
