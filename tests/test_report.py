@@ -206,6 +206,7 @@ def test_the_scripts_of_images_hold_their_structures(report: Path) -> None:
         value = data_of(report, f"image-{row:06d}")
         assert value["name"] == name
         assert {entry[0] for entry in value["held"]} == set(own.index)
+        assert len(set(value["words"])) == len(value["words"]) <= 20 and bool(value["words"]) == bool(value["held"])
         for _, _, place, keypoints in value["held"]:
             assert len(keypoints) % 4 == 0 and keypoints
             x, y, size, angle, known = place

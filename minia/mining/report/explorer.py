@@ -36,6 +36,7 @@ _MOST_WORDS = 400  # of a structure on the page
 _MOST_WITH = 12  # structures that one is found with
 _MOST_HELD = 40  # structures of an image with keypoints on the page
 _MOST_SIMILAR = 8
+_MOST_WORDS_OF_AN_IMAGE = 24
 _CLEAR = 0.05  # of q: what goes with a structure
 _MOST_CLEAR = 8  # columns by which a structure can be found
 _ROWS_PER_BLOCK = 256
@@ -319,6 +320,8 @@ class _ImageScripts:
         empty = scipy.sparse.csr_matrix((0, len(explorer.shown)), dtype=np.float32)
         self.held = scipy.sparse.vstack([empty, *blocks], format="csr")
         self.catalogue = Catalogue.of(explorer.run)
+        self.used = np.zeros(explorer.run.bags.num_items, dtype=np.bool_)
+        self.used[explorer.run.structures.select(explorer.shown).items] = True
 
     def write(self) -> None:
         weights = self.held.multiply(1 / np.sqrt(1 + self.held.getnnz(axis=0))).tocsr()
@@ -352,4 +355,13 @@ class _ImageScripts:
         width, height = self.parts.pictures.size_of(row)
         names = self.explorer.run.names
         value: dict[str, Any] = {"row": row, "name": str(names.iat[row]), "label": int(run.codes[row])}
-        return value | {"width": width, "height": height, "held": held}
+        return value | {"width": width, "height": height, "held": held, "words": self._words(row)}
+
+    def _words(self, row: int) -> list[int]:
+        """The words of an image's strongest keypoints that the shown structures use."""
+        words = self.parts.places.words(row)
+        if words is None:
+            return []
+        used = words[self.used[words]]
+        _, first = np.unique(used, return_index=True)
+        return [int(word) for word in used[np.sort(first)[:_MOST_WORDS_OF_AN_IMAGE]]]

@@ -6,6 +6,7 @@
     var stage = m.el("div.stage", {}, picture, drawing);
     var box = m.el("div.viewer", { tabindex: 0, role: "group", "aria-label": m.t("viewer.label") }, stage);
     var view = { x: 0, y: 0, zoom: 1 }, fit = 1, pointers = new Map();
+    box.style.aspectRatio = width + " / " + height;
     stage.style.width = width + "px";
     stage.style.height = height + "px";
     function place() { stage.style.transform = "translate(" + view.x + "px," + view.y + "px) scale(" + fit * view.zoom + ")"; }
@@ -103,14 +104,16 @@
   function pictured(main, row, found, similar) {
     var more = found.more, drawing = m.svg("svg", m.box(more)), keypoints = false, chosen = more.held.map(function (_, i) { return i < 4; });
     function draw(only) {
+      var tags = [];
       m.clear(drawing);
       more.held.forEach(function (held, i) {
         if (only === undefined ? !chosen[i] : i !== only) { return; }
         var entry = { place: held[2], keypoints: held[3], width: more.width, height: more.height };
         if (keypoints || only !== undefined) { drawing.appendChild(m.keypoints(entry, function () { return m.colour(i); })); }
         drawing.appendChild(m.outline(entry, m.colour(i), m.dash(i)));
-        if (held[2]) { drawing.appendChild(tag(entry, held[0], i)); }
+        if (held[2]) { tags.push(tag(entry, held[0], i)); }
       });
+      tags.forEach(function (each) { drawing.appendChild(each); }); // over all outlines
     }
     function tag(entry, structure, number) {
       var height = Math.max(entry.width, entry.height) / 28, place = entry.place;
@@ -137,6 +140,9 @@
         m.el("label", {}, m.el("input", { type: "checkbox", id: "show-keypoints", onchange: function (event) { keypoints = event.target.checked; draw(); } }), m.t("show.keypoints"))), list] : m.el("p.faint", {}, m.t("holds none")))),
     more.values.length ? m.el("details", { open: true }, m.el("summary", {}, m.t("title.values")), m.el("dl.facts", { id: "values" }, more.values.map(function (pair) {
       return m.el("div", {}, m.el("dt", {}, pair[0]), m.el("dd", {}, String(pair[1])));
+    }))) : null,
+    more.words.length ? m.el("section", {}, m.el("h2", {}, m.t("title.its words")), m.el("p.faint.small", {}, m.t("words.of image")), m.el("ul.words", { id: "words" }, more.words.map(function (word) {
+      return m.el("li", {}, m.el("a", { href: "#word=" + word }, m.sprite("words", m.wordPlaces.get(word), 40, m.t("word", { n: word })), m.el("div", {}, m.t("word", { n: word }))));
     }))) : null,
     similar.length ? m.el("section", {}, m.el("h2", {}, m.term("similar", m.t("title.similar"))), m.thumbs(more.similar.map(function (pair) { return pair[0]; }), similar, more.similar.map(function (pair) { return m.decimals(pair[1], 2); }))) : null]);
   }

@@ -3,7 +3,7 @@ minia.texts.en = {
   "title.overview": "Structures", "title.all words": "Visual words", "title.help": "How to read a structure",
   "title.table": "Structures, to sort and filter", "title.parts": "What its images share", "title.images": "Its images",
   "title.near": "Near misses", "title.words": "Its visual words", "title.with": "What it goes with", "title.list": "List of its images",
-  "title.held": "Structures in this image", "title.similar": "Images with the same structures", "title.word structures": "Structures that use it",
+  "title.its words": "Its visual words", "words.of image": "The words of its strongest keypoints that a structure shown here uses.", "title.held": "Structures in this image", "title.similar": "Images with the same structures", "title.word structures": "Structures that use it",
   "title.terms": "Every number", "title.keys": "Keys",
   "statement": "{structures} recur in {images}: groups of {words} visual words{features} that are found together beyond chance.",
   "statement.features": " (made from {n} {kind} keypoints)", "statement.shown": "The {n} of highest score are shown.",

@@ -3,7 +3,7 @@ minia.texts.es = {
   "title.overview": "Estructuras", "title.all words": "Palabras visuales", "title.help": "Cómo leer una estructura",
   "title.table": "Estructuras, para ordenar y filtrar", "title.parts": "Lo que comparten sus imágenes", "title.images": "Sus imágenes",
   "title.near": "Casi aciertos", "title.words": "Sus palabras visuales", "title.with": "Con qué se asocia", "title.list": "Lista de sus imágenes",
-  "title.held": "Estructuras en esta imagen", "title.similar": "Imágenes con las mismas estructuras", "title.word structures": "Estructuras que la usan",
+  "title.its words": "Sus palabras visuales", "words.of image": "Las palabras de sus puntos más fuertes que usa alguna estructura mostrada.", "title.held": "Estructuras en esta imagen", "title.similar": "Imágenes con las mismas estructuras", "title.word structures": "Estructuras que la usan",
   "title.terms": "Cada número", "title.keys": "Teclas",
   "statement": "{structures} se repiten en {images}: grupos de {words} palabras visuales{features} que aparecen juntas más de lo que daría el azar.",
   "statement.features": " (hechas de {n} puntos {kind})", "statement.shown": "Se muestran las {n} de mayor puntuación.",
