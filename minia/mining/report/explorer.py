@@ -156,7 +156,7 @@ class Explorer:
         """x, y, size and angle of the listed images; None where no places are known."""
         if self.run.places is None:
             return None
-        own = self.run.places[self.run.places["structure"] == structure].set_index("image")
+        own = self.run.places.of(structure).set_index("image")
         if own.empty:
             return None
         table = own[["x", "y", "size", "angle"]].reindex(rows).to_numpy(np.float64)
@@ -196,7 +196,7 @@ class Explorer:
             "significance": column("significance"),
             "association": column("association"),
             "parent": column("parent"),
-            "placed": [] if run.places is None else np.isin(self.shown, run.places["structure"]).astype(int).tolist(),
+            "placed": [] if run.places is None else np.isin(self.shown, run.places.structures).astype(int).tolist(),
         }
         return {
             "structures": structures,

@@ -85,9 +85,9 @@ def _placed_shares(run: Run, shown: Counts) -> scipy.sparse.csr_matrix:
         return scipy.sparse.csr_matrix(shape, dtype=np.float32)
     column = np.full(run.structures.num_lists, -1)
     column[shown] = np.arange(len(shown))
-    structure = column[run.places["structure"].to_numpy()]
+    structure = column[run.places.table["structure"].to_numpy()]
     chosen = structure >= 0
-    image, share = (run.places[name].to_numpy()[chosen] for name in ("image", "share"))
+    image, share = (run.places.table[name].to_numpy()[chosen] for name in ("image", "share"))
     return scipy.sparse.csr_matrix((share, (image, structure[chosen])), shape, dtype=np.float32)
 
 

@@ -56,21 +56,8 @@ class Places:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._placed: dict[tuple[int, int], tuple[Place, Keypoints]] = {}
-        self._structures: frozenset[int] = frozenset()
-        if run.places is not None:
-            columns = ("structure", "image", "x", "y", "size", "angle", "keypoints")
-            rows = zip(*(run.places[name].tolist() for name in columns), strict=True)
-            for structure, image, x, y, size, angle, keypoints in rows:
-                place = Place(x, y, size, angle, True)
-                self._placed[structure, image] = place, np.asarray(keypoints, np.int64)
-            self._structures = frozenset(structure for structure, _ in self._placed)
         self.keypoints = functools.lru_cache(maxsize=64)(self._load_keypoints)
         self.words = functools.lru_cache(maxsize=64)(run.words_of_keypoints)
-
-    def known(self, structure: int) -> bool:
-        """Whether the arrangement found places of a structure."""
-        return structure in self._structures
 
     def find(self, structure: int, row: int, overlap: float, matched: Keypoints | None = None) -> Sighting:
         """A structure in an image that holds it.
@@ -81,7 +68,7 @@ class Places:
             overlap: of both.
             matched: the keypoints, if they are known already.
         """
-        placed = self._placed.get((structure, row))
+        placed = self._placed(structure, row)
         own = self.run.structures[structure]
         if self.run.features is None:
             return Sighting(row, overlap, np.zeros(0, np.int64), np.zeros(0, np.int64), None)
@@ -102,6 +89,15 @@ class Places:
             return Sighting(row, overlap, keypoints, order, placed[0])
         points, sizes = self.keypoints(row)
         return Sighting(row, overlap, keypoints, order, place_of_keypoints(points[keypoints], sizes[keypoints]))
+
+    def _placed(self, structure: int, row: int) -> tuple[Place, Keypoints] | None:
+        """The place that the arrangement found, and the keypoints there."""
+        parts = self.run.places
+        at = None if parts is None else parts.find(structure, row)
+        if parts is None or at is None:
+            return None
+        x, y, size, angle = (float(parts.table[name].to_numpy()[at]) for name in ("x", "y", "size", "angle"))
+        return Place(x, y, size, angle, True), parts.keypoints[at].values.to_numpy().astype(np.int64)
 
     def _load_keypoints(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         assert self.run.features is not None

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import read_manifest
 from minia.data.images import load_labels
-from minia.mining.arrangement.tables import load_places_table
 from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.best_images import GalleryImages, choose_gallery_images, with_places
@@ -29,6 +28,7 @@ from minia.mining.report.label_metrics import (
     encode_labels,
     purity_metrics,
 )
+from minia.mining.report.placed import PlacedParts
 from minia.mining.report.ranking import Scores, score_structures
 from minia.mining.structures.stage import STRUCTURE_TABLE, load_structures
 from minia.mining.words.stage import load_bags, load_images
@@ -91,7 +91,7 @@ class Run:
     names: pd.Series[str]
     structures: ListDB
     table: pd.DataFrame
-    places: pd.DataFrame | None
+    places: PlacedParts | None
     features: FeatureStore | None
     codes: NDArray[np.int64]
     labels: list[str]
@@ -120,7 +120,7 @@ class Run:
             names=names,
             structures=structures,
             table=pd.read_csv(table) if table.is_file() else pd.DataFrame(),
-            places=load_places_table(artifacts["mining"]),
+            places=PlacedParts.load(artifacts["mining"]),
             features=FeatureStore.load(artifacts["features"]) if "features" in artifacts else None,
             codes=codes,
             labels=labels,
@@ -170,7 +170,7 @@ class Run:
             self.bags, self.structures.select(shown), formula=self.matching.formula,
             min_overlap=self.matching.min_overlap, most_images=most_images, seed=[self.seed, _TIES],
         )  # fmt: skip
-        return chosen if self.places is None else with_places(chosen, shown, self.places)
+        return chosen if self.places is None else with_places(chosen, shown, self.places.table)
 
 
 def count_stages(artifacts: Mapping[str, Path]) -> dict[str, float]:

@@ -1,0 +1,56 @@
+"""Where the arrangement stage found structures, read so that memory holds some 40 bytes a structure and image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from minia.mining.arrangement.tables import PLACES
+
+_NUMBERS = ("structure", "image", "share", "x", "y", "size", "angle")
+
+
+@dataclass(frozen=True)
+class PlacedParts:
+    """Parts in their places, by structure and then by image.
+
+    Attributes:
+        table: the columns structure, image, share, x, y, size and angle (see the arrangement's ``places.parquet``).
+        keypoints: a list a row: the keypoints, numbered inside the image.
+        structures: those that are in it, ascending.
+    """
+
+    table: pd.DataFrame
+    keypoints: pa.ListArray
+    structures: npt.NDArray[np.int64]
+
+    @classmethod
+    def load(cls, artifact: Path) -> PlacedParts | None:
+        """Those of an artifact of the arrangement stage; None of one of the mining stage, which has none."""
+        file = artifact / PLACES
+        if not file.exists():
+            return None
+        read = pq.read_table(file, columns=[*_NUMBERS, "keypoints"])
+        table = read.select(list(_NUMBERS)).to_pandas()
+        order = np.lexsort((table["image"], table["structure"]))
+        keypoints = read["keypoints"].combine_chunks()
+        if not np.array_equal(order, np.arange(len(order))):
+            table, keypoints = table.iloc[order].reset_index(drop=True), keypoints.take(pa.array(order))
+        return cls(table, keypoints, np.unique(table["structure"].to_numpy()).astype(np.int64))
+
+    def of(self, structure: int) -> pd.DataFrame:
+        """The rows of a structure, by image."""
+        first, last = np.searchsorted(self.table["structure"].to_numpy(), [structure, structure + 1])
+        return self.table.iloc[first:last]
+
+    def find(self, structure: int, image: int) -> int | None:
+        """The row of a structure in an image; None where it is not."""
+        own = self.of(structure)
+        at = int(np.searchsorted(own["image"].to_numpy(), image))
+        return int(own.index[at]) if at < len(own) and own["image"].iat[at] == image else None
