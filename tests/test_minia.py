@@ -180,6 +180,19 @@ def test_the_store_tells_what_it_holds_and_who_uses_it(minia: Told, filled: Path
     assert "minia store clean outputs/store would free 2.0 MB" in text
 
 
+def test_the_store_is_checked(minia: Told, filled: Path) -> None:
+    code, text, _ = minia("store", "check")
+    assert (code, text) == (0, "3 artifacts, 6.0 MB: none damaged; a run makes anew what it needs\n")
+    [file] = [path for path in filled.glob("words/*/*") if path.name != "manifest.json"]
+    content = bytearray(file.read_bytes())
+    content[7] ^= 1
+    file.write_bytes(content)
+    code, text, _ = minia("store", "check", "outputs/store")
+    assert code == 1
+    assert f"{file.name} is not what was written" in text
+    assert "3 artifacts, 6.0 MB: 1 damaged" in text
+
+
 def test_the_store_is_cleaned_of_what_no_run_needs(minia: Told, filled: Path) -> None:
     code, text, told = minia("store", "clean")
     assert code == 2  # no one can be asked

@@ -18,7 +18,8 @@ from test_features import folder_images
 from torch import Tensor
 
 import minia
-from minia.core.artifact import InputError, fingerprint_file, read_manifest
+from minia.core.artifact import InputError, read_manifest
+from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.mining.features.settings import PretrainedFeatures
 from minia.mining.features.stage import extract_features

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minia.core.artifact import InputError, Stage, _versions, fingerprint, read_manifest
+from minia.core.artifact import InputError, Stage, _versions, damage_of, fingerprint, read_manifest
 
 
 def make_number(work: Path) -> dict[str, int]:
@@ -136,6 +136,41 @@ def test_a_folder_that_lost_its_manifest_is_made_again(tmp_path: Path) -> None:
     stage = Stage("count", "seven", tmp_path, {})
     (stage.run(make_number) / "manifest.json").unlink()
     assert read_manifest(stage.run(make_number))["counts"] == {"numbers": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [("8", "is not what was written"), ("", "has 0 bytes, not 1"), (None, "is missing")]
+)
+def test_a_damaged_artifact_is_named_and_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None, told: str
+) -> None:
+    stage = Stage("count", "seven", tmp_path, {})
+    file = stage.run(make_number) / "number.txt"
+    (stage.path / "notes.txt").write_text("someone's")  # a further file is no damage
+    assert stage.run(make_number) == stage.path
+    assert (stage.path / "notes.txt").exists()
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+    with caplog.at_level(logging.WARNING):
+        assert stage.run(make_number) == stage.path
+    assert f"is damaged: number.txt {told}" in caplog.text
+    assert file.read_text() == "7"
+    [aside] = tmp_path.glob("count/*.aside-*")
+    assert (aside / "notes.txt").read_text() == "someone's"
+
+
+def test_large_artifacts_are_compared_by_size_alone_until_they_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minia.core.artifact.MOST_READ_AGAIN", 0)
+    stage = Stage("count", "seven", tmp_path, {})
+    (stage.run(make_number) / "number.txt").write_text("8")
+    assert (stage.run(make_number) / "number.txt").read_text() == "8"
+    assert damage_of(stage.path) == "number.txt is not what was written"
+    (stage.path / "number.txt").write_text("80")
+    assert (stage.run(make_number) / "number.txt").read_text() == "7"
 
 
 def test_unusable_input_clears_even_a_resumable_stage(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``minia store``: what a store of artifacts holds, how large, which runs use it; remove what no run needs."""
+"""``minia store``: what a store of artifacts holds, how large, which runs use it; what is damaged or no run needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from minia.command_line.messages import print_error
-from minia.core.artifact import InputError
+from minia.core.artifact import InputError, damage_of
 from minia.core.run_folder import is_running
 from minia.core.store import artifacts_of, leftovers_of, needed_by, runs_of
 
@@ -20,6 +20,7 @@ _ABOUT = """What a store of artifacts holds, how large it is, and which runs use
 
   minia store                          the store of the runs below outputs/
   minia store PATH                     another one
+  minia store check [PATH]             whether the files of all artifacts are what was written
   minia store clean [PATH] [--yes]     remove what no run needs, after saying what"""
 
 
@@ -31,18 +32,20 @@ class _Parser(argparse.ArgumentParser):
 def store(words: list[str]) -> int:
     """Run ``minia store`` with the words that follow it; returns the exit code."""
     parser = _Parser("minia store", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", metavar="[clean] [PATH]")
+    parser.add_argument("words", nargs="*", metavar="[check|clean] [PATH]")
     parser.add_argument("--yes", action="store_true", help="clean without asking")
     try:
         given = parser.parse_intermixed_args(words)
-        clean = given.words[:1] == ["clean"]
-        paths = given.words[clean:] or ["outputs/store"]
+        command = given.words[0] if given.words[:1] in (["check"], ["clean"]) else ""
+        paths = given.words[bool(command) :] or ["outputs/store"]
         if len(paths) > 1:
             parser.error(f"expected one path, given {len(paths)}")
         folder = Path(paths[0])
         if not folder.is_dir():
             raise InputError(f"minia store: {folder}: there is no such folder; allowed: the path of a store")
-        return _clean(folder, given.yes) if clean else _show(folder)
+        if command == "check":
+            return _check(folder)
+        return _clean(folder, given.yes) if command == "clean" else _show(folder)
     except (InputError, OSError, KeyboardInterrupt) as error:
         return print_error(error)
 
@@ -64,6 +67,17 @@ def _show(folder: Path) -> int:
         print(f"no run needs {len(unused)} of them, and {len(left)} are unfinished: minia store clean {folder}"
               f" would free {_megabytes(size)} MB")  # fmt: skip
     return 0
+
+
+def _check(folder: Path) -> int:
+    """Compare every file with its checksum; 1 where one is damaged."""
+    artifacts = artifacts_of(folder)
+    damaged = [(each.name, damage) for each in artifacts if (damage := damage_of(each.path))]
+    for name, damage in damaged:
+        print(f"{name}: {damage}")
+    size = _megabytes(sum(each.size for each in artifacts))
+    print(f"{len(artifacts)} artifacts, {size} MB: {len(damaged) or 'none'} damaged; a run makes anew what it needs")
+    return int(bool(damaged))
 
 
 def _clean(folder: Path, sure: bool) -> int:

@@ -3,7 +3,8 @@
 A stage makes one *artifact*: a folder ``STORE/<stage>/<label>-<fingerprint>``. The fingerprint is a
 hash of the stage's parameters and of the fingerprints of its inputs, so two settings never
 overwrite each other and the same settings find the same artifact again. The artifact is written
-under a temporary name and renamed when whole; ``manifest.json`` inside it records what made it.
+under a temporary name and renamed when whole; ``manifest.json`` inside it records what made it,
+and the checksums of its files: one that was damaged since is found, moved aside and made anew.
 A lock file beside it lets only one process make it; the others wait and then reuse it.
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from minia.core.checksums import checksums_of, find_damage
 from minia.core.writing import remove_unfinished
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,9 @@ _RECORDED_PACKAGES = (
     "minia", "astropy", "faiss-cpu", "faiss-gpu", "numpy", "opencv-contrib-python-headless", "pandas", "pillow",
     "pyarrow", "scikit-learn", "scipy", "torch",
 )  # fmt: skip
+MOST_READ_AGAIN = (
+    1 << 28
+)  # bytes of an artifact whose checksums are compared whenever it is reused; of larger ones sizes
 STARTED_WITH = ".versions.json"  # in an unfinished artifact: what its finished parts were made with
 
 
@@ -44,15 +49,6 @@ def fingerprint(value: Any) -> str:
     """Hash of a JSON-representable value: the same value gives the same 64 hex digits anywhere."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def fingerprint_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hex digits, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_manifest(artifact: Path) -> dict[str, Any]:
@@ -141,9 +137,13 @@ class Stage:
         return self.path
 
     def _reuse(self) -> bool:
-        if self.done:
-            logger.info("%s: reusing %s", self.name, self.path)
-        return self.done
+        if not self.done:
+            return False
+        if damage := damage_of(self.path, MOST_READ_AGAIN):
+            logger.warning("%s: %s is damaged: %s; making it anew", self.name, self.path, damage)
+            return False
+        logger.info("%s: reusing %s", self.name, self.path)
+        return True
 
     def _make(self, make: Callable[[Path], Mapping[str, Any]]) -> None:
         work = self.path.with_name(f".{self.path.name}.part")
@@ -166,9 +166,10 @@ class Stage:
             if not self.resumable:
                 shutil.rmtree(work, ignore_errors=True)
             raise
-        if self.path.exists():  # without a manifest it is no artifact, and may be anyone's
+        if self.path.exists():  # damaged, or without a manifest no artifact: it may hold what is anyone's
             aside = self.path.with_name(f"{self.path.name}.aside-{time.time_ns()}")
-            logger.warning("%s: %s holds no %s: moving it to %s", self.name, self.path, MANIFEST, aside)
+            why = "is damaged" if self.done else f"holds no {MANIFEST}"
+            logger.warning("%s: %s %s: moving it to %s", self.name, self.path, why, aside)
             self.path.replace(aside)
         work.replace(self.path)
         (self.path / STARTED_WITH).unlink()  # not before: without it the next run would discard what is finished
@@ -193,10 +194,25 @@ class Stage:
             "parameters": dict(self.parameters),
             "inputs": dict(self.inputs),
             "counts": dict(counts),
+            "files": checksums_of(work, (MANIFEST, STARTED_WITH)),
             "versions": _versions(),
             "seconds": round(seconds, 3),
         }
         (work / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def damage_of(artifact: Path, most_bytes: int | None = None) -> str | None:
+    """What of a finished artifact is not as it was made, in words; None where nothing is, or it tells no checksums.
+
+    Args:
+        artifact: its folder.
+        most_bytes: compare the content of its files only if they have no more bytes in all; None: in any case.
+    """
+    try:
+        files = read_manifest(artifact).get("files", {})
+    except InputError as error:
+        return str(error)
+    return find_damage(artifact, files, most_bytes)
 
 
 def _read(path: Path) -> Any:

@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, create_model
 
-from minia.core.artifact import InputError, fingerprint_file
+from minia.core.artifact import InputError
+from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.core.setting_types import KIND, Settings, check, unknown_choice

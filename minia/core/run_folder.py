@@ -20,7 +20,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from minia.core.artifact import InputError, fingerprint_file
+from minia.core.artifact import InputError
+from minia.core.checksums import fingerprint_file
 from minia.core.writing import write_text_whole
 
 MARK = ".minia.json"

@@ -29,7 +29,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from minia.core.artifact import InputError, Stage, fingerprint, fingerprint_file
+from minia.core.artifact import InputError, Stage, fingerprint
+from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.data.catalogue import CATALOGUE, Catalogue, Columns, other_columns, read_catalogue, write_embedded
 from minia.data.files import IMAGE_SUFFIXES, FileStates, find_images

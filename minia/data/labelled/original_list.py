@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from minia.core.artifact import InputError, Stage, fingerprint_file
+from minia.core.artifact import InputError, Stage
+from minia.core.checksums import fingerprint_file
 from minia.data.labelled.listing import files_of
 from minia.data.labelled.settings import ListData
 from minia.data.labelled.table import Candidates, Selection, drop_missing, make_table

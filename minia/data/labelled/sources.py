@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from minia.core.artifact import InputError, Stage, fingerprint_file, read_manifest
+from minia.core.artifact import InputError, Stage, read_manifest
+from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.data.files import find_images
 from minia.data.images import simulate_images

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minia.core.artifact import InputError, Stage, fingerprint_file, read_manifest
+from minia.core.artifact import InputError, Stage, read_manifest
+from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.core.plug_in import PlugIn
 from minia.core.progress import progress

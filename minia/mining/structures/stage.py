@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from minia.core.artifact import InputError, Stage, fingerprint_file, read_manifest
+from minia.core.artifact import InputError, Stage, read_manifest
+from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minia.core.artifact import InputError, Stage, fingerprint_file
+from minia.core.artifact import InputError, Stage
+from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.core.principal_axes import principal_axes

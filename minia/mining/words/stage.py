@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import DTypeLike, NDArray
 
-from minia.core.artifact import InputError, Stage, fingerprint_file, read_manifest
+from minia.core.artifact import InputError, Stage, read_manifest
+from minia.core.checksums import fingerprint_file
 from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.lists.listdb import ListDB, listdb_pieces, offsets_of, write_listdb
 from minia.mining.lists.text import ParsedLists
