@@ -64,12 +64,14 @@ def test_contract(models: dict[str, Path], kind: str) -> None:
     assert all(any(size == pytest.approx(side) for side in covered) for size in features["sizes"])
 
 
-def test_dense_selection_takes_every_place_on_the_objects(models: dict[str, Path]) -> None:
-    image, scales = draw_blobs(3, num_blobs=2), [1.0, 2.0, 4.0]
-    every = extractor(models, num_features=0, scales=scales).extract(image)
-    dense = extractor(models, num_features=0, scales=scales, selection="dense").extract(image)
+@pytest.mark.parametrize("kind", ["checkpoint", "torchscript"])
+def test_dense_selection_takes_every_place_on_the_objects(models: dict[str, Path], kind: str) -> None:
+    image = draw_blobs(3, num_blobs=2)
+    all_of: dict[str, Any] = {"num_features": 0, "scales": [1.0, 2.0, 4.0]}
+    every = extractor(models, kind, **all_of).extract(image)
+    dense = extractor(models, kind, selection="dense", **all_of).extract(image)
     assert_close(every, dense)
-    on_objects = extractor(models, num_features=0, scales=scales, selection="dense", objects="original").extract(image)
+    on_objects = extractor(models, kind, selection="dense", objects="original", **all_of).extract(image)
     column, row = np.rint(every["keypoints"]).astype(int).clip(0, 95).T
     np.testing.assert_array_equal(on_objects["keypoints"], every["keypoints"][foreground_mask(image)[row, column]])
 
