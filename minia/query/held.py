@@ -76,7 +76,6 @@ class Structures:
     def held_by(self, seen: SeenImages) -> list[list[Held]]:
         """The structures that each image holds, of falling overlap, of equal overlap in their order."""
         found: list[list[Held]] = [[] for _ in seen.images]
-        self._by_words(seen, found)
         if self.placed.parts and seen.images:
             images = [
                 Keypoints(each["keypoints"], each["sizes"], each["angles"], words)
@@ -84,6 +83,7 @@ class Structures:
             ]
             for each in self.placed.find(places_of(self.run, images, self.lists.num_items)):
                 found[each.image].append(Held(each.structure, each.share, each.keypoints, each.place))
+        self._by_words(seen, found)
         return [sorted(own, key=lambda each: (-each.overlap, each.structure)) for own in found]
 
     def vectors(self, held: list[list[Held]]) -> scipy.sparse.csr_matrix:
@@ -94,16 +94,17 @@ class Structures:
         return scipy.sparse.csr_matrix((values, (rows, columns)), shape=(len(held), self.lists.num_lists))
 
     def _by_words(self, seen: SeenImages, found: list[list[Held]]) -> None:
-        """Add the structures that are matched by their words."""
+        """Add the structures that are matched by their words, and the near misses of arranged ones."""
+        in_place = [{each.structure for each in own} for own in found]
         overlaps = overlap_matrix(seen.bags, self.lists, self.matching.formula).tocoo()
-        enough = overlaps.data >= np.float32(self.matching.min_overlap)
-        triples = (part[enough].tolist() for part in (overlaps.row, overlaps.col, overlaps.data))
-        for row, structure, overlap in zip(*triples, strict=True):
-            if structure in self.placed.parts:
+        least = np.float32(self.matching.min_overlap)
+        for row, structure, overlap in zip(overlaps.row.tolist(), overlaps.col.tolist(), overlaps.data, strict=True):
+            value = overlap * self.placed.near_misses.get(structure, np.float32(1))
+            if value < least or structure in in_place[row]:
                 continue
             chosen = np.flatnonzero(np.isin(seen.words[row], self.lists[structure])).astype(np.int32)
             place = _NOWHERE
-            if len(chosen):
+            if len(chosen) and structure not in self.placed.parts:
                 features = seen.features[row]
                 place = (*place_of(features["keypoints"][chosen], features["sizes"][chosen]), float("nan"))
-            found[row].append(Held(structure, overlap, chosen, place))
+            found[row].append(Held(structure, float(value), chosen, place))
