@@ -67,7 +67,11 @@ def _network(settings: TrainSettings) -> dict[str, Any]:
 
 
 def build_module(
-    settings: TrainSettings, classes: list[str], table: str, pretrained: DELF | None = None
+    settings: TrainSettings,
+    classes: list[str],
+    table: str,
+    pretrained: DELF | None = None,
+    questions: list[list[str]] | None = None,
 ) -> DELFTraining:
     """The network with its optimiser, its weights drawn with the seed.
 
@@ -75,12 +79,14 @@ def build_module(
         settings: what to do.
         classes: the names of the classes, in the order of the labels.
         table: fingerprint of the images it will be trained on.
+        questions: the answers of each, where votes are trained on; the classes are among the first one's.
         pretrained: gives the backbone its weights, and what images are normalised by.
     """
     model, trainer = settings.model, settings.trainer
+    num_outputs = sum(len(each) for each in questions) if questions else len(classes)
     torch.manual_seed(settings.seed)
     module = DELFTraining(
-        _network(settings) | {"normalisation": model.normalisation or "original", "num_classes": len(classes)},
+        _network(settings) | {"normalisation": model.normalisation or "original", "num_classes": num_outputs},
         list(classes),
         LossWeights(model.descriptor_weight, model.attention_weight, model.reconstruction_weight),
         trainer.optimisation(),
@@ -90,6 +96,7 @@ def build_module(
             "side": settings.data.side,
             **trainer.model_dump(include={"batch_size", "precision", "gradient_clip"}),
             "augmentation": settings.augmentation.model_dump(),
+            **({"questions": questions} if questions else {}),
         },
     )
     if pretrained is not None:

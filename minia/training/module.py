@@ -36,10 +36,11 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
     Args:
         network: arguments of :class:`~minia.models.delf.network.DELF`, and ``normalisation``, of its images.
-        classes: the name of each class, in the order of the labels.
+        classes: the name of each class, in the order of the labels; with questions, of the first one's answers.
         loss_weights: factors of the three losses.
         optimisation: how the weights are found.
-        data: what it is trained on, plain values; kept in checkpoints, not used here.
+        data: what it is trained on, plain values; kept in checkpoints. Of them ``questions`` is used, where batches
+            bring ``votes``: the names of each question's answers.
 
     Attributes:
         history: one mapping a validation, of numbers.
@@ -68,6 +69,9 @@ class DELFTraining(pytorch_lightning.LightningModule):
         self.history: list[dict[str, float]] = []
         # Compiling wraps: kept in a tuple so that the wrapped network is no second copy in checkpoints.
         self._forward = (torch.compile(self.model) if optimisation.compile else self.model,)
+        self._questions: list[list[str]] = list(data.get("questions", []))
+        # The outputs that stand for the classes.
+        self._outputs = [self._questions[0].index(name) for name in classes] if self._questions else slice(None)
         self.tested: dict[str, float] = {}
         self.stops_if_not_finite = True
         self._validation = self._test = _Validation(len(classes))
@@ -85,12 +89,12 @@ class DELFTraining(pytorch_lightning.LightningModule):
         """The loss of a batch; every ``log_every`` steps also what it consists of."""
         logs = (self.global_step + 1) % self.hparams["log_every"] == 0  # as Lightning counts them
         output = self(batch["image"], with_zero_fractions=logs)
-        parts = losses(output, batch["label"], LossWeights(**self.hparams["loss_weights"]))
+        parts = self._losses(output, batch)
         # On the device: looking at it each step would let a GPU wait.
         self._finite = self._finite.to(parts["total"].device) & parts["total"].detach().isfinite()
         if logs:
             self._stop_if_not_finite()
-            self._log_training(output, batch, parts)
+            self._log_training(self._of_classes(output), batch, parts)
         return parts["total"]
 
     def _stop_if_not_finite(self) -> None:
@@ -125,8 +129,19 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
     def _count(self, into: _Validation, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         output = self(batch["image"], with_zero_fractions=batch_idx == 0)
-        weights = LossWeights(**self.hparams["loss_weights"])
-        into.add(output, batch["label"], losses(output, batch["label"], weights))
+        parts = self._losses(output, batch)
+        into.add(self._of_classes(output), batch["label"], parts)
+
+    def _losses(self, output: DELFOutput, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        weights, sizes = LossWeights(**self.hparams["loss_weights"]), [len(each) for each in self._questions]
+        return losses(output, batch["label"], weights, batch.get("votes"), sizes)
+
+    def _of_classes(self, output: DELFOutput) -> DELFOutput:
+        """The output with the classes' logits alone."""
+        descriptor, attention = output.descriptor_logits, output.attention_logits
+        return output._replace(
+            descriptor_logits=descriptor[:, self._outputs], attention_logits=attention[:, self._outputs]
+        )
 
     def on_test_epoch_start(self) -> None:
         """Start counting."""

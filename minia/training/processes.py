@@ -88,6 +88,7 @@ def take_part(settings: TrainSettings, store: Path, output: Path) -> int:
     logging.getLogger().setLevel(logging.ERROR)
     from minia.data.labelled.sources import labelled_table
     from minia.data.labelled.table import GalaxyTable
+    from minia.data.labelled.votes import Questions
     from minia.training.build import build_data, build_module, build_trainer, load_pretrained, use_threads
 
     try:
@@ -97,7 +98,9 @@ def take_part(settings: TrainSettings, store: Path, output: Path) -> int:
         artifact = labelled_table(store, settings.data, context)
         table = GalaxyTable.load(artifact)
         use_threads(settings, context.device)
-        module = build_module(settings, table.classes, "", None if checkpoint else load_pretrained(settings))
+        questions = Questions.of(table.table).answers
+        pretrained = None if checkpoint else load_pretrained(settings)
+        module = build_module(settings, table.classes, "", pretrained, questions)
         data = build_data(settings, table, output)
         trainer = build_trainer(settings, context.device, output, checkpoint)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -113,6 +113,7 @@ def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str)
     # These bring torch and Lightning, which take seconds: what the machine lacks is told first.
     from minia.data.labelled.sources import check_source, labelled_table
     from minia.data.labelled.table import GalaxyTable
+    from minia.data.labelled.votes import Questions
     from minia.training.build import build_data, build_module, build_trainer, load_pretrained, use_threads
 
     pretrained = None if checkpoint else load_pretrained(settings)  # a checkpoint has weights of its own
@@ -131,7 +132,8 @@ def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str)
     with folder.replacing("config.yaml", "metrics.json"):
         remove_own(folder, "metrics.json")  # without it a run is not whole
         write_text_whole(output / "config.yaml", config)
-    module = build_module(settings, table.classes, read_manifest(artifact)["fingerprint"], pretrained)
+    fingerprint, questions = read_manifest(artifact)["fingerprint"], Questions.of(table.table).answers
+    module = build_module(settings, table.classes, fingerprint, pretrained, questions)
     data = build_data(settings, table, output)
     trainer = build_trainer(settings, context.device, output, checkpoint)
     with folder.replacing(*_WHILE_TRAINING), others_started(settings, store, output):

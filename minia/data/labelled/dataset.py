@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from minia.data.files import UnreadableImageError
 from minia.data.labelled.augmentation import draw_numbers
 from minia.data.labelled.decoding import decode_image, to_square
 from minia.data.labelled.table import GalaxyTable
+from minia.data.labelled.votes import votes_of
 
 Foreground: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
 
@@ -44,12 +45,14 @@ class Batch(TypedDict):
     label: (batch,) int64.
     index: (batch,) int64, rows of the table.
     numbers: (batch, NUM_DRAWS) float32.
+    votes: (batch, num_answers) float32, for the answers of all questions; only where votes are trained on.
     """
 
     image: Tensor
     label: Tensor
     index: Tensor
     numbers: Tensor
+    votes: NotRequired[Tensor]
 
 
 class GalaxyDataset(Dataset[Batch]):
@@ -78,6 +81,8 @@ class GalaxyDataset(Dataset[Batch]):
         self.root, self.side, self.seed, self.foreground = images.root, side, seed, foreground
         ids = {label: number for number, label in enumerate(images.classes)}
         self.labels = [ids[str(label)] for label in images.table["label"]]
+        columns = votes_of(images.table)
+        self.votes = torch.tensor(images.table[columns].to_numpy(np.float32)) if columns else None
         shape = (len(self.paths), 3 if foreground is None else 4, side, side)
         self._cache = None if cache is None else _Cache(shape, cache if isinstance(cache, Path) else None)
 
@@ -86,12 +91,15 @@ class GalaxyDataset(Dataset[Batch]):
 
     def __getitem__(self, visit: Visit | int) -> Batch:
         index, epoch = visit if isinstance(visit, tuple) else (visit, 0)
-        return {
+        batch: Batch = {
             "image": self.image(index),
             "label": torch.tensor(self.labels[index]),
             "index": torch.tensor(index),
             "numbers": torch.from_numpy(draw_numbers(self.seed, epoch, index)),
         }
+        if self.votes is not None:
+            batch["votes"] = self.votes[index]
+        return batch
 
     def image(self, index: int) -> Tensor:
         """One image as the network's input is made of: (3 or 4, side, side) uint8, RGB and the foreground if asked for.

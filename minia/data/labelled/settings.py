@@ -52,12 +52,15 @@ class VoteRules(Settings):
         min_votes: votes that the last question must have; 0 for any.
         ambiguous: a galaxy of several classes is dropped (``drop``), or kept in the ``first`` or ``last`` of them by
             id (the original's files keep the last), or in the one of the ``strongest`` vote.
+        targets: train on the ``classes`` that follow, or on the ``votes`` of all galaxies for all questions; a class is
+            then the first question's answer of most votes, and the rules above do not count.
     """
 
     gate: Share
     threshold: Share
     min_votes: Annotated[int, Field(ge=0, le=1_000_000)]
     ambiguous: Literal["drop", "first", "last", "strongest"]
+    targets: Literal["classes", "votes"] = "classes"
 
 
 class SimulatedData(LabelledImages, VoteRules):
@@ -99,6 +102,7 @@ class CSVData(LabelledImages):
         id_column: the image's name, unique.
         path_column: the image's file; None where the name is the file, with its extension or without.
         label_column: the image's class; rows without one are left out.
+        more_labels: further columns to train on besides, each a question of its own; an image may lack answers.
         split_column: ``train``, ``validation`` or ``test``; None to split here.
         galaxy_column: images with the same value stay on one side of the split, those without one on
             either; None where every image is of another galaxy.
@@ -110,6 +114,7 @@ class CSVData(LabelledImages):
     id_column: Text
     path_column: Text | None
     label_column: Text
+    more_labels: list[Text] = Field(default=[], strict=False)
     split_column: Text | None
     galaxy_column: Text | None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from minia.data.labelled.table import (
     split_of,
     write_table,
 )
+from minia.data.labelled.votes import Questions, count_columns, votes_of, votes_of_labels, with_galaxy_zoo_votes
 from minia.data.settings import SimulatedImages
 from minia.data.tables import read_table, require_columns
 
@@ -151,13 +152,13 @@ def _rules(rules: VoteRules) -> dict[str, Any]:
     return rules.model_dump(include=set(VoteRules.model_fields))
 
 
-def read_votes(catalogue: Path, key: str = "data.catalogue") -> pd.DataFrame:
-    """The columns dr7objid and ``_debiased`` of a catalogue, and the votes of the rules' questions.
+def read_votes(catalogue: Path, key: str = "data.catalogue", more: Sequence[str] = ()) -> pd.DataFrame:
+    """The columns dr7objid and ``_debiased`` of a catalogue, the votes of the rules' questions, and further ones.
 
     Raises:
         InputError: the file cannot be read, or lacks columns; every one is named.
     """
-    wanted = ["dr7objid", *DEBIASED_COLUMNS, *_count_columns()]
+    wanted = list(dict.fromkeys(["dr7objid", *DEBIASED_COLUMNS, *_count_columns(), *more]))
     try:
         header = list(pd.read_csv(catalogue, nrows=0).columns)
     except FileNotFoundError:
@@ -228,7 +229,7 @@ def gz2_candidates(files: GZ2Files, names: Mapping[str, str], rules: VoteRules) 
     """
     catalogue, mapping, root = files.catalogue, files.mapping, files.images.absolute()
     candidates = Candidates(pd.DataFrame(), root, list(CLASSES))
-    votes = read_votes(catalogue)
+    votes = read_votes(catalogue, more=count_columns() if rules.targets == "votes" else ())
     candidates.count("rows_in_catalogue", len(votes))
     assets = read_table(mapping, "data.mapping")
     require_columns(assets, list(MAPPING_COLUMNS), f"data.mapping={mapping}")
@@ -246,12 +247,18 @@ def gz2_candidates(files: GZ2Files, names: Mapping[str, str], rules: VoteRules) 
             f"data: no galaxy is in the catalogue {catalogue}, in the mapping {mapping} and in the folder {root};"
             f" counts: {candidates.counts}"
         )
-    table["label"], counts = label_rows(table, rules)
-    candidates.counts |= counts
-    table = table[table["label"].notna()]
-    candidates.count("rows_with_one_class", len(table))
+    if rules.targets == "votes":
+        table = with_galaxy_zoo_votes(table)
+        candidates.classes = Questions.of(table).answers[0]
+        candidates.count("rows_with_votes", len(table))
+    else:
+        table["label"], counts = label_rows(table, rules)
+        candidates.counts |= counts
+        table = table[table["label"].notna()]
+        candidates.count("rows_with_one_class", len(table))
     table = table.rename(columns={"objid": "galaxy"})
-    candidates.table = table[["id", "path", "label", "galaxy", *DEBIASED_COLUMNS]].reset_index(drop=True)
+    columns = ["id", "path", "label", "galaxy", *DEBIASED_COLUMNS, *votes_of(table)]
+    candidates.table = table[columns].reset_index(drop=True)
     return candidates
 
 
@@ -274,8 +281,11 @@ def csv_table(store: Path, settings: CSVData, selection: Selection) -> Path:
     others = {"path": settings.path_column, "split": settings.split_column, "galaxy": settings.galaxy_column}
     columns = {"id": settings.id_column, "label": settings.label_column}
     columns |= {ours: theirs for ours, theirs in others.items() if theirs}
-    require_columns(given, list(columns.values()), f"data.path={path}")
+    require_columns(given, [*columns.values(), *settings.more_labels], f"data.path={path}")
     table = pd.DataFrame({ours: given[theirs] for ours, theirs in columns.items()}, dtype=object)
+    if settings.more_labels:
+        questions = given[list(dict.fromkeys([settings.label_column, *settings.more_labels]))]
+        table = pd.concat([table, votes_of_labels(questions, f"data.path={path}")], axis=1)
     root = (settings.dir or path.parent).absolute()
     candidates = Candidates(table, root, [])
     candidates.count("rows_in_table", len(table))
@@ -288,7 +298,7 @@ def csv_table(store: Path, settings: CSVData, selection: Selection) -> Path:
         table["split"] = [split_of(value) for value in table["split"]]
     candidates.table, candidates.classes = table, sorted(set(table["label"]))
     files = drop_missing(candidates)
-    parameters = selection.parameters | {"root": str(root), "columns": columns}
+    parameters = selection.parameters | {"root": str(root), "columns": columns, "more_labels": settings.more_labels}
     inputs = {"table": fingerprint_file(path), "files": files}
     return make_table(Stage("table", "csv", store, parameters, inputs, version=3), candidates, selection)
 

@@ -10,6 +10,7 @@ path               string   its file, relative to ``root`` in ``source.json`` (o
 label              string   its class
 split              string   ``train``, ``validation`` or ``test``
 ``..._debiased``   float    the vote fractions, 0..1 (Galaxy Zoo 2 alone)
+``votes:...``      float    the votes for each answer of each question, where they are trained on
 =================  =======  ==================================================================
 
 ``source.json`` (the root and the classes in the order of their ids) and ``skipped.csv``, the images
@@ -41,6 +42,7 @@ from minia.core.workers import map_in_order
 from minia.data.files import UnreadableImageError
 from minia.data.labelled.decoding import decode_image
 from minia.data.labelled.settings import LabelledImages
+from minia.data.labelled.votes import votes_of
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +195,7 @@ def write_table(work: Path, candidates: Candidates, selection: Selection) -> dic
 
 
 def _write(work: Path, table: pd.DataFrame, candidates: Candidates, classes: list[str]) -> pd.DataFrame:
-    votes = [column for column in table.columns if column.endswith("_debiased")]
+    votes = [column for column in table.columns if column.endswith("_debiased")] + votes_of(table)
     table = table[["id", "path", "label", "split", *votes]].reset_index(drop=True)
     table = table.astype(dict.fromkeys(("id", "path", "label", "split"), "string"))
     table.to_parquet(work / TABLE, index=False)

@@ -13,6 +13,7 @@ The last two see layer3's map without its gradient.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from torch.nn import functional as F  # noqa: N812
 from minia.core.artifact import InputError
 from minia.models.delf.backbone import Backbone, zero_fractions
 from minia.models.delf.timm_backbone import PREFIX, TimmBackbone
+from minia.models.delf.votes import votes_loss
 
 # Mean and standard deviation of red, green and blue that an image is normalised by, in grey levels 0..255.
 NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
@@ -219,21 +221,33 @@ def pool_by_attention(attention: Tensor, features: Tensor) -> Tensor:
     return (attention * normalised).mean((2, 3))
 
 
-def losses(output: DELFOutput, labels: Tensor, weights: LossWeights | None = None) -> dict[str, Tensor]:
+def losses(
+    output: DELFOutput,
+    labels: Tensor,
+    weights: LossWeights | None = None,
+    votes: Tensor | None = None,
+    questions: Sequence[int] = (),
+) -> dict[str, Tensor]:
     """The losses of a batch.
 
     Args:
         output: of ``DELF.forward``.
         labels: (batch,) int64, 0..num_classes - 1.
         weights: factors in the sum; None for the original's.
+        votes: (batch, num_answers), for each answer, in place of labels.
+        questions: the number of answers of each question, where there are votes.
 
     Returns:
-        Scalars: ``descriptor`` and ``attention`` (cross-entropy), ``reconstruction`` (mean squared
+        Scalars: ``descriptor`` and ``attention`` (cross-entropy, or of votes), ``reconstruction`` (mean squared
         error over all elements), each without its factor, and their weighted sum ``total``.
     """
     weights = weights or LossWeights()
-    descriptor = F.cross_entropy(output.descriptor_logits.float(), labels)
-    attention = F.cross_entropy(output.attention_logits.float(), labels)
+    if votes is None:
+        descriptor = F.cross_entropy(output.descriptor_logits.float(), labels)
+        attention = F.cross_entropy(output.attention_logits.float(), labels)
+    else:
+        descriptor = votes_loss(output.descriptor_logits, votes, questions)
+        attention = votes_loss(output.attention_logits, votes, questions)
     reconstruction = F.mse_loss(output.reconstruction.float(), output.layer3.float())
     total = weights.descriptor * descriptor + weights.attention * attention + weights.reconstruction * reconstruction
     return {"descriptor": descriptor, "attention": attention, "reconstruction": reconstruction, "total": total}
