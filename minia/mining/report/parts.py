@@ -96,7 +96,7 @@ class Places:
         at = None if parts is None else parts.find(structure, row)
         if parts is None or at is None:
             return None
-        x, y, size, angle = (float(parts.table[name].to_numpy()[at]) for name in ("x", "y", "size", "angle"))
+        x, y, size, angle = parts.place(at)
         return Place(x, y, size, angle, True), parts.keypoints[at].values.to_numpy().astype(np.int64)
 
     def _load_keypoints(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +51,18 @@ class PlacedParts:
         first, last = np.searchsorted(self.table["structure"].to_numpy(), [structure, structure + 1])
         return self.table.iloc[first:last]
 
+    @functools.cached_property
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {name: self.table[name].to_numpy() for name in _NUMBERS}
+
     def find(self, structure: int, image: int) -> int | None:
         """The row of a structure in an image; None where it is not."""
-        own = self.of(structure)
-        at = int(np.searchsorted(own["image"].to_numpy(), image))
-        return int(own.index[at]) if at < len(own) and own["image"].iat[at] == image else None
+        structures, images = self._arrays["structure"], self._arrays["image"]
+        first, last = np.searchsorted(structures, [structure, structure + 1])
+        at = int(first + np.searchsorted(images[first:last], image))
+        return at if at < last and images[at] == image else None
+
+    def place(self, row: int) -> tuple[float, float, float, float]:
+        """x, y, size and angle of a row."""
+        x, y, size, angle = (float(self._arrays[name][row]) for name in ("x", "y", "size", "angle"))
+        return x, y, size, angle
