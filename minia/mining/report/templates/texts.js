@@ -15,7 +15,7 @@ minia.texts.en = {
   "count": "{n} of {all} structures", "map.label": "Map of the structures; the table holds the same", "zoom in": "zoom in", "zoom out": "zoom out", "reset": "fit",
   "map.about": "Each picture is a structure's most typical part, larger where more images hold it. Structures found in the same images are near each other. Drag to move, scroll to zoom, click to open. The frame's colour is the label that it goes with.",
   "sort by": "sort by {what}", "show more": "show more ({n} left)", "structure": "Structure {n}", "not shown": "structure {n} (not shown)", "part of": "part of", "parts": "its parts:",
-  "parts.aligned": "Cut out at its place, size and angle in its best images, so that the same is at the same place in each.",
+  "parts.aligned": "Cut out at its place, size and angle in its best images: what they share is at about the same place in each.",
   "parts.guessed": "Cut out around its keypoints in its best images, and turned so that they look most alike: the arrangement was not sought. (Turned like this, even noise looks a little alike.)",
   "average": "average", "sure": "{overlap}: {images}", "overlap at least": "overlap of at least", "word": "word {n}",
   "words.about": "Example patches from different images. Click a word to see only its keypoints in the images above.", "words.plain": "Numbers of the words, and in how many co-occurring sets each is.",

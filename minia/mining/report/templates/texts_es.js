@@ -15,7 +15,7 @@ minia.texts.es = {
   "count": "{n} de {all} estructuras", "map.label": "Mapa de las estructuras; la tabla contiene lo mismo", "zoom in": "acercar", "zoom out": "alejar", "reset": "ajustar",
   "map.about": "Cada imagen es la parte más típica de una estructura, mayor cuantas más imágenes la contienen. Las estructuras que están en las mismas imágenes quedan cerca. Arrastre para mover, use la rueda para acercar, pulse para abrir. El color del marco es la etiqueta con la que se asocia.",
   "sort by": "ordenar por {what}", "show more": "mostrar más (quedan {n})", "structure": "Estructura {n}", "not shown": "estructura {n} (no se muestra)", "part of": "parte de", "parts": "sus partes:",
-  "parts.aligned": "Recortada en su lugar, tamaño y ángulo en sus mejores imágenes, de modo que lo mismo queda en el mismo sitio.",
+  "parts.aligned": "Recortada en su lugar, tamaño y ángulo en sus mejores imágenes: lo que comparten queda más o menos en el mismo sitio.",
   "parts.guessed": "Recortada alrededor de sus puntos en sus mejores imágenes y girada para que se parezcan lo más posible: no se buscó la disposición. (Girado así, hasta el ruido se parece un poco.)",
   "average": "promedio", "sure": "{overlap}: {images}", "overlap at least": "solapamiento de al menos", "word": "palabra {n}",
   "words.about": "Recortes de ejemplo de distintas imágenes. Pulse una palabra para ver solo sus puntos en las imágenes de arriba.", "words.plain": "Números de las palabras, y en cuántos conjuntos coocurrentes está cada una.",
