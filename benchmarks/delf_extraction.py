@@ -71,7 +71,7 @@ def plain_loop(network: DELF, images: list[np.ndarray], device: str) -> list[np.
 def build(model: Path, device: str, precision: str, batch_size: int) -> DELFExtractor:
     settings = DELFSettings(
         model=model, scales=SCALES, num_features=MAX_FEATURES, score_threshold=0.0, score_percentile=0.0, nms_iou=1.0,
-        batch_size=batch_size, precision=precision, objects="none",
+        batch_size=batch_size, precision=precision, objects="none", selection="attention",
     )  # fmt: skip
     return DELFExtractor(settings, Context(device=device))
 
