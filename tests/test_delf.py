@@ -289,11 +289,8 @@ def write_keras(path: Path, resnet: Backbone, newer: bool = False, whole_model: 
                 group[f"{name}_{number}:0"] = array
 
 
-@pytest.fixture(scope="module")
-def keras() -> Backbone:
-    """The original's ResNet, with biases as Keras's."""
-    torch.manual_seed(0)
-    resnet = Backbone("resnet50", stride_in_1x1=True, block3_stride=True).eval()
+def fill_as_keras(resnet: Backbone) -> None:
+    """Give a ResNet biases as Keras's has, and a normalisation that is not the identity."""
     for module in resnet.modules():
         if isinstance(module, nn.Conv2d):
             module.bias = nn.Parameter(0.3 * torch.randn(module.out_channels))
@@ -301,6 +298,14 @@ def keras() -> Backbone:
             assert module.running_mean is not None and module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.3)
             nn.init.uniform_(module.running_var, 1.0, 3.0)
+
+
+@pytest.fixture(scope="module")
+def keras() -> Backbone:
+    """The original's ResNet as Keras has it."""
+    torch.manual_seed(0)
+    resnet = Backbone("resnet50", stride_in_1x1=True, block3_stride=True).eval()
+    fill_as_keras(resnet)
     return resnet
 
 
