@@ -205,3 +205,30 @@ def test_the_originals_copies_are_moved_and_filtered_together() -> None:
     alone = augment(image, numbers(200), Augmentation(image_size=32, filter_probability=0.5))
     assert torch.equal(alone[:, 0, 16, 16] < 1e-3, filtered)
     assert (alone[:, 0, 0] > 99).all()
+
+
+def test_the_foreground_is_worked_out_where_it_is_used_alone(table: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def foreground(image: np.ndarray) -> np.ndarray:
+        seen.append(1)
+        return foreground_mask(image)
+
+    augmentation = Augmentation(image_size=32, filter_probability=0.4)
+    visits = [Visit(row, epoch) for epoch in range(4) for row in range(10)]
+    always, sparing = (dataset(table, foreground=foreground, mask_share=share) for share in (1.0, 0.4))
+    results, counts = [], []
+    for subject in (always, sparing):
+        seen.clear()
+        items = [subject[visit] for visit in visits]
+        images, drawn = (torch.stack([item[key] for item in items]) for key in ("image", "numbers"))
+        results.append(augment(images, drawn, augmentation))
+        counts.append(len(seen))
+    assert counts[0] == 40
+    assert 8 <= counts[1] <= 24
+    assert torch.equal(*results)
+    kept = dataset(table, foreground=foreground, mask_share=0.4, cache=tmp_path / "cache.bin")
+    seen.clear()
+    for visit in visits:
+        kept[visit]
+    assert len(seen) == 10  # once for each image

@@ -28,6 +28,7 @@ NUM_DRAWS = len(_NAMES)
 _MOVE_SHIFT = 0.25  # an eighth of the side, where the side is 2
 _MOVE_DEGREES = 30.0
 _COLUMN = {name: column for column, name in enumerate(_NAMES)}
+MOVE = _COLUMN["move"]  # decides on the original's copies
 
 
 def draw_numbers(seed: int, epoch: int, index: int) -> NDArray[np.float32]:

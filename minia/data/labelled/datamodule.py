@@ -71,8 +71,9 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
             if settings.cache == "disk" and cache_folder is not None:
                 kept = cache_folder / f"{name}.bin"
             return GalaxyDataset(
-                table.of_split(name), side=settings.side, seed=batching.seed, cache=kept, foreground=mask
-            )
+                table.of_split(name), side=settings.side, seed=batching.seed, cache=kept, foreground=mask,
+                mask_share=augmentation.filter_probability,
+            )  # fmt: skip
 
         self.training = split("train", foreground if augmentation.needs_mask else None)
         self.validation = split("validation", None)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from minia.core.artifact import InputError
 from minia.data.files import UnreadableImageError
-from minia.data.labelled.augmentation import draw_numbers
+from minia.data.labelled.augmentation import MOVE, draw_numbers
 from minia.data.labelled.decoding import decode_image, to_square
 from minia.data.labelled.table import GalaxyTable
 from minia.data.labelled.votes import votes_of
@@ -66,6 +66,8 @@ class GalaxyDataset(Dataset[Batch]):
             that file, which is written from scratch; None decodes an image whenever it is asked for.
         foreground: marks an image's foreground, (height, width, 3) uint8 to (height, width) bool, for a fourth
             channel; None for three channels.
+        mask_share: the share of visits that use the foreground, those of the lowest draw ``move``. Where images are not
+            kept, it is worked out for these alone; for the others all is foreground.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class GalaxyDataset(Dataset[Batch]):
         seed: int,
         cache: Path | Literal["memory"] | None = None,
         foreground: Foreground | None = None,
+        mask_share: float = 1.0,
     ) -> None:
+        self.mask_share = mask_share
         self.paths = [str(path) for path in images.table["path"]]
         self.root, self.side, self.seed, self.foreground = images.root, side, seed, foreground
         ids = {label: number for number, label in enumerate(images.classes)}
@@ -91,11 +95,13 @@ class GalaxyDataset(Dataset[Batch]):
 
     def __getitem__(self, visit: Visit | int) -> Batch:
         index, epoch = visit if isinstance(visit, tuple) else (visit, 0)
+        numbers = draw_numbers(self.seed, epoch, index)
+        masked = float(numbers[MOVE]) < self.mask_share
         batch: Batch = {
-            "image": self.image(index),
+            "image": self._load(index, masked) if self._cache is None else self.image(index),
             "label": torch.tensor(self.labels[index]),
             "index": torch.tensor(index),
-            "numbers": torch.from_numpy(draw_numbers(self.seed, epoch, index)),
+            "numbers": torch.from_numpy(numbers),
         }
         if self.votes is not None:
             batch["votes"] = self.votes[index]
@@ -118,15 +124,15 @@ class GalaxyDataset(Dataset[Batch]):
             filled[index] = True  # last: another process that sees it finds the whole image
         return images[index]
 
-    def _load(self, index: int) -> Tensor:
+    def _load(self, index: int, masked: bool = True) -> Tensor:
         path = self.root / self.paths[index]
         try:
             image = to_square(decode_image(path), self.side)
         except UnreadableImageError as error:
             raise InputError(f"{path}: {error}; it could be read when the table was made") from None
         if self.foreground is not None:
-            mask = self.foreground(image).astype(np.uint8) * np.uint8(255)
-            image = np.dstack([image, mask])
+            mask = self.foreground(image) if masked else np.ones(image.shape[:2], dtype=np.bool_)
+            image = np.dstack([image, mask.astype(np.uint8) * np.uint8(255)])
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
