@@ -28,6 +28,7 @@ _PARTS = {  # of a checkpoint, with their types
     **{"optimizer_states": list, "lr_schedulers": list, "loops": dict},
 }
 _SHARED_MEMORY = Path("/dev/shm")
+_BATCHES_AHEAD = 3  # of a worker: two that wait, and one that it reads
 _ONNX = ("onnx", "onnxscript")
 _COMPILERS = {"darwin": "clang++", "win32": "cl"}  # what torch.compile calls where CXX names none; elsewhere g++
 
@@ -56,17 +57,25 @@ def check_machine(settings: TrainSettings, device: str) -> None:
 
 
 def check_cache(settings: TrainSettings, num_training: int, num_validation: int, output: Path) -> None:
-    """Check that there is room for the decoded images that ``data.cache`` keeps.
+    """Check that there is room for the decoded images that ``data.cache`` keeps, and for the batches being read.
 
     Where it gives out only later, the system ends the run without a word.
 
     Raises:
         InputError: there is not.
     """
-    kind = settings.data.cache
+    kind, workers = settings.data.cache, settings.data.loader_workers
+    channels = 4 if settings.augmentation.filter_probability > 0 else 3  # the mask of what trains
+    if workers and _SHARED_MEMORY.is_dir():
+        batch = settings.data.side**2 * channels * settings.trainer.images_at_once
+        waiting, free = workers * _BATCHES_AHEAD * batch, shutil.disk_usage(_SHARED_MEMORY).free
+        if waiting > free:
+            raise InputError(
+                f"data.loader_workers={workers}: the batches that they read ahead take {waiting / 1e9:.1f} GB, and"
+                f" {free / 1e9:.1f} GB in {_SHARED_MEMORY} are free; allowed here: data.loader_workers=0"
+            )
     if kind == "none":
         return
-    channels = 4 if settings.augmentation.filter_probability > 0 else 3  # the mask of what trains
     needed = settings.data.side**2 * (channels * num_training + 3 * num_validation)
     free_at = {}  # bytes, by where they are, in words
     if kind == "disk":
@@ -74,7 +83,7 @@ def check_cache(settings: TrainSettings, num_training: int, num_validation: int,
         free_at[f"on the disk of {output}"] = shutil.disk_usage(there).free
     else:
         free_at["of memory"] = psutil.virtual_memory().available
-    if kind == "memory" and settings.data.loader_workers and _SHARED_MEMORY.is_dir():
+    if kind == "memory" and workers and _SHARED_MEMORY.is_dir():
         free_at[f"in {_SHARED_MEMORY}, which data.loader_workers share,"] = shutil.disk_usage(_SHARED_MEMORY).free
     for where, free in free_at.items():
         if needed > free:
