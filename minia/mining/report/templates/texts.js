@@ -50,7 +50,7 @@ minia.texts.en = {
   "about.part": "A structure whose words keep together inside the images of another one beyond what that one explains is a part of it.",
   "about.average": "The mean of the cut-outs, pixel by pixel. What stays sharp is what they share.",
   "about.typical": "The cut-out that is most like the average.",
-  "about.near": "Images that share most words with the structure and still do not hold it: the overlap is just too low, or the words are not in their places. Here they show what it is not.",
+  "about.near": "Images that share most words with the structure and still do not hold it: the overlap is just too low, or the words are not in their places. They show what it is not. The number is the share of words, wherever they are.",
   "about.columns": "Each number that is known of the images, compared between those that hold the structure and the others by Mann and Whitney's test. The share says how often the image with the structure has the higher value of two. q is corrected for all structures and columns.",
   "about.with": "Structures that are found in the same images more often than if both were independent.",
   "about.similar": "Images that hold the same structures to the same extent: cosine of their overlaps, rare structures counting more. 1 is the same.",

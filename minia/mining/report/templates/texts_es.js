@@ -50,7 +50,7 @@ minia.texts.es = {
   "about.part": "Una estructura cuyas palabras se acompañan dentro de las imágenes de otra más de lo que esa explica es parte de ella.",
   "about.average": "La media de los recortes, píxel a píxel. Lo que queda nítido es lo que comparten.",
   "about.typical": "El recorte más parecido al promedio.",
-  "about.near": "Imágenes que comparten más palabras con la estructura y aun así no la contienen: el solapamiento es apenas insuficiente, o las palabras no están en su sitio. Muestran lo que no es.",
+  "about.near": "Imágenes que comparten más palabras con la estructura y aun así no la contienen: el solapamiento es apenas insuficiente, o las palabras no están en su sitio. Muestran lo que no es. El número es la parte de palabras, estén donde estén.",
   "about.columns": "Cada número que se conoce de las imágenes, comparado entre las que contienen la estructura y las demás con la prueba de Mann y Whitney. La parte dice cuántas veces la imagen con la estructura tiene el valor mayor de dos. q está corregida por todas las estructuras y columnas.",
   "about.with": "Estructuras que están en las mismas imágenes más a menudo que si fueran independientes.",
   "about.similar": "Imágenes que contienen las mismas estructuras en igual medida: coseno de sus solapamientos; las estructuras raras cuentan más. 1 es igual.",
