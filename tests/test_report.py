@@ -26,6 +26,7 @@ from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import ListDB, write_listdb
 from minia.mining.matching.stage import match_structures
 from minia.mining.report import panels
+from minia.mining.report.objects import object_outlines
 from minia.mining.report.stage import Artifacts, write_report
 from minia.mining.structures.stage import import_structures
 from minia.mining.vocabulary.assignment import assign_words
@@ -513,3 +514,16 @@ def test_circles_of_large_features_leave_the_image_visible() -> None:
     small = panels.draw_keypoints(tile, (200, 200), keypoints[:1], np.full(1, 30, np.float32), colours[:1])
     columns = np.flatnonzero((small != tile).any(axis=(0, 2)))
     assert np.ptp(columns) == pytest.approx(30, abs=5)  # a feature of usual size is drawn at its size
+
+
+def test_objects_are_outlined_in_pixels_of_the_image() -> None:
+    image = np.random.default_rng(0).integers(8, 13, (160, 200, 3), dtype=np.uint8)
+    cv2.circle(image, (100, 80), 30, (200, 180, 160), -1)
+    cv2.circle(image, (20, 20), 6, (200, 180, 160), -1)
+    [central] = object_outlines(image, "central", factor=0.5)
+    polygon = np.array(central, dtype=np.float32).reshape(-1, 2)
+    assert polygon.mean(axis=0) == pytest.approx([200, 160], abs=6)
+    assert cv2.contourArea(polygon) == pytest.approx(np.pi * 60**2, rel=0.35)
+    assert len(object_outlines(image, "all", factor=1.0)) == 2
+    assert object_outlines(image, "none", factor=1.0) == []
+    assert object_outlines(np.zeros_like(image), "central", factor=1.0) == []

@@ -355,7 +355,9 @@ class _ImageScripts:
         width, height = self.parts.pictures.size_of(row)
         names = self.explorer.run.names
         value: dict[str, Any] = {"row": row, "name": str(names.iat[row]), "label": int(run.codes[row])}
-        return value | {"width": width, "height": height, "held": held, "words": self._words(row)}
+        outlines = self.parts.pictures.outlines.get(row, [])
+        value |= {"width": width, "height": height, "held": held, "words": self._words(row)}
+        return value | {"objects": outlines}
 
     def _words(self, row: int) -> list[int]:
         """The words of an image's strongest keypoints that the shown structures use."""

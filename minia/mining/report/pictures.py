@@ -19,6 +19,7 @@ from minia.data.files import UnreadableImageError
 from minia.data.reading import Reading, read_image
 from minia.mining.features.store import FeatureStore
 from minia.mining.report.cutouts import Place, cut_patch
+from minia.mining.report.objects import object_outlines, objects_choice
 from minia.mining.report.panels import Pixels, fit_tile, missing_tile, save_jpeg
 from minia.mining.report.run import Run
 from minia.mining.report.sprites import Sheets
@@ -52,6 +53,8 @@ class Pictures:
         self.thumbnails = Sheets(report, "images", (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), 16, 16)
         self.patches = _Patches(run, features, words[:_MOST_WORDS])
         self.load = functools.lru_cache(maxsize=64)(self._load)
+        self.objects = objects_choice(features.artifact)
+        self.outlines: dict[int, list[list[float]]] = {}  # of the objects in each image
 
     def write(self, rows: Sequence[int]) -> None:
         """Write the pictures of images, in this order; how many bytes the copies took is logged."""
@@ -64,6 +67,7 @@ class Pictures:
                 try:
                     image = _fit(read_image(path, self.reading))
                     self.patches.collect(row, image)
+                    self.outlines[row] = object_outlines(image, self.objects, self.factor(row, image))
                     thumbnail = fit_tile(image, _THUMBNAIL_SIDE)
                 except UnreadableImageError as error:  # it was there when its features were extracted
                     unreadable[path] = str(error)

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 PAGE = "index.html"
-_VERSION = 4  # 4: the explorer
+_VERSION = 5  # 5: outlines of objects
 
 
 def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, context: Context) -> Path:

@@ -102,10 +102,11 @@
     }));
   }
   function pictured(main, row, found, similar) {
-    var more = found.more, drawing = m.svg("svg", m.box(more)), keypoints = false, chosen = more.held.map(function (_, i) { return i < 4; });
+    var more = found.more, drawing = m.svg("svg", m.box(more)), keypoints = false, objects = false, chosen = more.held.map(function (_, i) { return i < 4; });
     function draw(only) {
       var tags = [];
       m.clear(drawing);
+      if (objects) { drawing.appendChild(border()); }
       more.held.forEach(function (held, i) {
         if (only === undefined ? !chosen[i] : i !== only) { return; }
         var entry = { place: held[2], keypoints: held[3], width: more.width, height: more.height };
@@ -114,6 +115,14 @@
         if (held[2]) { tags.push(tag(entry, held[0], i)); }
       });
       tags.forEach(function (each) { drawing.appendChild(each); }); // over all outlines
+    }
+    function border() { // of what keypoints may lie on
+      var thick = Math.max(more.width, more.height) / 260, group = m.svg("g", { class: "objects", fill: "none", "stroke-linejoin": "round" });
+      more.objects.forEach(function (polygon) {
+        group.appendChild(m.svg("polygon", { points: polygon.join(" "), stroke: "#000", "stroke-width": thick * 2.4, opacity: 0.6 }));
+        group.appendChild(m.svg("polygon", { points: polygon.join(" "), stroke: "#fff", "stroke-width": thick, "stroke-dasharray": thick * 3 }));
+      });
+      return group;
     }
     function tag(entry, structure, number) {
       var height = Math.max(entry.width, entry.height) / 28, place = entry.place;
@@ -137,7 +146,8 @@
     m.add(main, [m.el("div.split", {}, m.el("div", {}, m.viewer(picture, more.width, more.height, drawing), m.el("p.faint.small", {}, m.t("viewer.about"))),
       m.el("div", {}, m.el("h2", {}, m.t("title.held")), more.held.length ? [m.el("div.tools", {},
         m.el("button", { onclick: function () { all(true); } }, m.t("all")), m.el("button", { onclick: function () { all(false); } }, m.t("none")),
-        m.el("label", {}, m.el("input", { type: "checkbox", id: "show-keypoints", onchange: function (event) { keypoints = event.target.checked; draw(); } }), m.t("show.keypoints"))), list] : m.el("p.faint", {}, m.t("holds none")))),
+        m.el("label", {}, m.el("input", { type: "checkbox", id: "show-keypoints", onchange: function (event) { keypoints = event.target.checked; draw(); } }), m.t("show.keypoints")),
+        more.objects.length ? m.el("label", {}, m.el("input", { type: "checkbox", id: "show-objects", onchange: function (event) { objects = event.target.checked; draw(); } }), m.term("objects", m.t("show.objects"))) : null), list] : m.el("p.faint", {}, m.t("holds none")))),
     more.values.length ? m.el("details", { open: true }, m.el("summary", {}, m.t("title.values")), m.el("dl.facts", { id: "values" }, more.values.map(function (pair) {
       return m.el("div", {}, m.el("dt", {}, pair[0]), m.el("dd", {}, String(pair[1])));
     }))) : null,
