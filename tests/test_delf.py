@@ -139,6 +139,14 @@ def test_only_the_descriptor_loss_trains_the_backbone() -> None:
     assert {name for name, value in reconstruction.items() if value > 0} == {"reduction"}
 
 
+def test_attention_is_the_softplus_of_a_score(network: DELF) -> None:
+    features = torch.rand(2, 256, 3, 2)
+    attention = network.attention
+    score = attention.conv2(torch.relu(attention.bn1(attention.conv1(features))))
+    torch.testing.assert_close(attention(features), torch.log1p(score.exp()))
+    assert score.min() < 0  # where anything else that is not negative would be 0
+
+
 def test_pooled_vector_by_hand() -> None:
     torch.manual_seed(0)
     attention, features = torch.rand(2, 1, 2, 3), torch.randn(2, 4, 2, 3)

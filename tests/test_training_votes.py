@@ -26,6 +26,7 @@ def test_the_loss_is_scipys() -> None:
     votes[1, 2:] = 0  # nobody was asked the second question
     alpha = concentrations(logits).double().numpy()
     assert (alpha > 1).all() and (alpha < 101).all()
+    assert concentrations(torch.tensor([-50.0, 0.0, 50.0])).tolist() == [1.0, 51.0, 101.0]
     expected = 0.0
     for row in range(4):
         for part in (slice(0, 2), slice(2, 5)):
