@@ -6,11 +6,11 @@ import argparse
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from minia.command_line.parser import Parser
 from minia.core.artifact import InputError
 
 _PATH_KEY = re.compile(
@@ -20,14 +20,9 @@ _AN_OVERRIDE = re.compile(r"(~[^=]+|(\+\+?|~)?[^=+~][^=]*=.*)", re.DOTALL)
 _CHOICES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; --help tells what is allowed")
-
-
 def _parser() -> argparse.ArgumentParser:
     """Hydra's flags, as its documentation names them; of its own, the version is minIA's."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(prog="", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     for names in (
         ("--help", "-h"), ("--hydra-help",), ("--version",), ("--resolve",), ("--run", "-r"), ("--multirun", "-m"),

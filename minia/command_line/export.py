@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
 
 from minia.command_line.messages import print_error
+from minia.command_line.parser import Parser
 from minia.core.artifact import InputError
 from minia.export.formats import FORMATS
 
@@ -18,16 +18,11 @@ formats
 {formats}"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"minia export: {message}; --help tells what is allowed")
-
-
 def export(words: list[str]) -> int:
     """Run ``minia export`` with the words that follow it; returns the exit code."""
     width = max(map(len, FORMATS))
     formats = "\n".join(f"  {name.ljust(width)}  {about}" for name, about in FORMATS.items())
-    parser = _Parser(
+    parser = Parser(
         "minia export",
         usage="minia export RUN FORMAT [--output FOLDER] [--structures N ...]",
         description=_ABOUT.format(formats=formats),

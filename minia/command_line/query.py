@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from minia.command_line.messages import print_error
+from minia.command_line.parser import Parser
 from minia.command_line.plug_ins import offer_plug_ins
 from minia.command_line.signals import signals_interrupt
 from minia.core.artifact import InputError
@@ -24,14 +25,9 @@ Tables and a page are written into RUN/query/NAME unless another folder is named
 _SHOWN = 20  # images in the printed table
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"minia query: {message}; --help tells what is allowed")
-
-
 def query(words: list[str]) -> int:
     """Run ``minia query`` with the words that follow it; returns the exit code."""
-    parser = _Parser(
+    parser = Parser(
         "minia query",
         usage="minia query RUN IMAGES [--box X,Y,WIDTH,HEIGHT] [--similar N] [--by words|structures]"
         " [--output FOLDER] [--workers N] [--config-dir FOLDER]",

@@ -9,9 +9,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from minia.command_line.messages import print_error
+from minia.command_line.parser import Parser
 from minia.core.artifact import InputError, damage_of
 from minia.core.run_folder import is_running
 from minia.core.store import artifacts_of, leftovers_of, needed_by, runs_of
@@ -24,14 +24,9 @@ _ABOUT = """What a store of artifacts holds, how large it is, and which runs use
   minia store clean [PATH] [--yes]     remove what no run needs, after saying what"""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"minia store: {message}; --help tells what is allowed")
-
-
 def store(words: list[str]) -> int:
     """Run ``minia store`` with the words that follow it; returns the exit code."""
-    parser = _Parser("minia store", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("minia store", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="[check|clean] [PATH]")
     parser.add_argument("--yes", action="store_true", help="clean without asking")
     try:
