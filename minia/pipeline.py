@@ -153,8 +153,10 @@ class Pipeline:
         if isinstance(chosen, NoArrangement) or not self.has_keypoints:
             return mining
         if isinstance(chosen, AutoArrangement):
-            features = read_manifest(self.features)
-            chosen = chosen.for_features(features["label"], str(features["parameters"].get("objects", "")))
+            from minia.mining.features.store import HowExtracted
+
+            how = HowExtracted.of(self.features)
+            chosen = chosen.for_features(how.label, how.objects)
             logger.info("arrangement: %s, chosen for these features", chosen.kind)
         from minia.mining.arrangement.stage import MinedKeypoints, arrange_structures
 

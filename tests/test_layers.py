@@ -34,7 +34,12 @@ ALLOWED = {
     "minia.mining.structures": ["minia.mining.structures", "minia.mining.words", LISTS, CORE],
     "minia.mining.arrangement": ["minia.mining", CORE],
     "minia.mining.matching": ["minia.mining", CORE],
-    "minia.mining.report.objects": ["minia.mining.report.panels", "minia.models.extractors", CORE],
+    "minia.mining.report.objects": [
+        "minia.mining.report.panels",
+        "minia.mining.features.store",
+        "minia.models.extractors",
+        CORE,
+    ],
     "minia.mining.report": ["minia.mining", *IMAGES, "minia.data.catalogue", "minia.data.sky", CORE],
     "minia.export": ["minia.export", "minia.mining", "minia.data", CORE],
     "minia.query": ["minia.query", "minia.export", "minia.mining", "minia.models.extractors.base", "minia.data", CORE],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import warnings
@@ -56,3 +57,17 @@ def test_a_report_of_images_that_are_gone_says_so(tmp_path: Path, caplog: pytest
     assert run.metrics["num_structures"] > 0
     [told] = [message for message in caplog.messages if "can no longer be read" in message]
     assert str(folder) in told
+
+
+def test_features_made_elsewhere_need_not_tell_of_their_extractor(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", 12)
+    own = minia.mine(dir=folder, output=tmp_path / "run", num_workers=1, stages=["features"]).artifacts["features"]
+    features = shutil.copytree(own, tmp_path / "theirs")
+    manifest = json.loads((features / "manifest.json").read_text())
+    told = {key: manifest[key] for key in ("stage", "fingerprint", "counts", "seconds")}
+    (features / "manifest.json").write_text(json.dumps(told))
+    run = minia.mine(
+        features={"kind": "artifact", "path": features}, output=tmp_path / "again", vocabulary={"size": 40},
+        num_workers=1, mining={"linkage": "single", "num_tuples": 100}, arrangement={"list": "all"},
+    )  # fmt: skip
+    assert run.metrics["num_structures"] > 0

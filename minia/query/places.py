@@ -8,14 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minia.core.artifact import read_manifest
 from minia.mining.arrangement.places import Places
-from minia.mining.features.store import FeatureStore
+from minia.mining.features.store import FeatureStore, HowExtracted
 from minia.mining.matching.stage import KeypointWords
 from minia.query.recorded import Recorded
-
-_SIFT_WIDTH = 6.0  # of a window, in what SIFT and SURF call a keypoint's size; others tell the window's width itself
-_OF_SIFT_KIND = ("sift", "surf")
 
 
 class Keypoints(NamedTuple):
@@ -53,6 +49,5 @@ def places_of(run: Recorded, images: Sequence[Keypoints], num_words: int) -> Pla
     """
     offsets = np.concatenate([[0], np.cumsum([len(each.words) for each in images])]).astype(np.int64)
     keypoints, sizes, angles, words = (np.concatenate(each) for each in zip(*images, strict=True))
-    if read_manifest(run.artifacts["features"])["label"] not in _OF_SIFT_KIND:
-        sizes = sizes / np.float32(_SIFT_WIDTH)
+    sizes = HowExtracted.of(run.artifacts["features"]).as_sift(sizes)
     return Places.of(offsets, keypoints, sizes, angles, words, num_words)

@@ -39,7 +39,7 @@ from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.settings import ConcentricArrangement, ConstellationArrangement
 from minia.mining.arrangement.swaps import exchange_words
 from minia.mining.arrangement.tables import PLACES, best_parts, describe_parts, places_table
-from minia.mining.features.store import FeatureStore
+from minia.mining.features.store import FeatureStore, HowExtracted
 from minia.mining.lists.listdb import ListDB
 from minia.mining.structures.settings import MiningSettings, SMHMining
 from minia.mining.structures.stage import (
@@ -53,9 +53,6 @@ from minia.mining.vocabulary.assignment import load_assignment
 from minia.mining.words.stage import load_bags
 
 Arrangement = ConcentricArrangement | ConstellationArrangement
-
-_SIFT_WIDTH = 6.0  # of a window, in what SIFT and SURF call a keypoint's size; others tell the window's width itself
-_OF_SIFT_KIND = ("sift", "surf")
 
 
 @dataclass(frozen=True)
@@ -123,9 +120,8 @@ def load_places(features: Path, assignment: Path, num_words: int) -> Places:
         for name in ("keypoints", "sizes", "angles")
     }
     words = np.concatenate([load_assignment(assignment, shard) for shard in range(found.num_shards)])
-    if read_manifest(features)["label"] not in _OF_SIFT_KIND:
-        arrays["sizes"] = arrays["sizes"] / np.float32(_SIFT_WIDTH)
-    return Places.of(found.offsets, arrays["keypoints"], arrays["sizes"], arrays["angles"], words, num_words)
+    sizes = HowExtracted.of(features).as_sift(arrays["sizes"])
+    return Places.of(found.offsets, arrays["keypoints"], sizes, arrays["angles"], words, num_words)
 
 
 def _table(mining: Path, structures: ListDB, best: dict[int, Part], places: Places) -> pd.DataFrame:

@@ -49,6 +49,8 @@ from minia.core.progress import progress
 if TYPE_CHECKING:
     import pandas as pd
 
+SIFT_WIDTH = 6.0  # of a window, in what SIFT and SURF call a keypoint's size; others tell the window's width itself
+_OF_SIFT_KIND = ("sift", "surf")
 ARRAYS = ("keypoints", "sizes", "angles", "scores", "descriptors")
 NO_ANGLE = -1.0  # degrees, as OpenCV has it: a keypoint without a direction
 _OPTIONAL = "angles"
@@ -224,6 +226,34 @@ def check_features(features: Path, store: Path) -> Path:
 
     stage.run(check)
     return features
+
+
+@dataclass(frozen=True)
+class HowExtracted:
+    """What a features artifact tells of its extractor; empty where features made elsewhere do not tell.
+
+    Attributes:
+        label: the extractor's kind.
+        objects: where keypoints may lie.
+    """
+
+    label: str
+    objects: str
+
+    @classmethod
+    def of(cls, features: Path) -> HowExtracted:
+        """Read the manifest of a features artifact."""
+        manifest = read_manifest(features)
+        return cls(str(manifest.get("label", "")), str(manifest.get("parameters", {}).get("objects", "")))
+
+    @property
+    def window(self) -> float:
+        """The width of the window that a keypoint describes, in its sizes."""
+        return SIFT_WIDTH if self.label in _OF_SIFT_KIND else 1.0
+
+    def as_sift(self, sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Keypoints' sizes as SIFT has them, a sixth of their windows' widths."""
+        return sizes / np.float32(SIFT_WIDTH / self.window)
 
 
 def features_fingerprint(features: Path, store: Path) -> str:

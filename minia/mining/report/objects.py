@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from minia.core.artifact import read_manifest
+from minia.mining.features.store import HowExtracted
 from minia.mining.report.panels import Pixels
 from minia.models.extractors.objects import find_objects
 from minia.models.extractors.settings import ObjectsChoice
@@ -18,7 +18,7 @@ _SMOOTH = 1.0  # pixels that an outline may be off
 
 def objects_choice(features: Path) -> ObjectsChoice:
     """Where the keypoints of a features artifact may lie; ``none``, anywhere, where it does not tell."""
-    choice = read_manifest(features).get("parameters", {}).get("objects")
+    choice = HowExtracted.of(features).objects
     for known in ("central", "all", "original"):
         if choice == known:
             return known

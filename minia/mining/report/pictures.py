@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from minia.core.artifact import read_manifest
 from minia.core.progress import progress
 from minia.data.files import UnreadableImageError
 from minia.data.reading import Reading, read_image
-from minia.mining.features.store import FeatureStore
+from minia.mining.features.store import FeatureStore, HowExtracted
 from minia.mining.report.cutouts import Place, cut_patch
 from minia.mining.report.objects import object_outlines, objects_choice
 from minia.mining.report.panels import Pixels, fit_tile, missing_tile, save_jpeg
@@ -32,8 +31,6 @@ _BYTES_PER_PIXEL = 0.25  # of a copy: 0.15 of galaxies, 0.4 of clutter
 _THUMBNAIL_SIDE = 96
 _PATCH_SIDE, _PATCHES = 48, 5  # of a word
 _MOST_WORDS = 4000  # with patches: 140 MB while they are collected
-_SIFT_WIDTH = 6.0  # of a window, in what SIFT and SURF call a keypoint's size; others tell the window's width itself
-_OF_SIFT_KIND = ("sift", "surf")
 
 
 class Pictures:
@@ -136,8 +133,7 @@ class _Patches:
         self.missing = np.zeros(run.bags.num_items, np.int64)
         self.missing[words] = _PATCHES
         self.pictures: dict[int, list[Pixels]] = {}
-        label = str(read_manifest(features.artifact).get("label", ""))
-        self.window = _SIFT_WIDTH if label in _OF_SIFT_KIND else 1.0
+        self.window = HowExtracted.of(features.artifact).window
 
     def collect(self, row: int, image: Pixels) -> None:
         words = self.run.words_of_keypoints(row)
