@@ -34,8 +34,9 @@ descriptors were shortened, the folder ``pca`` holds what by (see ``pca``).
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ _COLUMNS = {  # of images.parquet, with the kinds of their numpy types
     "num_keypoints": "iu",
 }  # fmt: skip
 _NUMBERS_AT_A_TIME = 1 << 24
+_MOST_OPEN = 16  # arrays of shards while images are read one by one: a process may not hold thousands of files open
 _CHECKS = 1  # raise it when more is checked
 
 
@@ -193,9 +195,14 @@ class FeatureStore:
 
     def of_image(self, row: int, array: str) -> NDArray[Any]:
         """That array's rows of one image, by its row in the table of images."""
-        entry = self.images.iloc[row]
-        first = int(entry["first_keypoint"])
-        return self.shard(int(entry["shard"]), array)[first : first + int(entry["num_keypoints"])]
+        place = (self.images[name].to_numpy()[row] for name in ("shard", "first_keypoint", "num_keypoints"))
+        shard, first, count = map(int, place)
+        return self._opened(shard, array)[first : first + count]
+
+    @functools.cached_property
+    def _opened(self) -> Callable[[int, str], NDArray[Any]]:
+        """The last shards that images were read from: to open one takes far longer than to read an image's part."""
+        return functools.lru_cache(maxsize=_MOST_OPEN)(self.shard)
 
 
 def shard_path(artifact: Path, shard: int) -> Path:

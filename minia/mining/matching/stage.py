@@ -28,7 +28,8 @@ some 20 bytes and the name of every image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ _MATCHES_PER_SPAN = 1 << 22  # at least, unless there are no more: 8 bytes each
 _KEYPOINTS_PER_SPAN = 1 << 23  # the same; some 20 bytes each, 40 in a structure that nearly all of them are in
 _MATCHES_PER_ROW_GROUP = 1 << 15  # a span of some 1 million matches has some 30 to choose from
 _LISTED_PER_ROW_GROUP = 1 << 21
+_MOST_OPEN = 16  # shards
 _SCHEMA = pa.schema(
     [("structure", pa.int32()), ("image", pa.string()), ("overlap", pa.float32()), ("keypoints", pa.list_(pa.int32()))]
     + [(name, pa.float32()) for name in ("x", "y", "size", "angle")]
@@ -147,8 +149,8 @@ class KeypointWords:
 
     Attributes:
         offsets: (num_images + 1,) int64; image i's keypoints are offsets[i] .. offsets[i + 1] - 1.
-        assignment: artifact with one array of words a shard; opened when needed, since a process may
-            not hold thousands of files open.
+        assignment: artifact with one array of words a shard; opened when needed, and a few at a time, since a
+            process may not hold thousands of files open.
         shard_offsets: (num_shards + 1,) int64, where each shard starts.
     """
 
@@ -173,8 +175,13 @@ class KeypointWords:
         parts = [np.zeros(0, dtype=np.int32)]
         for shard in shards:
             begin = int(self.shard_offsets[shard])
-            parts.append(load_assignment(self.assignment, shard)[max(0, first - begin) : last - begin])
+            parts.append(self._opened(shard)[max(0, first - begin) : last - begin])
         return np.concatenate(parts)
+
+    @functools.cached_property
+    def _opened(self) -> Callable[[int], NDArray[np.int32]]:
+        """The words of the last shards that were asked for: to open one takes far longer than to read an image's."""
+        return functools.lru_cache(maxsize=_MOST_OPEN)(functools.partial(load_assignment, self.assignment))
 
 
 @dataclass(frozen=True)
