@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 IMAGES = "images"
 _COPY_SIDE = 1024  # pixels, of the longer side
 _BYTES_PER_PIXEL = 0.25  # of a copy: 0.15 of galaxies, 0.4 of clutter
+_PIXELS_AT_HAND = 64 * _COPY_SIDE**2  # of the copies that were read last: 200 MB
 _THUMBNAIL_SIDE = 96
 _PATCH_SIDE, _PATCHES = 48, 5  # of a word
 _MOST_WORDS = 4000  # with patches: 140 MB while they are collected
@@ -46,16 +47,20 @@ class Pictures:
     def __init__(self, report: Path, run: Run, features: FeatureStore, words: npt.NDArray[np.int64]) -> None:
         (report / IMAGES).mkdir()
         self.report, self.run, self.features = report, run, features
+        self.sizes = features.images[["width", "height"]].to_numpy(np.int64)
         self.reading = Reading.load(features.artifact)
         self.thumbnails = Sheets(report, "images", (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), 16, 16)
         self.patches = _Patches(run, features, words[:_MOST_WORDS])
-        self.load = functools.lru_cache(maxsize=64)(self._load)
+        factor = np.minimum(1, _COPY_SIDE / np.maximum(self.sizes.max(axis=1, initial=1), 1))
+        self.pixels = self.sizes.prod(axis=1) * factor**2  # of a copy of each image
+        self.load = functools.lru_cache(maxsize=int(_PIXELS_AT_HAND / self.pixels.max(initial=1)))(self._load)
         self.objects = objects_choice(features.artifact)
         self.outlines: dict[int, list[list[float]]] = {}  # of the objects in each image
 
     def write(self, rows: Sequence[int]) -> None:
         """Write the pictures of images, in this order; how many bytes the copies took is logged."""
-        logger.info("report: copying %d images, some %.0f MB", len(rows), self._expected_size(rows) / 1e6)
+        expected = float(self.pixels[list(rows)].sum()) * _BYTES_PER_PIXEL
+        logger.info("report: copying %d images, some %.0f MB", len(rows), expected / 1e6)
         unreadable: dict[Path, str] = {}
         size = 0
         with progress("copying images", len(rows), "image") as advance:
@@ -63,8 +68,9 @@ class Pictures:
                 path = self.features.image_path(row)
                 try:
                     image = _fit(read_image(path, self.reading))
-                    self.patches.collect(row, image)
-                    self.outlines[row] = object_outlines(image, self.objects, self.factor(row, image))
+                    factor = self.factor(row, image)
+                    self.patches.collect(row, image, factor)
+                    self.outlines[row] = object_outlines(image, self.objects, factor)
                     thumbnail = fit_tile(image, _THUMBNAIL_SIDE)
                 except UnreadableImageError as error:  # it was there when its features were extracted
                     unreadable[path] = str(error)
@@ -82,16 +88,10 @@ class Pictures:
                 len(unreadable), path, why,
             )  # fmt: skip
 
-    def _expected_size(self, rows: Sequence[int]) -> float:
-        """About how many bytes the copies of images will take."""
-        sizes = self.features.images[["width", "height"]].to_numpy(np.float64)[list(rows)]
-        factor = np.minimum(1, _COPY_SIDE / np.maximum(sizes.max(axis=1, initial=1), 1))
-        return float((sizes.prod(axis=1) * factor**2).sum() * _BYTES_PER_PIXEL)
-
     def size_of(self, row: int) -> tuple[int, int]:
         """Width and height of the image itself, in pixels."""
-        entry = self.features.images.iloc[row]
-        return int(entry["width"]), int(entry["height"])
+        width, height = self.sizes[row].tolist()
+        return width, height
 
     def factor(self, row: int, copy: Pixels) -> float:
         """Pixels of the copy per pixel of the image."""
@@ -135,7 +135,7 @@ class _Patches:
         self.pictures: dict[int, list[Pixels]] = {}
         self.window = HowExtracted.of(features.artifact).window
 
-    def collect(self, row: int, image: Pixels) -> None:
+    def collect(self, row: int, image: Pixels, factor: float) -> None:
         words = self.run.words_of_keypoints(row)
         if words is None or not len(words):
             return
@@ -143,8 +143,6 @@ class _Patches:
         wanted = self.missing[found] > 0
         if not wanted.any():
             return
-        entry = self.features.images.iloc[row]
-        factor = max(image.shape[:2]) / max(int(entry["width"]), int(entry["height"]), 1)
         points = self.features.of_image(row, "keypoints")[first[wanted]].astype(np.float64) * factor
         sizes = self.features.of_image(row, "sizes")[first[wanted]].astype(np.float64) * factor * self.window
         angles = self.features.of_image(row, "angles")[first[wanted]]
