@@ -7,6 +7,7 @@ A visual word keeps its colour in all images of a structure, so that one sees wh
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -181,6 +182,7 @@ def save_png(path: Path, panel: Pixels) -> None:
     Image.fromarray(panel).save(path, "PNG", compress_level=4)
 
 
+@functools.cache
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font, the same on every machine."""
     return ImageFont.load_default(_FONT_SIZE)

@@ -210,7 +210,7 @@ class PartPictures:
             return []
         points, sizes = self.places.keypoints(found.row)
         table = np.column_stack([points[chosen], sizes[chosen], found.words[: len(chosen)]])
-        return [round(value, 1) for value in table.ravel().tolist()]
+        return table.round(1).ravel().tolist()
 
     def _draw_panel(self, structure: int, found: list[Sighting]) -> None:
         tiles = [self._tile(each) for each in found]
