@@ -98,8 +98,8 @@ class Structures:
         in_place = [{each.structure for each in own} for own in found]
         overlaps = overlap_matrix(seen.bags, self.lists, self.matching.formula).tocoo()
         least = np.float32(self.matching.min_overlap)
-        for row, structure, overlap in zip(overlaps.row.tolist(), overlaps.col.tolist(), overlaps.data, strict=True):
-            value = overlap * self.placed.near_misses.get(structure, np.float32(1))
+        values = overlaps.data * self.placed.near_misses[overlaps.col]
+        for row, structure, value in zip(overlaps.row.tolist(), overlaps.col.tolist(), values, strict=True):
             if value < least or structure in in_place[row]:
                 continue
             chosen = np.flatnonzero(np.isin(seen.words[row], self.lists[structure])).astype(np.int32)

@@ -22,6 +22,7 @@ from minia.mining.arrangement.constellation import Constellation, locate
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.tables import load_places_table
 from minia.mining.lists.listdb import ListDB
+from minia.mining.matching.stage import near_miss_scale
 from minia.mining.structures.stage import STRUCTURE_TABLE
 from minia.query.places import keypoints_of_run, places_of
 from minia.query.recorded import Recorded
@@ -30,7 +31,6 @@ _MOST_IMAGES = 2000  # of the run, to learn from
 _PER_STRUCTURE = 200  # of those that hold it best
 _NEAR = 1.0  # keypoint sizes that keypoints of one feature lie apart
 _ZOOM = np.log(1.5)  # of their sizes
-_NEAR_MISS = np.float32(0.499)  # as the matching stage has it
 _FEWEST = 2  # images that a feature is seen in
 
 
@@ -145,13 +145,13 @@ class PlacedParts:
 
     Attributes:
         parts: by the structure's number.
-        near_misses: by the structure's number, what the overlap of an image's words is multiplied by where the image
-            does not hold the structure in its place (see the matching stage): less than any image that does then has.
+        near_misses: (num_structures,) float32, what the overlap of an image's words is multiplied by where the image
+            does not hold the structure in its place: less than any image that does then has.
         concentric: whether they are concentric parts.
     """
 
     parts: Mapping[int, PlacedPart]
-    near_misses: Mapping[int, np.float32]
+    near_misses: NDArray[np.float32]
     concentric: bool
 
     @classmethod
@@ -165,11 +165,10 @@ class PlacedParts:
         folder = run.artifacts.get("arrangement")
         table = None if folder is None else load_places_table(folder)
         if folder is None or table is None or table.empty:
-            return cls({}, {}, concentric=False)
+            return cls({}, np.ones(structures.num_lists, np.float32), concentric=False)
         kind = read_manifest(folder)["parameters"].get("kind")
         counts = pd.read_csv(folder / STRUCTURE_TABLE)[["spots", "fewest_spots"]].to_numpy(np.float64)
-        least = table.groupby("structure")["share"].min()
-        near = dict(zip(least.index.tolist(), _NEAR_MISS * least.to_numpy(np.float32), strict=True))
+        near = near_miss_scale(table["structure"].to_numpy(), table["share"].to_numpy(), structures.num_lists)
         table = _best_sightings(table)
         rows = np.unique(table["image"].to_numpy(np.int64))
         places = places_of(run, list(keypoints_of_run(run, rows.tolist())), structures.num_items)

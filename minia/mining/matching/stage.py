@@ -299,11 +299,9 @@ class _Placed:
 
     Attributes:
         table: its ``places.parquet``, by structure and image; empty where it did not run.
-        structures: those that are in it.
     """
 
     table: pa.Table
-    structures: frozenset[int]
 
     @classmethod
     def load(cls, mining: Path) -> _Placed:
@@ -311,9 +309,8 @@ class _Placed:
         if not file.exists():
             columns = ["structure", "image", *_OF_PLACE, "keypoints"]
             kinds = [pa.int32(), pa.int32(), *(_SCHEMA.field(name).type for name in _OF_PLACE), pa.list_(pa.int32())]
-            return cls(pa.schema(list(zip(columns, kinds, strict=True))).empty_table(), frozenset())
-        table = pq.read_table(file)
-        return cls(table, frozenset(pc.unique(table["structure"]).to_pylist()))
+            return cls(pa.schema(list(zip(columns, kinds, strict=True))).empty_table())
+        return cls(pq.read_table(file))
 
     def put_in(self, span: _Span, min_overlap: float) -> _Span:
         """A span whose structures with places match by these.
@@ -321,15 +318,13 @@ class _Placed:
         An image that does not hold the part in its place has the overlap of its words wherever they are, scaled to be
         less than that of any image that does, and than one half: a near miss, to be had by a low ``min_overlap``.
         """
-        if not self.structures:
+        if not len(self.table):
             return span
         structure, image, share = (self.table[name].to_numpy() for name in ("structure", "image", "share"))
         inside = (image >= span.first) & (image < span.last)
         rows = image[inside] - span.first
         own = scipy.sparse.csc_matrix((share[inside], (rows, structure[inside])), span.matches.shape, dtype=np.float32)
-        scale = np.ones(span.matches.shape[1], dtype=np.float32)
-        scale[list(self.structures)] = _BELOW
-        np.minimum.at(scale, structure, _BELOW * share)
+        scale = near_miss_scale(structure, share, span.matches.shape[1])
         near = (span.matches @ scipy.sparse.diags(scale)).tocsc()
         near.data[near.data < np.float32(min_overlap)] = 0
         near = near - near.multiply(own > 0)
@@ -342,6 +337,24 @@ class _Placed:
         own = self.table.slice(first, last - first)
         known = own["image"].to_numpy() if first < last else np.zeros(0, np.int64)
         return own.take(np.searchsorted(known, images[np.isin(images, known)]))
+
+
+def near_miss_scale(
+    structure: NDArray[np.int32], share: NDArray[np.float32], num_structures: int
+) -> NDArray[np.float32]:
+    """What the overlap of an image's words is multiplied by where the image does not hold a structure in its place.
+
+    Args:
+        structure: (n,) int32, the structures that images hold in their place.
+        share: (n,) float32 in (0, 1], how much of it each does.
+        num_structures: of all.
+
+    Returns:
+        (num_structures,) float32, 1 for structures without places: an overlap times it is less than any share.
+    """
+    scale = np.ones(num_structures, dtype=np.float32)
+    np.minimum.at(scale, structure, _BELOW * share)
+    return scale
 
 
 def _no_places(number: int) -> pa.Table:
