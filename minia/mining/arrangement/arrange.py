@@ -79,35 +79,35 @@ def arrange(
         for _ in range(_LAYERS):
             if any(np.isin(words, other).mean() > _KNOWN for other in known):
                 break
-            part = _part_of(places, exchange, words, structure)
-            if part is None:
+            found = _part_of(places, exchange, words, structure)
+            if found is None:
                 break
+            part, constellation = found
             if part.probability < _SURE:
                 known.append(part.words)
             yield part
-            left = words[~_explained(places, words, part)]
+            left = words[~_explained(places, words, constellation, part.sightings)]
             if len(left) < max(_FEWEST_WORDS, _REST * len(words)) or len(left) == len(words):
                 break
             words = left
         advance(1)
 
 
-def _explained(places: Places, words: Numbers, part: Part) -> npt.NDArray[np.bool_]:
+def _explained(places: Places, words: Numbers, part: Constellation, seen: Sightings) -> npt.NDArray[np.bool_]:
     """Which words lie, in the images that hold a part, on the part more often than elsewhere."""
-    seen = part.sightings
     row = np.full(places.num_images, -1)
     row[seen.images] = np.arange(len(seen.images))
     own = places.of_words(words)
     where = row[places.image_of(own)]
     own, where = own[where >= 0], where[where >= 0]
-    inside = np.abs((places.position[own] - seen.centre[where]) / seen.frame[where]) < 1.2 * part.reach
+    inside = np.abs((places.position[own] - seen.centre[where]) / seen.frame[where]) < 1.2 * np.abs(part.position).max()
     number = np.zeros((2, len(places.word_offsets) - 1))
     for side in (0, 1):
         number[side] = np.bincount(places.words[own[inside == side]], minlength=number.shape[1])
     return np.asarray(np.isin(words, part.words) | (number[1, words] > number[0, words]))
 
 
-def _part_of(places: Places, exchange: Exchange, words: Numbers, structure: int) -> Part | None:
+def _part_of(places: Places, exchange: Exchange, words: Numbers, structure: int) -> tuple[Part, Constellation] | None:
     every = np.ones(places.num_images, dtype=bool)
     constellation = fit(places, words, every)
     if constellation is None:
@@ -121,16 +121,16 @@ def _part_of(places: Places, exchange: Exchange, words: Numbers, structure: int)
     probability = exchange_probability(evidence[0], evidence[1:])
     seen, exchanged = _locate(places, exchange, constellation)
     fewest, false = _threshold(seen.spots, exchanged)
-    return Part(
+    part = Part(
         structure=structure,
         words=np.unique(constellation.words),
         num_spots=constellation.num_spots,
-        reach=float(np.abs(constellation.position).max()),
         sightings=seen.select(seen.spots >= fewest),
         probability=probability,
         fewest_spots=fewest,
         false_matches=false,
     )
+    return part, constellation
 
 
 def _spots(

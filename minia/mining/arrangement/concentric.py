@@ -27,7 +27,7 @@ from scipy.stats import norm
 
 from minia.mining.arrangement.part import Part, Sightings
 from minia.mining.arrangement.places import Complex, Places
-from minia.mining.arrangement.ragged import Numbers, distinct, sums
+from minia.mining.arrangement.ragged import Numbers, about_mean, sums
 from minia.mining.lists.listdb import ListDB
 
 _EDGES = np.array([0, 0.08, 0.16, 0.24, 0.32, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.3, np.inf])  # of rings of radii
@@ -116,32 +116,31 @@ def arrange_concentric(
 def _part_of(
     places: Places, objects: Objects, half: npt.NDArray[np.bool_], words: npt.NDArray[np.int32], structure: int
 ) -> Part | None:
-    keypoints = places.of_words(words)
-    shared = _words_in(places, objects, keypoints)
+    every = places.of_words(words)
+    shared = places.words_in(every, objects.image[every])
     holds = shared >= fewest_words(shared, len(words))
     if not holds.any():
         return None
-    own = holds[objects.image[keypoints]]
+    own = every[holds[objects.image[every]]]
+    one = half[objects.image[own]]
     total, error = 0.0, 0.0
-    for learned, tested in ((half, ~half), (~half, half)):
-        band = _band(objects, keypoints[own & learned[objects.image[keypoints]]])
-        over = _over(objects, keypoints[own & tested[objects.image[keypoints]]], band)
+    for learned, tested in ((own[one], own[~one]), (own[~one], own[one])):
+        over = _over(objects, tested, _band(objects, learned))
         total, error = total + float(over.sum()), error + float((over**2).sum())
-    probability = float(norm.sf(total / np.sqrt(error))) if error else 1.0
-    first, last = _band(objects, keypoints[own])
-    inside = keypoints[(objects.ring[keypoints] >= first) & (objects.ring[keypoints] < last)]
-    spots = _words_in(places, objects, inside)
+    first, last = _band(objects, own)
+    inside = every[(objects.ring[every] >= first) & (objects.ring[every] < last)]
+    spots = places.words_in(inside, objects.image[inside])
     fewest = fewest_words(spots, len(words))
-    seen = _sightings(places, objects, inside[(spots >= fewest)[objects.image[inside]]], spots)
-    reach = _reach(places, seen)
-    return Part(structure, words, len(words), reach, seen, probability, fewest, float("nan"))
-
-
-def _words_in(places: Places, objects: Objects, keypoints: Numbers) -> Numbers:
-    """How many distinct words these keypoints have in every image."""
-    width = len(places.word_offsets)
-    pairs = distinct(objects.image[keypoints] * width + places.words[keypoints])
-    return np.bincount(pairs // width, minlength=places.num_images)
+    seen = inside[(spots >= fewest)[objects.image[inside]]]
+    return Part(
+        structure=structure,
+        words=words,
+        num_spots=len(words),
+        sightings=_sightings(places, objects, seen, spots, words),
+        probability=float(norm.sf(total / np.sqrt(error))) if error else 1.0,
+        fewest_spots=fewest,
+        false_matches=float("nan"),
+    )
 
 
 def fewest_words(shared: Numbers, num_words: int) -> int:
@@ -203,26 +202,20 @@ def _over(objects: Objects, keypoints: Numbers, band: tuple[int, int]) -> Vector
     return np.bincount(image, found - chance, number) / np.maximum(np.bincount(image, minlength=number), 1)
 
 
-def _sightings(places: Places, objects: Objects, keypoints: Numbers, spots: Numbers) -> Sightings:
+def _sightings(
+    places: Places, objects: Objects, keypoints: Numbers, spots: Numbers, words: npt.NDArray[np.int32]
+) -> Sightings:
     """Where the keypoints of a part lie in each image: their middle, their spread, and the object's long axis."""
-    images, row, counts = np.unique(objects.image[keypoints], return_inverse=True, return_counts=True)
-    position = places.position[keypoints]
-    centre = sums(row, position, len(images)) / np.maximum(counts, 1)
-    square = np.bincount(row, np.abs(position - centre[row]) ** 2, len(images)) / np.maximum(counts, 1)
-    window = np.bincount(row, np.abs(places.pose[keypoints]), len(images)) / np.maximum(counts, 1)
-    radius = np.maximum(np.sqrt(square), window)  # keypoints at one place show what is about them
+    images, row = np.unique(objects.image[keypoints], return_inverse=True)
+    counts, centre, square = about_mean(row, places.position[keypoints], len(images))
+    window = np.bincount(row, np.abs(places.pose[keypoints]), len(images)) / counts
+    radius = np.maximum(np.sqrt(square / counts), window)  # keypoints at one place show what is about them
     return Sightings(
         images=images,
         centre=centre.astype(np.complex64),
         frame=(radius * objects.axis[images]).astype(np.complex64),
         spots=spots[images].astype(np.int32),
-        counts=counts.astype(np.int64),
+        counts=counts,
         keypoints=keypoints,
-        features=np.zeros(len(keypoints), np.int64),
+        features=np.searchsorted(words, places.words[keypoints]),
     )
-
-
-def _reach(places: Places, seen: Sightings) -> float:
-    row = np.repeat(np.arange(len(seen.images)), seen.counts)
-    away = np.abs(places.position[seen.keypoints] - seen.centre[row]) / np.abs(seen.frame[row])
-    return float(away.max(initial=0.0))

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
-from minia.mining.arrangement.ragged import Numbers
+from minia.mining.arrangement.ragged import Numbers, about_mean
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,8 @@ def locality(keypoints: Numbers, images: Numbers, places: Places) -> float:
     return float(np.median(own[several] / every[several])) if several.any() else float("nan")
 
 
-def _spread(position: npt.NDArray[np.complex64], row: Numbers, number: int) -> tuple[Vector, Vector]:
-    count = np.bincount(row, minlength=number).astype(np.float64)
-    mean = (np.bincount(row, position.real, number) + 1j * np.bincount(row, position.imag, number)) / np.maximum(
-        count, 1
-    )
-    square = np.bincount(row, np.abs(position - mean[row]) ** 2, number)
+def _spread(position: npt.NDArray[np.complex64], row: Numbers, number: int) -> tuple[Vector, Numbers]:
+    count, _, square = about_mean(row, position, number)
     return np.sqrt(square / np.maximum(count - 1, 1)), count
 
 

@@ -59,9 +59,7 @@ def fit(places: Places, words: Numbers, images: npt.NDArray[np.bool_]) -> Conste
 def _first_model(places: Places, keypoints: Numbers) -> tuple[Constellation | None, Sightings | None]:
     """The keypoints of the image that most others agree with, as far as they agree."""
     image = places.image_of(keypoints)
-    pair = distinct(image * (int(places.words.max(initial=0)) + 1) + places.words[keypoints])
-    richness = np.bincount(pair // (int(places.words.max(initial=0)) + 1), minlength=places.num_images)
-    rich = np.argsort(-richness, kind="stable")[:_MOST_IMAGES]
+    rich = np.argsort(-places.words_in(keypoints, image), kind="stable")[:_MOST_IMAGES]
     best, best_seen, best_score = None, None, 0.0
     for reference in rich[:_REFERENCES]:
         own = keypoints[image == reference]

@@ -52,7 +52,6 @@ class Part:
         words: (n,) the words that it is made of, ascending, each once.
         num_spots: places of the part with evidence of their own: of a constellation its spots, of a concentric
             part its words.
-        reach: the largest distance of a spot from the part's middle, in root mean square radii.
         sightings: where it is, in the images that hold it.
         probability: that chance places give as much, or a bound of it.
         fewest_spots: spots that an image must have in their place to hold it.
@@ -62,7 +61,6 @@ class Part:
     structure: int
     words: npt.NDArray[np.int32]
     num_spots: int
-    reach: float
     sightings: Sightings
     probability: float
     fewest_spots: int

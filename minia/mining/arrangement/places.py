@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minia.mining.arrangement.ragged import distinct
+
 Complex = npt.NDArray[np.complex64]
 Numbers = npt.NDArray[np.integer[Any]]
 
@@ -85,6 +87,17 @@ class Places:
     def image_of(self, keypoints: Numbers) -> npt.NDArray[np.int64]:
         """The image of each of some keypoints."""
         return np.searchsorted(self.offsets, keypoints, side="right") - 1
+
+    def words_in(self, keypoints: Numbers, images: Numbers) -> npt.NDArray[np.int64]:
+        """How many distinct words some keypoints have in every image, (num_images,).
+
+        Args:
+            keypoints: (n,) with a word each.
+            images: (n,) the image of each.
+        """
+        width = len(self.word_offsets)
+        pairs = distinct(images * width + self.words[keypoints])
+        return np.bincount(pairs // width, minlength=self.num_images)
 
     def exchanged(self, seed: int) -> npt.NDArray[np.int32]:
         """For each keypoint the one of its image whose place it takes when places are exchanged at random.

@@ -36,3 +36,13 @@ def distinct(keys: Numbers) -> Numbers:
 def sums(group: Numbers, values: npt.NDArray[Any], number: int) -> npt.NDArray[np.complex128]:
     """The sum of complex values over each of so many groups."""
     return np.asarray(np.bincount(group, values.real, number) + 1j * np.bincount(group, values.imag, number))
+
+
+def about_mean(
+    group: Numbers, values: npt.NDArray[Any], number: int
+) -> tuple[Numbers, npt.NDArray[np.complex128], npt.NDArray[np.float64]]:
+    """Of complex values in each of so many groups: how many, their mean, the sum of their squared distances from it."""
+    count = np.bincount(group, minlength=number)
+    mean = sums(group, values, number) / np.maximum(count, 1)
+    square = np.bincount(group, np.abs(values - mean[group]) ** 2, number)
+    return count, mean, np.asarray(square, dtype=np.float64)
