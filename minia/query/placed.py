@@ -22,7 +22,7 @@ from minia.mining.arrangement.constellation import Constellation, locate
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.tables import load_places_table
 from minia.mining.lists.listdb import ListDB
-from minia.mining.matching.stage import near_miss_scale
+from minia.mining.matching.overlap import near_miss_scale
 from minia.mining.structures.stage import STRUCTURE_TABLE
 from minia.query.places import keypoints_of_run, places_of
 from minia.query.recorded import Recorded

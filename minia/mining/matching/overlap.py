@@ -12,6 +12,7 @@ from minia.mining.lists.listdb import ListDB, blocks_of, offsets_of
 
 _IMAGES_PER_BLOCK = 1 << 14
 _WORDS_PER_BLOCK = 1 << 22  # words of images at hand at a time, of one image at least
+_BELOW = np.float32(0.499)  # of the largest overlap, or of the least that holds a part in its place
 _PAIRS_PER_BLOCK = 1 << 22  # overlaps at hand at a time, of one image at least: some 150 MB of temporaries
 
 
@@ -55,6 +56,24 @@ def overlap_blocks(
 def count_shared_words(bags: ListDB, structures: ListDB) -> scipy.sparse.csr_matrix:
     """Number of distinct words that an image and a structure share, (num_images, num_structures) float32."""
     return bags.to_scipy(binary=True) @ structures.to_scipy(binary=True).T.tocsr()
+
+
+def near_miss_scale(
+    structure: NDArray[np.int32], share: NDArray[np.float32], num_structures: int
+) -> NDArray[np.float32]:
+    """What the overlap of an image's words is multiplied by where the image does not hold a structure in its place.
+
+    Args:
+        structure: (n,) int32, the structures that images hold in their place.
+        share: (n,) float32 in (0, 1], how much of it each does.
+        num_structures: of all.
+
+    Returns:
+        (num_structures,) float32, 1 for structures without places: an overlap times it is less than any share.
+    """
+    scale = np.ones(num_structures, dtype=np.float32)
+    np.minimum.at(scale, structure, _BELOW * share)
+    return scale
 
 
 class _Overlaps:

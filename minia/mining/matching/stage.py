@@ -46,7 +46,7 @@ from minia.core.artifact import Stage, read_manifest
 from minia.core.progress import progress
 from minia.mining.arrangement.tables import PLACES
 from minia.mining.lists.listdb import ListDB, offsets_of
-from minia.mining.matching.overlap import overlap_blocks
+from minia.mining.matching.overlap import near_miss_scale, overlap_blocks
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.structures.stage import load_structures
 from minia.mining.vocabulary.assignment import load_assignment
@@ -54,7 +54,6 @@ from minia.mining.words.stage import load_bags, load_images
 
 MATCHES = "matches.parquet"
 _OF_PLACE = ("x", "y", "size", "angle", "inliers")
-_BELOW = np.float32(0.499)  # of the largest overlap, or of the least that holds a part in its place
 _MATCHES_PER_SPAN = 1 << 22  # at least, unless there are no more: 8 bytes each
 _KEYPOINTS_PER_SPAN = 1 << 23  # the same; some 20 bytes each, 40 in a structure that nearly all of them are in
 _MATCHES_PER_ROW_GROUP = 1 << 15  # a span of some 1 million matches has some 30 to choose from
@@ -337,24 +336,6 @@ class _Placed:
         own = self.table.slice(first, last - first)
         known = own["image"].to_numpy() if first < last else np.zeros(0, np.int64)
         return own.take(np.searchsorted(known, images[np.isin(images, known)]))
-
-
-def near_miss_scale(
-    structure: NDArray[np.int32], share: NDArray[np.float32], num_structures: int
-) -> NDArray[np.float32]:
-    """What the overlap of an image's words is multiplied by where the image does not hold a structure in its place.
-
-    Args:
-        structure: (n,) int32, the structures that images hold in their place.
-        share: (n,) float32 in (0, 1], how much of it each does.
-        num_structures: of all.
-
-    Returns:
-        (num_structures,) float32, 1 for structures without places: an overlap times it is less than any share.
-    """
-    scale = np.ones(num_structures, dtype=np.float32)
-    np.minimum.at(scale, structure, _BELOW * share)
-    return scale
 
 
 def _no_places(number: int) -> pa.Table:
