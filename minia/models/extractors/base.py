@@ -91,6 +91,31 @@ class Extractor(ABC):
         return contextlib.nullcontext()
 
 
+def strongest(features: Features, mask: NDArray[np.bool_] | None, number: int) -> Features:
+    """The strongest keypoints, sorted as the contract has it.
+
+    Args:
+        features: of an image, in any order.
+        mask: (height, width) bool, keypoints whose centre lies on its True pixels alone; None for anywhere.
+        number: at most so many; 0 for all.
+    """
+    x, y = features["keypoints"].T
+    order = np.lexsort((features["sizes"], x, y, -features["scores"]))
+    if mask is not None:
+        column = np.clip(np.rint(x[order]).astype(np.int64), 0, mask.shape[1] - 1)
+        row = np.clip(np.rint(y[order]).astype(np.int64), 0, mask.shape[0] - 1)
+        order = order[mask[row, column]]
+    order = order[: number or None]
+    return Features(
+        keypoints=features["keypoints"][order],
+        sizes=features["sizes"][order],
+        angles=features["angles"][order],
+        scores=features["scores"][order],
+        descriptors=features["descriptors"][order],
+        image_size=features["image_size"],
+    )
+
+
 def check_features(features: Features, extractor: Extractor) -> None:
     """Check that what an extractor gave keeps to the contract, as far as it shows in names, shapes and types.
 

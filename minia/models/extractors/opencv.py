@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from minia.models.extractors.base import Extractor, Features
+from minia.models.extractors.base import Extractor, Features, strongest
 from minia.models.extractors.objects import find_objects
 
 
@@ -18,23 +18,8 @@ class OpenCVExtractor(Extractor):
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """See :class:`Extractor`."""
         mask = None if self.objects == "none" else find_objects(image, self.objects).mask
-        features = self._detect(image, mask)
-        x, y = features["keypoints"].T
-        order = np.lexsort((features["sizes"], x, y, -features["scores"]))
-        if mask is not None:  # OpenCV's own test of the mask rounds otherwise
-            column = np.clip(np.rint(x[order]).astype(np.int64), 0, mask.shape[1] - 1)
-            row = np.clip(np.rint(y[order]).astype(np.int64), 0, mask.shape[0] - 1)
-            order = order[mask[row, column]]
-        if self.num_features:
-            order = order[: self.num_features]
-        return Features(
-            keypoints=features["keypoints"][order],
-            sizes=features["sizes"][order],
-            angles=features["angles"][order],
-            scores=features["scores"][order],
-            descriptors=features["descriptors"][order],
-            image_size=features["image_size"],
-        )
+        # The mask once more: OpenCV's own test of it rounds otherwise.
+        return strongest(self._detect(image, mask), mask, self.num_features)
 
     def _detect(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
         """All keypoints of an image, in any order; outside the mask none is described, which saves most of the time."""

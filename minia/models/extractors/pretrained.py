@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.core.threads import single_threaded_torch
-from minia.models.extractors.base import Extractor, Features
+from minia.models.extractors.base import Extractor, Features, strongest
 from minia.models.extractors.objects import find_objects
 from minia.models.extractors.pretrained_networks import Found, build_network
 from minia.models.extractors.settings import PretrainedSettings
@@ -68,7 +68,7 @@ class PretrainedExtractor(Extractor):
             for scale in self.scales:
                 for part, image, found in zip(parts, images, self._detect(pixels, wanted, scale), strict=True):
                     part.append(_as_features(found, image))
-        return [_best(part, mask, self.num_features) for part, mask in zip(parts, masks, strict=True)]
+        return [strongest(_joined(part), mask, self.num_features) for part, mask in zip(parts, masks, strict=True)]
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -146,22 +146,8 @@ def gradient_angles(image: NDArray[np.uint8], keypoints: Floats, sizes: Floats) 
     return np.asarray(np.degrees(np.arctan2(sampled[:, 1], sampled[:, 0])) % 360, dtype=np.float32) % np.float32(360)
 
 
-def _best(parts: list[Features], mask: NDArray[np.bool_] | None, number: int) -> Features:
-    """The best keypoints of all scales, those on the mask alone."""
+def _joined(parts: list[Features]) -> Features:
+    """The keypoints of all scales together."""
     names = ("keypoints", "sizes", "angles", "scores", "descriptors")
-    all_of = {name: np.concatenate([part[name] for part in parts]) for name in names}  # type: ignore[literal-required]
-    x, y = all_of["keypoints"].T
-    order = np.lexsort((all_of["sizes"], x, y, -all_of["scores"]))
-    if mask is not None:
-        column = np.clip(np.rint(x[order]).astype(np.int64), 0, mask.shape[1] - 1)
-        row = np.clip(np.rint(y[order]).astype(np.int64), 0, mask.shape[0] - 1)
-        order = order[mask[row, column]]
-    order = order[: number or None]
-    return Features(
-        keypoints=all_of["keypoints"][order],
-        sizes=all_of["sizes"][order],
-        angles=all_of["angles"][order],
-        scores=all_of["scores"][order],
-        descriptors=all_of["descriptors"][order],
-        image_size=parts[0]["image_size"],
-    )
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in names}  # type: ignore[literal-required]
+    return cast(Features, arrays | {"image_size": parts[0]["image_size"]})
