@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +13,12 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
 from minia.core.context import Context
-from minia.core.device import choose_device, choose_precision
-from minia.core.threads import single_threaded_torch
+from minia.core.device import choose_precision
 from minia.models.delf.export import is_torchscript, load_exported, plain_execution
 from minia.models.delf.local_features import LocalFeatures, Selection, prepare
 from minia.models.delf.weights import load_checkpoint
-from minia.models.extractors.base import Extractor, Features
+from minia.models.extractors.base import Features
+from minia.models.extractors.network import NetworkExtractor
 from minia.models.extractors.objects import find_objects
 from minia.models.extractors.settings import DELFSettings
 
@@ -30,7 +28,7 @@ _HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
 _PIXELS_AT_ONCE = {"cuda": 1 << 25, "cpu": 1 << 19}
 
 
-class DELFExtractor(Extractor):
+class DELFExtractor(NetworkExtractor):
     """Keypoints where the attention is high, or on a grid, described by the network.
 
     A keypoint lies at the centre of a cell's receptive field; its size is the side of what the field
@@ -39,33 +37,20 @@ class DELFExtractor(Extractor):
     ``half`` precision: on 40 real galaxies (resnet18, bfloat16) it finds 99.9 % of the keypoints of float32; the
     cosine of their descriptors to those of float32 has a median of 0.99996 and a minimum of 0.9993, at half the time.
 
-    Threads may extract at once: on a GPU they take turns, so that images are read and masked while it
-    works; on a CPU each has a core (``working`` sees to that), so that the result does not depend on
-    how many there are.
-
     Raises:
         InputError: the model cannot be read, or the device is not there.
     """
 
-    descriptor_dtype = "float16"
-    in_threads = True
-
     def __init__(self, settings: DELFSettings, context: Context) -> None:
-        super().__init__(num_features=settings.num_features, objects=settings.objects)
+        super().__init__(settings, context)
         self.scales, self.dense = list(settings.scales), settings.selection == "dense"
         self.score_threshold, self.score_percentile = settings.score_threshold, settings.score_percentile
-        self.nms_iou, self.batch_size = settings.nms_iou, settings.batch_size
-        self.device = choose_device(context.device)
-        self._turn = threading.Lock()
+        self.nms_iou = settings.nms_iou
         self._network = _load(settings.model)
         half = choose_precision(settings.precision, self.device) == "half"
         prepare(self._network, self.device, _HALF[self.device] if half else torch.float32)
         self.receptive_field = int(self._network.receptive_field)
         self.descriptor_size = int(self._network.descriptor_size)
-
-    def extract(self, image: NDArray[np.uint8]) -> Features:
-        """See :class:`~minia.models.extractors.base.Extractor`."""
-        return self.extract_batch([image])[0]
 
     def extract_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
         """See :class:`~minia.models.extractors.base.Extractor`; a scale of a batch is one pass of the network."""
@@ -84,19 +69,11 @@ class DELFExtractor(Extractor):
         # Not ">= 0": where the network overflowed scores are NaN, which must not go missing without a word.
         return [_features(rows[~(rows[:, 3] < 0)], width, height) for rows in tables]
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        """Let torch use one thread for each thread that extracts.
-
-        With more, the order in which they add up numbers would show in the last digits.
-        """
-        with single_threaded_torch():
-            yield
-
     def _run(self, images: NDArray[np.uint8], masks: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """(batch, num_rows, 4 + descriptor_size) x, y, size, score and descriptor; of score -1 where there is none."""
         # The selection, mask included, happens on the device: one transfer there, one back.
-        with torch.inference_mode(), self._execution():
+        plain = contextlib.nullcontext() if isinstance(self._network, LocalFeatures) else plain_execution()
+        with torch.inference_mode(), self._execution(), plain:
             chosen: Selection = self._network(
                 torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2),
                 None if masks is None else torch.from_numpy(masks).to(self.device),
@@ -110,18 +87,6 @@ class DELFExtractor(Extractor):
             columns = [chosen.keypoints, sizes[:, :, None], chosen.scores[:, :, None], chosen.descriptors]
             table: NDArray[np.float32] = torch.cat(columns, dim=2).cpu().numpy()
         return table
-
-    @contextlib.contextmanager
-    def _execution(self) -> Iterator[None]:
-        """On CUDA true float32, where the default rounds to 10 bits, and the same kernels each time."""
-        plain = contextlib.nullcontext() if isinstance(self._network, LocalFeatures) else plain_execution()
-        if self.device == "cpu":
-            with plain:
-                yield
-            return
-        cudnn: Any = torch.backends.cudnn  # it has no types
-        with self._turn, plain, cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
 
 
 def spread(rows: NDArray[np.float32], number: int) -> NDArray[np.float32]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import cv2
 import numpy as np
@@ -15,9 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from minia.core.context import Context
-from minia.core.device import choose_device
-from minia.core.threads import single_threaded_torch
-from minia.models.extractors.base import Extractor, Features, strongest
+from minia.models.extractors.base import Features, strongest
+from minia.models.extractors.network import NetworkExtractor
 from minia.models.extractors.objects import find_objects
 from minia.models.extractors.pretrained_networks import Found, build_network
 from minia.models.extractors.settings import PretrainedSettings
@@ -27,7 +24,7 @@ _LEAST_SIDE = 32  # pixels of an image at a scale: networks reduce it to a thirt
 _BLUR = 1 / 6  # of a window's width: the Gaussian that weighs the gradients of which its angle is the mean
 
 
-class PretrainedExtractor(Extractor):
+class PretrainedExtractor(NetworkExtractor):
     """Keypoints that a network finds and describes, at several scales.
 
     A keypoint's size is the width of what its descriptor sees most of, in pixels of the image. Its angle is Key.Net's
@@ -37,24 +34,15 @@ class PretrainedExtractor(Extractor):
         InputError: a file of weights cannot be used, or the device is not there.
     """
 
-    descriptor_dtype = "float16"
-    in_threads = True
-
     def __init__(self, settings: PretrainedSettings, context: Context) -> None:
-        super().__init__(num_features=settings.num_features, objects=settings.objects)
-        self.scales, self.batch_size = settings.scales, settings.batch_size
-        self.device = choose_device(context.device)
+        super().__init__(settings, context)
+        self.scales = settings.scales
         network = build_network(
             settings.network, settings.weights, settings.descriptor_weights, settings.score_threshold,
             settings.num_features,
         )  # fmt: skip
         self._network = network.to(self.device)
         self.descriptor_size = network.descriptor_size
-        self._turn = threading.Lock()
-
-    def extract(self, image: NDArray[np.uint8]) -> Features:
-        """See :class:`~minia.models.extractors.base.Extractor`."""
-        return self.extract_batch([image])[0]
 
     def extract_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
         """See :class:`~minia.models.extractors.base.Extractor`; a scale of a batch is one pass of the network."""
@@ -69,12 +57,6 @@ class PretrainedExtractor(Extractor):
                 for part, image, found in zip(parts, images, self._detect(pixels, wanted, scale), strict=True):
                     part.append(_as_features(found, image))
         return [strongest(_joined(part), mask, self.num_features) for part, mask in zip(parts, masks, strict=True)]
-
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        """Let torch use one thread for each thread that extracts."""
-        with single_threaded_torch():
-            yield
 
     def _detect(self, pixels: Tensor, masks: Tensor | None, scale: float) -> list[Found]:
         """What the network finds at a scale, in pixels of the images themselves."""
@@ -91,16 +73,6 @@ class PretrainedExtractor(Extractor):
             Found((each.keypoints + 0.5) * factor - 0.5, each.scores, each.descriptors, each.sizes * zoom, each.angles)
             for each in self._network.detect(pixels, masks)
         ]
-
-    @contextlib.contextmanager
-    def _execution(self) -> Iterator[None]:
-        """On CUDA true float32, the same kernels each time, and one thread at a time."""
-        if self.device == "cpu":
-            yield
-            return
-        cudnn: Any = torch.backends.cudnn  # it has no types
-        with self._turn, cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
 
 
 def _side(side: int, scale: float, multiple: int) -> int:
