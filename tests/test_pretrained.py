@@ -213,8 +213,9 @@ def test_files_that_are_no_weights_end_in_one_line(
     torch.save({"state_dict": Harmful()}, tmp_path / "harmful.pth")
     (tmp_path / "text.pth").write_text("no weights")
     (tmp_path / "empty.pth").touch()
+    (tmp_path / "dot.pth").write_bytes(b".")
     torch.save({"extractor": [1, 2]}, tmp_path / "list.pth")
-    for file in ("harmful", "text", "empty", "list"):
+    for file in ("harmful", "text", "empty", "dot", "list"):
         with pytest.raises(InputError, match=r"features\.weights=.*expected a file of tensors alone") as told:
             extractor(weights, "disk", weights=tmp_path / f"{file}.pth")
         assert "\n" not in str(told.value)

@@ -7,7 +7,6 @@ HardNet (Mishchuk et al. 2017) describes patches there, turned by their dominant
 
 from __future__ import annotations
 
-import pickle
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -190,7 +189,7 @@ def load_weights(network: nn.Module, path: Path, name: str, key: str = "weights"
     given = f"features.{key}={path}"
     try:
         state = _tensors(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch raises many kinds for a file that is damaged
         why = " ".join(str(error).split())[:150] or type(error).__name__
         raise InputError(f"{given}: expected a file of tensors alone, as torch.save writes them: {why}") from None
     own = network.state_dict()
@@ -202,7 +201,6 @@ def load_weights(network: nn.Module, path: Path, name: str, key: str = "weights"
         wrong = f"lacks {missing[0]}, or has it in another shape" if missing else f"holds {unknown[0]} too"
         raise InputError(f"{given}: no weights of {name}: {wrong}")
     network.load_state_dict(state, strict=False)
-    network.eval()
 
 
 def _tensors(loaded: Any) -> dict[str, Tensor]:
