@@ -35,9 +35,7 @@ _RECORDED_PACKAGES = (
     "minia", "astropy", "faiss-cpu", "faiss-gpu", "numpy", "opencv-contrib-python-headless", "pandas", "pillow",
     "pyarrow", "scikit-learn", "scipy", "torch",
 )  # fmt: skip
-MOST_READ_AGAIN = (
-    1 << 28
-)  # bytes of an artifact whose checksums are compared whenever it is reused; of larger ones sizes
+MOST_READ_AGAIN = 1 << 28  # bytes of an artifact that is reused: of larger ones only the files' sizes are compared
 STARTED_WITH = ".versions.json"  # in an unfinished artifact: what its finished parts were made with
 
 

@@ -267,19 +267,18 @@ def _tables(
         group.structures.append(np.full(len(rows), structure, dtype=np.int32))
         group.rows.append(rows)
         group.overlaps.append(span.matches.data[column][order])
-        places = placed.of(
-            structure, span.first + rows
-        )  # of the first of the rows; the others hold no part in its place
-        group.places.append(pa.concat_tables([places.select(list(_OF_PLACE)), _no_places(len(rows) - len(places))]))
-        counts, listed = _listed(places) if len(places) else (np.zeros(0, np.int64), np.zeros(0, np.int32))
-        without = rows[len(places) :]
+        # Those that hold a part in its place come first: no near miss has as large an overlap.
+        places = placed.of(structure, span.first + rows)
+        near = rows[len(places) :]
+        group.places += [places.select(list(_OF_PLACE)), _no_places(len(near))]
+        keypoints_of = [_listed(places)]
         if own_keypoints is None:
-            counts = np.append(counts, np.zeros(len(without), np.int64))
-        elif len(without):
-            more = own_keypoints.inside(structures[structure], without)
-            counts, listed = np.append(counts, more[0]), np.append(listed, more[1])
-        group.counts.append(counts)
-        group.listed.append(listed)
+            keypoints_of.append((np.zeros(len(near), np.int64), np.zeros(0, np.int32)))
+        elif len(near):
+            keypoints_of.append(own_keypoints.inside(structures[structure], near))
+        for counts, listed in keypoints_of:
+            group.counts.append(counts)
+            group.listed.append(listed)
         if group.full:
             yield group.table(own_names)
             group = _RowGroup()
