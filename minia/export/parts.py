@@ -40,6 +40,7 @@ from minia.data.catalogue import CATALOGUE
 from minia.data.images import load_labels
 from minia.data.sky import SkyPositions
 from minia.mining.features.store import FeatureStore
+from minia.mining.matching.place import place_of
 from minia.mining.matching.stage import MATCHES
 from minia.mining.structures.stage import STRUCTURES
 
@@ -208,18 +209,6 @@ def _place(
             chosen = numbers[offsets[part] : offsets[part + 1]]
             if len(chosen):
                 places[part] = place_of(positions[chosen], sizes[chosen])
-
-
-def place_of(positions: NDArray[np.float32], sizes: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Where a part is, by its keypoints: x, y and diameter, so that half of the keypoints lie inside (see the module).
-
-    Args:
-        positions: (n, 2) x and y in pixels, n at least 1.
-        sizes: (n,) diameters in pixels.
-    """
-    centre = np.median(positions, axis=0)
-    spread = np.median(np.hypot(*(positions - centre).T))
-    return float(centre[0]), float(centre[1]), float(2 * spread + np.median(sizes))
 
 
 def places_on_sky(found: pd.DataFrame, sky: SkyPositions) -> NDArray[np.float64]:

@@ -13,9 +13,9 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
-from minia.export.parts import place_of
 from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.overlap import overlap_matrix
+from minia.mining.matching.place import place_of
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.structures.stage import load_structures
 from minia.query.look import SeenImages

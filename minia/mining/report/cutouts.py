@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from minia.mining.matching.place import place_of
 from minia.mining.report.panels import BACKGROUND, Pixels
 
 _MARGIN = 1.8  # of a cut-out's side over the part's size, of which a disc evenly full of spots has 1.4 as its diameter
@@ -44,9 +45,8 @@ def place_of_keypoints(keypoints: npt.NDArray[np.float32], sizes: npt.NDArray[np
     """
     if not len(keypoints):
         return None
-    x, y = np.median(keypoints, axis=0).tolist()
-    reach = float(np.median(np.hypot(keypoints[:, 0] - x, keypoints[:, 1] - y)))
-    return Place(x, y, max(_SMALLEST, 2 * reach + float(np.median(sizes))), math.nan, False)
+    x, y, size = place_of(keypoints, sizes)
+    return Place(x, y, max(_SMALLEST, size), math.nan, False)
 
 
 def cut_part(image: Pixels, place: Place, side: int) -> Pixels:
