@@ -38,12 +38,14 @@ class Columns:
         values: for a column of words, which of its values this one is about; None for a column of numbers.
         ranks: (num_columns, num_images) float32, nan where there is none.
         ties: (num_columns,) float64, see ``associations.shift``.
+        catalogue: that some of them are of.
     """
 
     names: list[str]
     values: list[str | None]
     ranks: npt.NDArray[np.float32]
     ties: Numbers
+    catalogue: Catalogue
 
     @classmethod
     def of(cls, run: Run) -> Columns:
@@ -52,7 +54,8 @@ class Columns:
         values: list[str | None] = []
         ranked: list[npt.NDArray[np.float32]] = []
         ties: list[float] = []
-        for name, value, numbers in _columns(run):
+        catalogue = Catalogue.of(run)
+        for name, value, numbers in _columns(run, catalogue):
             known = numbers[np.isfinite(numbers)]
             if len(known) < _FEWEST_IMAGES or np.ptp(known) == 0:
                 continue
@@ -64,15 +67,14 @@ class Columns:
             ranked.append(rank.astype(np.float32))
             ties.append(tie)
         table = np.stack(ranked) if ranked else np.zeros((0, len(run.names)), np.float32)
-        return cls(names, values, table, np.array(ties, dtype=np.float64))
+        return cls(names, values, table, np.array(ties, dtype=np.float64), catalogue)
 
 
-def _columns(run: Run) -> Iterator[tuple[str, str | None, Numbers]]:
+def _columns(run: Run, catalogue: Catalogue) -> Iterator[tuple[str, str | None, Numbers]]:
     yield "number of words", None, run.bags.sizes.astype(np.float64)
     if run.features is not None:
         for name, text in (("width", "width in pixels"), ("height", "height in pixels")):
             yield text, None, run.features.images[name].to_numpy(np.float64)
-    catalogue = Catalogue.of(run)
     for name in catalogue.names:
         column = catalogue.read(name)
         if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
@@ -124,8 +126,9 @@ class Catalogue:
         Args:
             images: (n,) numbers of images.
         """
-        columns = [self.read(name).take(pa.array(images)).to_pylist() for name in self.names]
-        for values in zip(*columns, strict=True) if columns else iter([()] * len(images)):
+        columns = [self.read(name).take(pa.array(images)) for name in self.names]
+        for place in range(len(images)):
+            values = [column[place].as_py() for column in columns]
             yield [
                 [name, _plain(value)]
                 for name, value in zip(self.names, values, strict=True)
@@ -140,15 +143,18 @@ def _plain(value: Any) -> str | int | float:
     return value if isinstance(value, bool | int | str) else str(value)
 
 
-def sky_positions(run: Run) -> Numbers | None:
+def sky_positions(run: Run, catalogue: Catalogue) -> Numbers | None:
     """Right ascension and declination of each image in degrees, (num_images, 2); nan where it is not known.
 
     They are the middles of FITS images whose header knows it, else two columns of the catalogue that are named for it.
 
+    Args:
+        run: of which.
+        catalogue: of the run.
+
     Returns:
         None where no image has a place on the sky.
     """
-    catalogue = Catalogue.of(run)
     by_name = {name.lower(): name for name in reversed(catalogue.names)}
     if "images" in run.artifacts and (run.artifacts["images"] / WCS_TABLE).is_file():
         places = _middles(run, SkyPositions.load(run.artifacts["images"]))

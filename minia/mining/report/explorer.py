@@ -16,7 +16,7 @@ from minia.core.artifact import read_manifest
 from minia.core.progress import progress
 from minia.mining.matching.best_images import GalleryImages
 from minia.mining.report.associations import Enrichment, Shift, enrichment, shift
-from minia.mining.report.columns import Catalogue, Columns
+from minia.mining.report.columns import Columns
 from minia.mining.report.holding import (
     IMAGES_PER_SCRIPT,
     NAMES_PER_SCRIPT,
@@ -319,7 +319,6 @@ class _ImageScripts:
         blocks = [held for _, _, held in held_blocks(explorer.run, explorer.shown, self.rows)]
         empty = scipy.sparse.csr_matrix((0, len(explorer.shown)), dtype=np.float32)
         self.held = scipy.sparse.vstack([empty, *blocks], format="csr")
-        self.catalogue = Catalogue.of(explorer.run)
         self.used = np.zeros(explorer.run.bags.num_items, dtype=np.bool_)
         self.used[explorer.run.structures.select(explorer.shown).items] = True
 
@@ -327,11 +326,11 @@ class _ImageScripts:
         weights = self.held.multiply(1 / np.sqrt(1 + self.held.getnnz(axis=0))).tocsr()
         norms = np.sqrt(np.asarray(weights.multiply(weights).sum(axis=1)).ravel())
         weights = scipy.sparse.diags(1 / np.maximum(norms, 1e-9)) @ weights
+        known = self.explorer.columns.catalogue.of_images(self.rows)
         with progress("describing images", len(self.rows), "image") as advance:
             for first in range(0, len(self.rows), _ROWS_PER_BLOCK):
                 alike = (weights[first : first + _ROWS_PER_BLOCK] @ weights.T).toarray()
                 rows = self.rows[first : first + _ROWS_PER_BLOCK]
-                known = self.catalogue.of_images(rows)
                 for number, row in enumerate(rows.tolist(), first):
                     similar = alike[number - first]
                     similar[number] = 0

@@ -119,7 +119,7 @@ def count_holding(run: Run, shown: Counts, columns: Columns, scripts: Scripts) -
             _offer_near(near, first, overlaps, held)
             writer.add(held)
             advance(held.shape[0])
-    writer.finish()
+    writer.finish(sky_positions(run, columns.catalogue))
     found.near_overlaps = (near.keys >> np.uint64(32)).astype(np.uint32).view(np.float32)
     return found
 
@@ -168,9 +168,8 @@ class _ImageScripts:
             if len(self.held) == IMAGES_PER_SCRIPT:
                 self._write()
 
-    def finish(self) -> None:
+    def finish(self, sky: npt.NDArray[np.float64] | None) -> None:
         self._write()
-        sky = sky_positions(self.run)
         for number, first in enumerate(range(0, len(self.run.names), NAMES_PER_SCRIPT)):
             some = slice(first, first + NAMES_PER_SCRIPT)
             value = {"names": self.run.names.iloc[some].tolist(), "labels": self.run.codes[some].tolist()}
