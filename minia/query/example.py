@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
+from minia.mining.arrangement.arrange import FALSE_MATCHES, fewest_spots
 from minia.mining.arrangement.constellation import Constellation, locate
 from minia.mining.arrangement.part import Sightings
 from minia.mining.arrangement.places import Places
@@ -24,8 +25,6 @@ from minia.query.recorded import Recorded
 
 MOST_CANDIDATES = 1000
 _FEWEST_KEYPOINTS = 4
-_FEWEST_SPOTS = 3
-_FALSE = 0.01  # of the images found
 _EXCHANGES = 3
 
 
@@ -122,11 +121,5 @@ def _located(part: Constellation, places: Places, end: int) -> Sightings:
     for seed in range(_EXCHANGES):
         taken = places.exchanged(seed)[own].astype(np.int64)
         by_chance.append(locate(part, places, own, taken).spots)
-    exchanged = np.concatenate(by_chance)
-    fewest = _FEWEST_SPOTS
-    while np.any(seen.spots >= fewest):
-        share = np.count_nonzero(exchanged >= fewest) / _EXCHANGES / np.count_nonzero(seen.spots >= fewest)
-        if share <= _FALSE:
-            break
-        fewest += 1
-    return seen.select(seen.spots >= fewest)
+    fewest, false = fewest_spots(seen.spots, np.concatenate(by_chance), _EXCHANGES)
+    return seen.select((seen.spots >= fewest) & (false <= FALSE_MATCHES))

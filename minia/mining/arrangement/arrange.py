@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from minia.mining.arrangement.ragged import Numbers
 from minia.mining.lists.listdb import ListDB
 
 _FEWEST_SPOTS = 3  # two keypoints fit each other by chance too often
-_FALSE_MATCHES = 0.01  # of a part's matches
+FALSE_MATCHES = 0.01  # of a part's matches
 _KNOWN = 0.5  # of a structure's words: with so many in a part that is known it is that part
 _SURE = 1e-6
 _LAYERS = 3  # parts that are sought in one structure, at most
@@ -120,7 +121,7 @@ def _part_of(places: Places, exchange: Exchange, words: Numbers, structure: int)
     evidence = np.maximum(spots - (_FEWEST_SPOTS - 1.0), 0)
     probability = exchange_probability(evidence[0], evidence[1:])
     seen, exchanged = _locate(places, exchange, constellation)
-    fewest, false = _threshold(seen.spots, exchanged)
+    fewest, false = fewest_spots(seen.spots, exchanged, len(exchanged))
     part = Part(
         structure=structure,
         words=np.unique(constellation.words),
@@ -160,13 +161,23 @@ def _batched(
     return spots.reshape(count, number)
 
 
-def _threshold(spots: npt.NDArray[np.int32], exchanged: npt.NDArray[np.float64]) -> tuple[int, float]:
-    """The fewest spots of a match, and the share of matches that exchanged places would give."""
+def fewest_spots(spots: npt.NDArray[np.int32], exchanged: npt.NDArray[Any], num_exchanges: int) -> tuple[int, float]:
+    """The fewest spots of a match, so many that exchanged places would give at most one match in a hundred.
+
+    Args:
+        spots: (n,) spots in their place, of every image that has some.
+        exchanged: numbers, those with exchanged places, of all exchanges together.
+        num_exchanges: how many these were.
+
+    Returns:
+        The number, and the share of matches that exchanged places give; where that is more than one in a hundred
+        for any number, the largest one.
+    """
     share = 1.0
     most = int(spots.max(initial=_FEWEST_SPOTS))
     for fewest in range(_FEWEST_SPOTS, most + 1):
-        by_chance = int(np.count_nonzero(exchanged >= fewest)) / max(1, len(exchanged))
+        by_chance = int(np.count_nonzero(exchanged >= fewest)) / max(1, num_exchanges)
         share = min(1.0, by_chance / max(1, int(np.count_nonzero(spots >= fewest))))
-        if share <= _FALSE_MATCHES:
+        if share <= FALSE_MATCHES:
             return fewest, share
     return most, share

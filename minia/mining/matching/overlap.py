@@ -12,8 +12,8 @@ from minia.mining.lists.listdb import ListDB, blocks_of, offsets_of
 
 _IMAGES_PER_BLOCK = 1 << 14
 _WORDS_PER_BLOCK = 1 << 22  # words of images at hand at a time, of one image at least
-_BELOW = np.float32(0.499)  # of the largest overlap, or of the least that holds a part in its place
 _PAIRS_PER_BLOCK = 1 << 22  # overlaps at hand at a time, of one image at least: some 150 MB of temporaries
+_BELOW = np.float32(0.499)  # of the largest overlap, or of the least that holds a part in its place
 
 
 def overlap_matrix(bags: ListDB, structures: ListDB, formula: str) -> scipy.sparse.csr_matrix:
