@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import tracemalloc
@@ -55,9 +56,9 @@ class Run:
         write_listdb(store / "structures.txt", structures)
         mining = import_structures(store / "structures.txt", store)
         matching = match_structures(self.words, mining, store, overlap(), self.features, self.assignment)
-        images = changes.pop("images", self.images)
+        images, context = changes.pop("images", self.images), changes.pop("context", CPU)
         artifacts = Artifacts(self.words, mining, matching, images, self.features, self.vocabulary, self.assignment)
-        return write_report(artifacts, store, gallery(**changes), CPU)
+        return write_report(artifacts, store, gallery(**changes), context)
 
 
 def draw_images(folder: Path) -> None:
@@ -146,8 +147,11 @@ def test_metrics_are_flat_and_complete(report: Path, run: Run) -> None:
     assert not any("seconds" in key for key in metrics)
 
 
-def test_same_seed_gives_the_same_bytes(report: Path, run: Run, structures: ListDB, tmp_path: Path) -> None:
-    again = run.report(structures, tmp_path / "store")
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_same_seed_gives_the_same_bytes(
+    report: Path, run: Run, structures: ListDB, tmp_path: Path, num_workers: int
+) -> None:
+    again = run.report(structures, tmp_path / "store", context=dataclasses.replace(CPU, num_workers=num_workers))
     assert files_of(again) == files_of(report)
 
 

@@ -56,6 +56,7 @@ class Explorer:
         per_structure: images to draw of each.
         columns: what is known of the images.
         scripts: where to write.
+        num_threads: that draw panels.
     """
 
     report: Path
@@ -65,6 +66,7 @@ class Explorer:
     per_structure: int
     columns: Columns
     scripts: Scripts
+    num_threads: int
 
     def write(self, tile_side: int, metrics: dict[str, float], more: dict[str, Any]) -> None:
         """Write all scripts and pictures.
@@ -123,6 +125,7 @@ class Explorer:
                 rows = rows[rows >= 0]
                 drawn.append(parts.draw(structure, rows.tolist(), self.chosen.overlaps[place, : len(rows)].tolist()))
                 advance(1)
+            parts.draw_panels(self.num_threads)
         parts.map.finish()
         return drawn
 

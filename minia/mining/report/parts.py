@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minia.core.workers import map_in_order
 from minia.mining.matching.stage import matched_keypoints
 from minia.mining.report import panels
 from minia.mining.report.cutouts import Place, average, cut_part, most_typical, place_of_keypoints, turns_alike
@@ -126,6 +127,7 @@ class PartPictures:
         self.report, self.run, self.pictures, self.side = report, run, pictures, side
         self.map = Sheets(report, "structures", (_MAP_SIDE, _MAP_SIDE), 16, 16)
         self.places = Places(run)
+        self._panels: list[tuple[int, list[Sighting]]] = []
 
     def draw(self, structure: int, rows: list[int], overlaps: list[float]) -> dict[str, Any]:
         """Draw a structure in its best images.
@@ -137,7 +139,8 @@ class PartPictures:
 
         Returns:
             For the page: ``gallery``, an entry an image; ``parts``, the sheet of cut-outs; ``typical``, which of
-            these is the most like the average; ``map``, the thumbnail's number; ``panel``, the panel's file.
+            these is the most like the average; ``map``, the thumbnail's number; ``panel``, the panel's file, which
+            is drawn at the end.
         """
         matched = self._matched(structure, rows)
         found = [
@@ -154,7 +157,7 @@ class PartPictures:
         typical = most_typical(cutouts)
         drawn = self.map.count < _MOST_PANELS
         if drawn:
-            self._draw_panel(structure, found)
+            self._panels.append((structure, found))
         return {
             "gallery": [self._entry(each) for each in found],
             "parts": f"{SPRITES}/parts-{structure:04d}_0000.jpg",
@@ -212,7 +215,13 @@ class PartPictures:
         table = np.column_stack([points[chosen], sizes[chosen], found.words[: len(chosen)]])
         return table.round(1).ravel().tolist()
 
-    def _draw_panel(self, structure: int, found: list[Sighting]) -> None:
+    def draw_panels(self, num_threads: int) -> None:
+        """Draw the panels of the structures that were drawn, so many at a time: compressing them takes longest."""
+        for _ in map_in_order(self._draw_panel, self._panels, num_threads, in_threads=True):
+            pass
+
+    def _draw_panel(self, drawn: tuple[int, list[Sighting]]) -> None:
+        structure, found = drawn
         tiles = [self._tile(each) for each in found]
         labels = [self.run.labels[code] if code >= 0 else "" for code in self.run.codes[[each.row for each in found]]]
         names = [str(self.run.names.iat[each.row]) for each in found]

@@ -45,7 +45,7 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
         artifacts: what the earlier stages made.
         store: folder of artifacts.
         settings: what is shown and measured.
-        context: ``seed`` of ties, shuffles, samples and folds.
+        context: ``seed`` of ties, shuffles, samples and folds, ``num_workers`` threads.
 
     Returns:
         The report artifact.
@@ -76,6 +76,7 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
             per_structure=settings.images_per_structure,
             columns=Columns.of(run),
             scripts=Scripts(work),
+            num_threads=context.num_workers,
         )
         more = {"figures": copy_figures(work, sources), "id": report_id(sources), "names": names}
         explorer.write(settings.tile_side, metrics, more)
