@@ -161,6 +161,18 @@ def test_a_damaged_artifact_is_named_and_made_anew(
     assert (aside / "notes.txt").read_text() == "someone's"
 
 
+@pytest.mark.parametrize(
+    "files", [["number.txt"], {"number.txt": 1}, {"number.txt": {"byt3s": 1}}, {"a": {"bytes": "x"}}]
+)
+def test_a_manifest_whose_checksums_are_damaged_is_damage(tmp_path: Path, files: object) -> None:
+    stage = Stage("count", "seven", tmp_path, {})
+    manifest = read_manifest(stage.run(make_number)) | {"files": files}
+    (stage.path / "manifest.json").write_text(json.dumps(manifest))
+    assert damage_of(stage.path)
+    assert stage.run(make_number) == stage.path
+    assert damage_of(stage.path) is None
+
+
 def test_large_artifacts_are_compared_by_size_alone_until_they_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

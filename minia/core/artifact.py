@@ -207,10 +207,11 @@ def damage_of(artifact: Path, most_bytes: int | None = None) -> str | None:
         most_bytes: compare the content of its files only if they have no more bytes in all; None: in any case.
     """
     try:
-        files = read_manifest(artifact).get("files", {})
+        return find_damage(artifact, read_manifest(artifact).get("files", {}), most_bytes)
     except InputError as error:
         return str(error)
-    return find_damage(artifact, files, most_bytes)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return f"{MANIFEST} holds no checksums that can be read"
 
 
 def _read(path: Path) -> Any:
