@@ -82,7 +82,8 @@ def ask(run: Recorded, images: Sequence[NamedImage], question: Question) -> Answ
         rows, alike = vectors.most_alike(own, question.num_similar)
         gathering.add(seen, held, rows, alike)
         if question.box is not None and seen.images:
-            found = _found(run, bags, eye, seen, question.box)
+            by_words = vectors if question.by == "words" else Vectors.of_bags(bags)
+            found = _found(run, by_words, eye, seen, question.box)
     answer = _with_sky(run, gathering.answer(found), eye)
     for image, reason in zip(answer.failed["image"], answer.failed["reason"], strict=True):
         logger.warning("query: skipping %s: %s", image, reason)
@@ -120,20 +121,20 @@ def _labels(run: Recorded, names: pa.Array) -> pa.Array:
     return pa.array(table.reindex(names.to_pylist()).to_numpy(dtype=object), pa.string(), from_pandas=True)
 
 
-def _found(run: Recorded, bags: ListDB, eye: Eye, seen: SeenImages, box: Box) -> pd.DataFrame:
+def _found(run: Recorded, by_words: Vectors, eye: Eye, seen: SeenImages, box: Box) -> pd.DataFrame:
     """Where in the run the box on the only image is."""
     features, words = seen.features[0], np.where(eye.kept[seen.words[0]], seen.words[0], np.int32(-1))
     inside = words[box.keypoints(features)]
-    candidates = _candidates(bags, inside[inside >= 0])
+    candidates = _candidates(by_words, inside[inside >= 0])
     return find_example(run, candidates, features, words.astype(np.int32), box)
 
 
-def _candidates(bags: ListDB, words: NDArray[np.int32]) -> NDArray[np.int64]:
+def _candidates(by_words: Vectors, words: NDArray[np.int32]) -> NDArray[np.int64]:
     """The images that have most in common with some words."""
     own = np.unique(words)
-    asked = scipy.sparse.csr_matrix((np.ones(len(own)), (np.zeros(len(own), np.int64), own)), shape=(1, bags.num_items))
-    vectors = Vectors.of_bags(bags)
-    once = Vectors(vectors.offsets, vectors.columns, np.broadcast_to(np.int32(1), bags.num_entries), vectors.weights)
+    shape = 1, len(by_words.weights)
+    asked = scipy.sparse.csr_matrix((np.ones(len(own)), (np.zeros(len(own), np.int64), own)), shape=shape)
+    once = replace(by_words, values=np.broadcast_to(np.int32(1), len(by_words.columns)))
     rows, alike = once.most_alike(asked, MOST_CANDIDATES, per_image=False)
     found: NDArray[np.int64] = rows[0][alike[0] > 0]
     return found
