@@ -304,11 +304,11 @@ class _Placed:
     @classmethod
     def load(cls, mining: Path) -> _Placed:
         file = mining / PLACES
-        if not file.exists():
-            columns = ["structure", "image", *_OF_PLACE, "keypoints"]
-            kinds = [pa.int32(), pa.int32(), *(_SCHEMA.field(name).type for name in _OF_PLACE), pa.list_(pa.int32())]
-            return cls(pa.schema(list(zip(columns, kinds, strict=True))).empty_table())
-        return cls(pq.read_table(file))
+        if file.exists() and len(table := pq.read_table(file)):
+            return cls(table)
+        columns = ["structure", "image", *_OF_PLACE, "keypoints"]  # a table without rows does not tell all its types
+        kinds = [pa.int32(), pa.int32(), *(_SCHEMA.field(name).type for name in _OF_PLACE), pa.list_(pa.int32())]
+        return cls(pa.schema(list(zip(columns, kinds, strict=True))).empty_table())
 
     def put_in(self, span: _Span, min_overlap: float) -> _Span:
         """A span whose structures with places match by these.
