@@ -229,7 +229,7 @@ def gz2_candidates(files: GZ2Files, names: Mapping[str, str], rules: VoteRules) 
     """
     catalogue, mapping, root = files.catalogue, files.mapping, files.images.absolute()
     candidates = Candidates(pd.DataFrame(), root, list(CLASSES))
-    votes = read_votes(catalogue, more=count_columns() if rules.targets == "votes" else ())
+    votes = read_votes(catalogue, more=list(count_columns()) if rules.targets == "votes" else [])
     candidates.count("rows_in_catalogue", len(votes))
     assets = read_table(mapping, "data.mapping")
     require_columns(assets, list(MAPPING_COLUMNS), f"data.mapping={mapping}")

@@ -42,10 +42,14 @@ def votes_of(table: pd.DataFrame) -> list[str]:
     return [str(column) for column in table.columns if str(column).startswith(_MARK)]
 
 
-def count_columns() -> list[str]:
-    """The columns of Galaxy Zoo's catalogue that count the votes, the first question first."""
+def count_columns() -> dict[str, str]:
+    """The columns of Galaxy Zoo's catalogue that count the votes, the first question first, each with ours for it."""
     first = sorted(QUESTIONS, key=lambda question: question.name != FIRST_QUESTION)
-    return [question.column(answer, "count") for question in first for answer in question.answers]
+    return {
+        question.column(answer, "count"): f"{_MARK}{question.name}:{answer}"
+        for question in first
+        for answer in question.answers
+    }
 
 
 def with_galaxy_zoo_votes(table: pd.DataFrame) -> pd.DataFrame:
@@ -53,18 +57,12 @@ def with_galaxy_zoo_votes(table: pd.DataFrame) -> pd.DataFrame:
 
     The class (``label``) is the first question's answer of most votes.
     """
-    first = sorted(QUESTIONS, key=lambda question: question.name != FIRST_QUESTION)
-    columns = {
-        question.column(answer, "count"): f"{_MARK}{question.name}:{answer}"
-        for question in first
-        for answer in question.answers
-    }
+    columns = count_columns()
     votes = table[list(columns)].rename(columns=columns).astype(float).fillna(0.0)
     opening = [str(column) for column in votes if str(column).startswith(f"{_MARK}{FIRST_QUESTION}:")]
     answered = votes[opening].sum(axis=1) > 0
     label = votes[opening].idxmax(axis=1).map(lambda column: str(column).rpartition(":")[2])
-    counts = list(columns)
-    joined = pd.concat([table.drop(columns=counts), votes, label.rename("label")], axis=1)
+    joined = pd.concat([table.drop(columns=list(columns)), votes, label.rename("label")], axis=1)
     return joined[answered].reset_index(drop=True)
 
 
