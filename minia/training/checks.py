@@ -65,14 +65,15 @@ def check_cache(settings: TrainSettings, num_training: int, num_validation: int,
         InputError: there is not.
     """
     kind, workers = settings.data.cache, settings.data.loader_workers
-    channels = 4 if settings.augmentation.filter_probability > 0 else 3  # the mask of what trains
-    if workers and _SHARED_MEMORY.is_dir():
+    channels = 4 if settings.augmentation.needs_mask else 3  # of what trains
+    shared = shutil.disk_usage(_SHARED_MEMORY).free if workers and _SHARED_MEMORY.is_dir() else None
+    if shared is not None:
         batch = settings.data.side**2 * channels * settings.trainer.images_at_once
-        waiting, free = workers * _BATCHES_AHEAD * batch, shutil.disk_usage(_SHARED_MEMORY).free
-        if waiting > free:
+        waiting = workers * _BATCHES_AHEAD * batch
+        if waiting > shared:
             raise InputError(
                 f"data.loader_workers={workers}: the batches that they read ahead take {waiting / 1e9:.1f} GB, and"
-                f" {free / 1e9:.1f} GB in {_SHARED_MEMORY} are free; allowed here: data.loader_workers=0"
+                f" {shared / 1e9:.1f} GB in {_SHARED_MEMORY} are free; allowed here: data.loader_workers=0"
             )
     if kind == "none":
         return
@@ -83,8 +84,8 @@ def check_cache(settings: TrainSettings, num_training: int, num_validation: int,
         free_at[f"on the disk of {output}"] = shutil.disk_usage(there).free
     else:
         free_at["of memory"] = psutil.virtual_memory().available
-    if kind == "memory" and workers and _SHARED_MEMORY.is_dir():
-        free_at[f"in {_SHARED_MEMORY}, which data.loader_workers share,"] = shutil.disk_usage(_SHARED_MEMORY).free
+    if kind == "memory" and shared is not None:
+        free_at[f"in {_SHARED_MEMORY}, which data.loader_workers share,"] = shared
     for where, free in free_at.items():
         if needed > free:
             others = "none" if kind == "disk" else "disk, none"
