@@ -132,8 +132,8 @@ def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str)
     with folder.replacing("config.yaml", "metrics.json"):
         remove_own(folder, "metrics.json")  # without it a run is not whole
         write_text_whole(output / "config.yaml", config)
-    fingerprint, questions = read_manifest(artifact)["fingerprint"], Questions.of(table.table).answers
-    module = build_module(settings, table.classes, fingerprint, pretrained, questions)
+    manifest, questions = read_manifest(artifact), Questions.of(table.table).answers
+    module = build_module(settings, table.classes, manifest["fingerprint"], pretrained, questions)
     data = build_data(settings, table, output)
     trainer = build_trainer(settings, context.device, output, checkpoint)
     with folder.replacing(*_WHILE_TRAINING), others_started(settings, store, output):
@@ -144,7 +144,7 @@ def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str)
     metrics = {
         "num_images": len(table.table),
         "num_training_images": len(data.training),
-        "num_failed_images": read_manifest(artifact)["counts"]["num_skipped_images"],
+        "num_failed_images": manifest["counts"]["num_skipped_images"],
         "num_classes": len(table.classes),
         "device": context.device,
         **fitted,
