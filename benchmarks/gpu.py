@@ -20,7 +20,6 @@ import contextlib
 import importlib
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,9 +30,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torchvision
 from delf_extraction import build, draw_images, in_batches, plain_loop
-from torch import nn
+from training import compare, step_actions
 
 from minia.core.device import choose_device
 from minia.mining.lists.listdb import ListDB
@@ -43,9 +41,7 @@ from minia.mining.vocabulary import faiss_kmeans, kmeans
 from minia.mining.vocabulary.assignment import nearest_words
 from minia.mining.vocabulary.clustering import Clustering
 from minia.models.delf.export import export_delf
-from minia.models.delf.network import DELF, LossWeights, losses
-from minia.training.module import DELFTraining
-from minia.training.settings import Optimisation
+from minia.models.delf.network import DELF
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADING = "## On a GPU"
@@ -80,16 +76,8 @@ TOY = Sizes("resnet18", 64, 4, 1, 1, 96, 2_000, 20, 300, 50)
 
 
 def alternate(actions: dict[str, Callable[[], Any]], turns: int, device: str) -> dict[str, float]:
-    """Median seconds of each action; they take turns, and the first of each does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(turns + 1):
-        for name, action in actions.items():
-            started = time.perf_counter()
-            action()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(each[1:]) for name, each in seconds.items()}
+    """Median seconds of each action, in turns, with all that the device had to do."""
+    return compare(actions, turns, torch.cuda.synchronize if device == "cuda" else lambda: None)
 
 
 @contextlib.contextmanager
@@ -110,43 +98,9 @@ def training(sizes: Sizes, device: str) -> Iterator[Row]:
 
 
 def _training_row(sizes: Sizes, device: str, name: str, kind: torch.dtype | None, *, compiled: bool) -> Row:
-    images = torch.randint(0, 256, (sizes.batch, 3, sizes.side, sizes.side), device=device).float()
-    labels = torch.randint(0, 9, (sizes.batch,), device=device)
-    module = DELFTraining(
-        {"backbone": sizes.backbone, "num_classes": 9, "stride_in_1x1": False, "block3_stride": True},
-        [str(number) for number in range(9)],
-        LossWeights(),
-        Optimisation(learning_rate=0.01, max_steps=1000, log_every=10**8, channels_last=True, compile=compiled),
-        data={},
-    ).to(device)
-    bare: Any = torchvision.models.get_model(sizes.backbone, weights=None, num_classes=9)
-    bare = bare.to(device).to(memory_format=torch.channels_last)
-    forward = torch.compile(bare) if compiled else bare
-
-    def bare_loss() -> torch.Tensor:
-        normalised = ((images - 128) / 128).contiguous(memory_format=torch.channels_last)
-        return nn.functional.cross_entropy(forward(normalised).float(), labels)
-
-    def step(network: nn.Module, loss_of: Callable[[], torch.Tensor]) -> Callable[[], None]:
-        optimiser = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
-        scaler = torch.amp.GradScaler(device, enabled=kind == torch.float16)
-
-        def act() -> None:
-            with torch.autocast(device, kind, enabled=kind is not None):
-                loss = loss_of()
-            optimiser.zero_grad()
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimiser)
-            nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-            scaler.step(optimiser)
-            scaler.update()
-
-        return act
-
-    found = alternate(
-        {"delf": step(module, lambda: losses(module(images), labels)["total"]), "bare": step(bare, bare_loss)},
-        sizes.turns, device,
-    )  # fmt: skip
+    network = {"backbone": sizes.backbone, "block3_stride": True}
+    actions = step_actions(network, sizes.side, sizes.batch, device, kind, compiled=compiled)
+    found = alternate(actions, sizes.turns, device)
     rates = {who: sizes.batch / seconds for who, seconds in found.items()}
     ours, other = (f"{rates[who]:,.1f} images/s" for who in ("delf", "bare"))
     return Row(f"training step, {sizes.backbone}, {sizes.side} px, {name}; the bare backbone", ours, other,

@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader
 from minia.data.labelled.augmentation import augment, draw_numbers
 from minia.data.labelled.settings import Augmentation
 from minia.data.simulation.render import draw_parameters, render_galaxy
-from minia.models.delf.network import LossWeights
+from minia.models.delf.network import LossWeights, losses
 from minia.training.module import DELFTraining
 from minia.training.settings import Optimisation
 
@@ -46,7 +46,7 @@ SYMMETRY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def compare(actions: dict[str, Callable[[], None]], turns: int, synchronise: Callable[[], None]) -> dict[str, float]:
+def compare(actions: dict[str, Callable[[], Any]], turns: int, synchronise: Callable[[], None]) -> dict[str, float]:
     """Median seconds of each action; they take turns, and the first of each does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(turns + 1):
@@ -95,9 +95,9 @@ def augmentations(arguments: argparse.Namespace, synchronise: Callable[[], None]
         kornia.CenterCrop(size),
         kornia.ColorJiggle(brightness=0.1, saturation=0.05, p=1.0),
     )
-    actions: dict[str, Callable[[], None]] = {
-        "minia": lambda: (augment(images, numbers, ours), None)[1],
-        "kornia": lambda: (theirs(images.float() / 255), None)[1],
+    actions = {
+        "minia": lambda: augment(images, numbers, ours),
+        "kornia": lambda: theirs(images.float() / 255),
     }
     found = compare(actions, arguments.steps, synchronise)
     print("augment, images a second:", {name: round(batch / seconds) for name, seconds in found.items()})
@@ -128,49 +128,60 @@ def loader(arguments: argparse.Namespace) -> float:
     return statistics.median(seconds[1:])
 
 
-def steps(arguments: argparse.Namespace, synchronise: Callable[[], None], waited: float) -> None:
-    device, batch, size = arguments.device, arguments.batch, arguments.size
-    kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[arguments.precision]
-    images = torch.randint(0, 256, (batch, 3, size, size), device=device).float()
+def step_actions(
+    network: dict[str, Any], side: int, batch: int, device: str, kind: torch.dtype | None, *, compiled: bool = False
+) -> dict[str, Callable[[], None]]:
+    """A training step of DELF and one of the bare torchvision backbone doing classification, on random images.
+
+    Args:
+        network: its ``backbone`` and ``block3_stride``.
+        side: of the images, in pixels.
+        batch: images a step.
+        device: where they train.
+        kind: of the arithmetic under autocast; None for float32.
+        compiled: run both networks through ``torch.compile``.
+    """
+    images = torch.randint(0, 256, (batch, 3, side, side), device=device).float()
     labels = torch.randint(0, 9, (batch,), device=device)
     module = DELFTraining(
-        {
-            "backbone": arguments.backbone,
-            "num_classes": 9,
-            "stride_in_1x1": False,
-            "block3_stride": arguments.backbone != "resnet18",
-        },
+        {"num_classes": 9, "stride_in_1x1": False, **network},
         [str(number) for number in range(9)],
         LossWeights(),
-        Optimisation(learning_rate=0.01, max_steps=1000, log_every=10**8, channels_last=True),
+        Optimisation(learning_rate=0.01, max_steps=1000, log_every=10**8, channels_last=True, compile=compiled),
         data={},
     ).to(device)
-    bare = torchvision.models.get_model(arguments.backbone, weights=None, num_classes=9)
+    bare: Any = torchvision.models.get_model(network["backbone"], weights=None, num_classes=9)
     bare = bare.to(device).to(memory_format=torch.channels_last)
-
-    def trainer(network: nn.Module, loss_of: Callable[[], torch.Tensor]) -> Callable[[], None]:
-        optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
-
-        def step() -> None:
-            with torch.autocast(device, kind, enabled=kind is not None):
-                loss = loss_of()
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-            optimiser.step()
-
-        return step
-
-    def delf_loss() -> torch.Tensor:
-        from minia.models.delf.network import losses
-
-        return losses(module(images), labels)["total"]
+    forward = torch.compile(bare) if compiled else bare
 
     def bare_loss() -> torch.Tensor:
         normalised = ((images - 128) / 128).contiguous(memory_format=torch.channels_last)
-        return nn.functional.cross_entropy(bare(normalised).float(), labels)
+        return nn.functional.cross_entropy(forward(normalised).float(), labels)
 
-    actions = {"delf": trainer(module, delf_loss), "bare": trainer(bare, bare_loss)}
+    def step(network: nn.Module, loss_of: Callable[[], torch.Tensor]) -> Callable[[], None]:
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
+        scaler = torch.amp.GradScaler(device, enabled=kind == torch.float16)
+
+        def act() -> None:
+            with torch.autocast(device, kind, enabled=kind is not None):
+                loss = loss_of()
+            optimiser.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimiser)
+            nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+            scaler.step(optimiser)
+            scaler.update()
+
+        return act
+
+    return {"delf": step(module, lambda: losses(module(images), labels)["total"]), "bare": step(bare, bare_loss)}
+
+
+def steps(arguments: argparse.Namespace, synchronise: Callable[[], None], waited: float) -> None:
+    batch = arguments.batch
+    kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[arguments.precision]
+    network = {"backbone": arguments.backbone, "block3_stride": arguments.backbone != "resnet18"}
+    actions = step_actions(network, arguments.size, batch, arguments.device, kind)
     found = compare(actions, arguments.steps, synchronise)
     print("step, images a second:", {name: round(batch / seconds, 1) for name, seconds in found.items()})
     print(f"step, DELF against the bare backbone: {found['bare'] / found['delf']:.3f} of its images a second")
