@@ -74,6 +74,13 @@ def blobs_of_two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def the_error(capsys: pytest.CaptureFixture[str]) -> str:
+    """The line of an error that was told since the last look; there must be one."""
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(told) == 1
+    return told[0]
+
+
 def compose(*overrides: str) -> dict[str, Any]:
     with hydra.initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
         values = OmegaConf.to_container(hydra.compose("train", list(overrides)), resolve=True)
@@ -144,9 +151,7 @@ def test_errors_are_one_line_with_exit_code_2(
     (tmp_path / "text.pth").write_text("hello\n")
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
     assert run(*(each.replace("TMP", str(tmp_path)) for each in overrides)) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1
-    assert message.replace("TMP", str(tmp_path)) in lines[0]
+    assert message.replace("TMP", str(tmp_path)) in the_error(capsys)
     assert not list(tmp_path.glob("*/"))  # neither a run's folder nor a store: no work has begun
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_train import TINY, Run, blobs_of_two_classes, last_checkpoint, train_here  # noqa: F401 - fixtures
+from test_train import TINY, Run, blobs_of_two_classes, last_checkpoint, the_error, train_here  # noqa: F401 - fixtures
 
 from minia.training.module import DELFTraining, _Validation
 
@@ -29,15 +29,14 @@ def test_a_loss_that_is_no_number_ends_the_run(
 
     monkeypatch.setattr(DELFTraining, "training_step", overflow)
     assert run(*TINY, f"data.dir={blobs}", f"trainer.log_every={log_every}") == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(told) == 1
-    assert "the loss is not finite; allowed: a smaller trainer.learning_rate" in told[0]
+    told = the_error(capsys)
+    assert "the loss is not finite; allowed: a smaller trainer.learning_rate" in told
     assert not list((tmp_path / "run").glob("model.*"))
     assert not (tmp_path / "run" / "metrics.json").exists()
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert last.exists() == (good > 0)
     if good:
-        assert f"{last} holds the weights of the last good check" in told[0]
+        assert f"{last} holds the weights of the last good check" in told
         assert last_checkpoint(tmp_path / "run")["global_step"] == 2
         assert all(value.isfinite().all() for value in last_checkpoint(tmp_path / "run")["state_dict"].values())
 
@@ -108,9 +107,7 @@ def test_malformed_checkpoints_do_not_go_on(
         change = {"hyper_parameters": content["hyper_parameters"] | given}
     torch.save(content | change, tmp_path / "a.ckpt")
     assert run(*tiny, f"resume={tmp_path / 'a.ckpt'}") == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(told) == 1
-    assert f"{tmp_path / 'a.ckpt'}:" in told[0]
+    assert f"{tmp_path / 'a.ckpt'}:" in the_error(capsys)
 
 
 def test_what_is_named_like_an_image_and_is_none_is_left_out(run: Run, tmp_path: Path, blobs: Path) -> None:

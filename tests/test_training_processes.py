@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_train import ROOT, TINY, Run, blobs_of_two_classes, compose, last_checkpoint, train_here  # noqa: F401 - fixtures
+from test_train import ROOT, TINY, Run, blobs_of_two_classes, compose, last_checkpoint, the_error, train_here  # noqa: F401 - fixtures
 from torch import Tensor
 
 from minia.core.artifact import InputError
@@ -96,9 +96,7 @@ def test_a_loss_that_is_no_number_in_one_process_ends_both(
 
     monkeypatch.setattr(DELFTraining, "training_step", overflow)  # in the first process alone
     assert run(*TINY, *TWO, f"data.dir={blobs}", "export=[]") == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(told) == 1
-    assert "the loss is not finite" in told[0]
+    assert "the loss is not finite" in the_error(capsys)
 
 
 @pytest.mark.parametrize("by", ["torchrun", "slurm"])
@@ -237,6 +235,4 @@ def test_wrong_parts_are_told_in_one_line(
     run: Run, tmp_path: Path, blobs: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
 ) -> None:
     assert run(*TINY, f"data.dir={blobs}", "export=[]", *overrides) == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(told) == 1
-    assert message in told[0]
+    assert message in the_error(capsys)
