@@ -11,13 +11,9 @@ from typing import Any
 
 import pytest
 from test_explorer_data import catalogued
-from test_report import LABELS, NASTY, data_of, placed, run, structures
+from test_report import LABELS, NASTY, data_of, placed, report_plain_bags, run, structures
 
-from minia.mining.lists.listdb import ListDB, write_listdb
-from minia.mining.matching.stage import match_structures
-from minia.mining.report.stage import Artifacts, write_report
-from minia.mining.structures.stage import import_structures
-from minia.mining.words.stage import import_listdb
+from minia.mining.lists.listdb import ListDB
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright opens the page in a browser")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -258,16 +254,8 @@ def test_pages_fit_their_width(browser: Any, report: Path, size: tuple[int, int]
 
 
 def test_plain_bags_of_words_can_be_browsed(browser: Any, tmp_path: Path) -> None:
-    from choices import CPU, gallery, overlap
-
-    write_listdb(tmp_path / "text.corpus", ListDB.from_lists([[0, 1, 2], [0, 1], [3], []], 5))
-    write_listdb(tmp_path / "text.models", ListDB.from_lists([[1, 0, 2], [3]], 5))
-    store = tmp_path / "store"
-    words, mining = import_listdb(tmp_path / "text.corpus", store), import_structures(tmp_path / "text.models", store)
-    matching = match_structures(words, mining, store, overlap())
-    made = write_report(Artifacts(words, mining, matching), store, gallery(), CPU)
     page = browser.new_page()
-    found = Seen(page, made)
+    found = Seen(page, report_plain_bags(tmp_path))
     for fragment, view in (("", "overview"), ("#structure=0", "structure"), ("#image=1", "image"), ("#words", "words")):
         found.open(fragment, view)
     assert page.locator(".words li").count() == 4

@@ -409,13 +409,18 @@ def test_structures_that_do_not_nest_tell_neither(report: Path) -> None:
     assert shown["parent"] == shown["significance"] == shown["q"] == shown["placed"] == []
 
 
-def test_plain_bags_of_words(tmp_path: Path) -> None:
+def report_plain_bags(tmp_path: Path) -> Path:
+    """The report of four bags of words that came without images."""
     write_listdb(tmp_path / "text.corpus", ListDB.from_lists([[0, 1, 2], [0, 1], [3], []], 5))
     write_listdb(tmp_path / "text.models", ListDB.from_lists([[1, 0, 2], [3]], 5))
     store = tmp_path / "store"
     words, mining = import_listdb(tmp_path / "text.corpus", store), import_structures(tmp_path / "text.models", store)
     matching = match_structures(words, mining, store, overlap())
-    report = write_report(Artifacts(words, mining, matching), store, gallery(), CPU)
+    return write_report(Artifacts(words, mining, matching), store, gallery(), CPU)
+
+
+def test_plain_bags_of_words(tmp_path: Path) -> None:
+    report = report_plain_bags(tmp_path)
     assert not (report / "images").exists()
     assert not (report / "sprites").exists()
     overview = data_of(report, "overview")
