@@ -147,6 +147,47 @@ def test_an_image_is_zoomed_and_its_structures_toggled(seen: Seen) -> None:
     seen.at("structure")
 
 
+def test_the_map_is_dragged_scrolled_and_clicked(seen: Seen) -> None:
+    seen.open()
+    box = seen.page.locator(".map canvas").bounding_box()
+    shown = data_of(seen.report, "overview")["structures"]
+    side = 0.96 * min(box["width"], box["height"])
+    x = box["x"] + box["width"] / 2 + (shown["x"][0] - 0.5) * side
+    y = box["y"] + box["height"] / 2 + (shown["y"][0] - 0.5) * side
+    mouse = seen.page.mouse
+    mouse.move(x, y)
+    assert f"Structure {shown['number'][0]}" in seen.page.text_content("#tip")
+    mouse.down()
+    mouse.move(x + 40, y - 30, steps=3)
+    mouse.up()
+    mouse.wheel(0, -200)  # about the place beneath the mouse
+    seen.at("overview")
+    mouse.click(x + 40, y - 30)
+    seen.at("structure")
+    assert seen.page.url.endswith(f"#structure={shown['number'][0]}")
+
+
+def test_an_image_is_dragged_and_moved_by_keys(seen: Seen) -> None:
+    def place() -> tuple[float, float]:
+        found = seen.page.evaluate("new DOMMatrix(document.querySelector('.stage').style.transform).toJSON()")
+        return found["e"], found["f"]
+
+    seen.open("#image=image 1.png", "image")
+    seen.page.wait_for_function("document.querySelector('.stage').style.transform")
+    box = seen.page.locator(".viewer").bounding_box()
+    x, y = place()
+    seen.page.mouse.move(box["x"] + 50, box["y"] + 150)
+    seen.page.mouse.down()
+    seen.page.mouse.move(box["x"] + 70, box["y"] + 155, steps=2)
+    seen.page.mouse.up()
+    assert place() == pytest.approx((x + 20, y + 5))
+    seen.page.locator(".viewer").focus()
+    seen.page.keyboard.press("ArrowLeft")
+    assert place() == pytest.approx((x + 80, y + 5))
+    seen.page.keyboard.press("0")
+    assert place() == pytest.approx((x, y))
+
+
 def test_hostile_names_are_text(seen: Seen) -> None:
     seen.open()
     seen.page.locator("#query").fill("5%.png")

@@ -16,8 +16,8 @@ import markupsafe
 from minia.core.version import __version__
 
 _SCRIPTS = (
-    "core.js", "texts.js", "texts_es.js", "names.js", "table.js", "map.js", "overview.js", "structure.js", "image.js",
-    "words.js", "search.js", "start.js",
+    "core.js", "texts.js", "texts_es.js", "names.js", "table.js", "gestures.js", "map.js", "overview.js",
+    "structure.js", "image.js", "words.js", "search.js", "start.js",
 )  # fmt: skip
 _FIGURES = (
     ("vocabulary", "pca.png", "pca"),

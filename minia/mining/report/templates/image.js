@@ -5,7 +5,7 @@
   m.viewer = function (picture, width, height, drawing) {
     var stage = m.el("div.stage", {}, picture, drawing);
     var box = m.el("div.viewer", { tabindex: 0, role: "group", "aria-label": m.t("viewer.label") }, stage);
-    var view = { x: 0, y: 0, zoom: 1 }, fit = 1, pointers = new Map();
+    var view = { x: 0, y: 0, zoom: 1 }, fit = 1;
     box.style.aspectRatio = width + " / " + height;
     stage.style.width = width + "px";
     stage.style.height = height + "px";
@@ -20,46 +20,11 @@
       view = { zoom: next, x: x - (x - view.x) * change, y: y - (y - view.y) * change };
       place();
     }
-    function zoomMiddle(factor) { zoom(factor, box.clientWidth / 2, box.clientHeight / 2); }
-    box.addEventListener("wheel", function (event) {
-      var at = box.getBoundingClientRect();
-      event.preventDefault();
-      zoom(Math.exp(-event.deltaY / 400), event.clientX - at.left, event.clientY - at.top);
-    }, { passive: false });
-    box.addEventListener("pointerdown", function (event) {
-      if (event.target.closest("button")) { return; }
-      pointers.set(event.pointerId, event);
-      box.setPointerCapture(event.pointerId);
-    });
-    box.addEventListener("pointermove", function (event) {
-      var last = pointers.get(event.pointerId);
-      if (!last) { return; }
-      if (pointers.size === 2) {
-        var other = Array.from(pointers.values()).find(function (each) { return each.pointerId !== event.pointerId; });
-        var at = box.getBoundingClientRect();
-        var before = Math.hypot(last.clientX - other.clientX, last.clientY - other.clientY);
-        var after = Math.hypot(event.clientX - other.clientX, event.clientY - other.clientY);
-        zoom(after / Math.max(before, 1), (event.clientX + other.clientX) / 2 - at.left, (event.clientY + other.clientY) / 2 - at.top);
-      } else {
-        view.x += event.clientX - last.clientX;
-        view.y += event.clientY - last.clientY;
-        place();
-      }
-      pointers.set(event.pointerId, event);
-    });
-    ["pointerup", "pointercancel"].forEach(function (kind) {
-      box.addEventListener(kind, function (event) { pointers.delete(event.pointerId); });
-    });
+    function pan(dx, dy) { view.x += dx; view.y += dy; place(); }
+    var zoomMiddle = m.gestures(box, { zoom: zoom, pan: pan, reset: reset });
     box.addEventListener("dblclick", function (event) {
       var at = box.getBoundingClientRect();
       zoom(2, event.clientX - at.left, event.clientY - at.top);
-    });
-    box.addEventListener("keydown", function (event) {
-      var steps = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
-      if (steps[event.key]) { view.x += steps[event.key][0]; view.y += steps[event.key][1]; place(); event.preventDefault(); }
-      if (event.key === "+" || event.key === "=") { zoomMiddle(1.3); }
-      if (event.key === "-") { zoomMiddle(1 / 1.3); }
-      if (event.key === "0") { reset(); }
     });
     box.appendChild(m.el("div.over", {},
       m.el("button", { id: "zoom-in", onclick: function () { zoomMiddle(1.5); }, "aria-label": m.t("zoom in") }, "+"),

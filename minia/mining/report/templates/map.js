@@ -5,7 +5,6 @@
     var canvas = m.el("canvas", { tabindex: 0, role: "img", "aria-label": m.t("map.label") });
     var context = canvas.getContext("2d");
     var view = { x: 0.5, y: 0.5, zoom: 1 }, sheets = [], wanted = null, hovered = -1, waiting = false;
-    var pointers = new Map(), moved = 0;
 
     function side() { return 0.96 * Math.min(canvas.clientWidth, canvas.clientHeight) * view.zoom; }
     function place(i) {
@@ -57,65 +56,28 @@
       }
       return -1;
     }
-    function zoom(factor, clientX, clientY) {
-      var box = canvas.getBoundingClientRect();
-      var dx = clientX - box.left - canvas.clientWidth / 2, dy = clientY - box.top - canvas.clientHeight / 2;
+    function zoom(factor, x, y) {
+      var dx = x - canvas.clientWidth / 2, dy = y - canvas.clientHeight / 2;
       var before = side();
       view.zoom = Math.max(0.8, Math.min(60, view.zoom * factor));
       view.x += dx / before - dx / side();
       view.y += dy / before - dy / side();
       redraw();
     }
-    function zoomMiddle(factor) {
-      var box = canvas.getBoundingClientRect();
-      zoom(factor, box.left + box.width / 2, box.top + box.height / 2);
-    }
     function pan(dx, dy) { view.x -= dx / side(); view.y -= dy / side(); redraw(); }
     function reset() { view = { x: 0.5, y: 0.5, zoom: 1 }; redraw(); }
 
-    canvas.addEventListener("wheel", function (event) {
-      event.preventDefault();
-      zoom(Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
-    }, { passive: false });
-    canvas.addEventListener("pointerdown", function (event) {
-      pointers.set(event.pointerId, event);
-      moved = 0;
-      canvas.setPointerCapture(event.pointerId);
-    });
-    canvas.addEventListener("pointermove", function (event) {
-      var last = pointers.get(event.pointerId);
-      if (last) {
-        if (pointers.size === 2) {
-          var other = Array.from(pointers.values()).find(function (each) { return each.pointerId !== event.pointerId; });
-          var before = Math.hypot(last.clientX - other.clientX, last.clientY - other.clientY);
-          var after = Math.hypot(event.clientX - other.clientX, event.clientY - other.clientY);
-          zoom(after / Math.max(before, 1), (event.clientX + other.clientX) / 2, (event.clientY + other.clientY) / 2);
-        } else { pan(event.clientX - last.clientX, event.clientY - last.clientY); }
-        moved += Math.abs(event.clientX - last.clientX) + Math.abs(event.clientY - last.clientY);
-        pointers.set(event.pointerId, event);
-        return;
-      }
-      hover(find(event), event.clientX, event.clientY);
+    var zoomMiddle = m.gestures(canvas, {
+      zoom: zoom, pan: pan, reset: reset,
+      hover: function (event) { hover(find(event), event.clientX, event.clientY); },
+      click: function (event) { var i = find(event); if (i >= 0) { m.hideTip(); hooks.open(i); } }
     });
     function hover(i, x, y) {
       if (i !== hovered) { hovered = i; redraw(); }
       canvas.style.cursor = i >= 0 ? "pointer" : "grab";
       if (i >= 0 && x !== undefined) { m.showTip(hooks.describe(i), x, y); } else { m.hideTip(); }
     }
-    ["pointerup", "pointercancel"].forEach(function (kind) {
-      canvas.addEventListener(kind, function (event) {
-        pointers.delete(event.pointerId);
-        if (kind === "pointerup" && moved < 5) { var i = find(event); if (i >= 0) { m.hideTip(); hooks.open(i); } }
-      });
-    });
     canvas.addEventListener("pointerleave", function () { hover(-1); });
-    canvas.addEventListener("keydown", function (event) {
-      var steps = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
-      if (steps[event.key]) { pan(steps[event.key][0], steps[event.key][1]); event.preventDefault(); }
-      if (event.key === "+" || event.key === "=") { zoomMiddle(1.3); }
-      if (event.key === "-") { zoomMiddle(1 / 1.3); }
-      if (event.key === "0") { reset(); }
-    });
     if (m.overview.sheets.structures) {
       var sheet = m.overview.sheets.structures;
       var count = Math.ceil(structures.number.length / (sheet.columns * sheet.rows));
