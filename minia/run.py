@@ -271,7 +271,7 @@ class Run:
             return ask(recorded, chosen, question)
         with query_folder(folder) as claimed:
             answer = ask(recorded, chosen, question)
-            write_answer(claimed, answer, self._artifact("features"), self.path, marked)
+            write_answer(claimed, answer, recorded.store, self.path, marked)
         return answer
 
     def query_folder(self, images: str | Path, *, marked: bool = False) -> Path:

@@ -18,7 +18,6 @@ from minia.mining.arrangement.arrange import FALSE_MATCHES, fewest_spots
 from minia.mining.arrangement.constellation import Constellation, locate
 from minia.mining.arrangement.part import Sightings
 from minia.mining.arrangement.places import Places
-from minia.mining.features.store import FeatureStore
 from minia.models.extractors.base import Features
 from minia.query.places import Keypoints, keypoints_of_run, places_of
 from minia.query.recorded import Recorded
@@ -100,7 +99,7 @@ def find_example(
     seen = _located(part, places, places.offsets[-2])
     zoom = np.abs(seen.frame)
     found = {
-        "image": FeatureStore.load(run.artifacts["features"]).images["image"].to_numpy()[rows[seen.images]],
+        "image": run.store.images["image"].to_numpy()[rows[seen.images]],
         "spots": seen.spots,
         "share": (seen.spots / max(1, part.num_spots)).astype(np.float32),
         "x": seen.centre.real,

@@ -94,11 +94,11 @@ class PageWriter:
 
     Args:
         folder: where to; the page will lie beside it, under the name that ``TILES`` says.
-        features: artifact of the features stage of the run, which says where its images are.
+        store: the features of the run, which say where its images are.
     """
 
-    def __init__(self, folder: Path, features: Path) -> None:
-        self.folder, self.store, self.reading = folder, FeatureStore.load(features), Reading.load(features)
+    def __init__(self, folder: Path, store: FeatureStore) -> None:
+        self.folder, self.store, self.reading = folder, store, Reading.load(store.artifact)
         self._rows = {str(name): row for row, name in enumerate(self.store.images["image"])}
         self._made: dict[str, str] = {}
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minia.mining.arrangement.places import Places
-from minia.mining.features.store import FeatureStore, HowExtracted
 from minia.mining.matching.stage import KeypointWords
 from minia.query.recorded import Recorded
 
@@ -32,7 +31,7 @@ class Keypoints(NamedTuple):
 
 def keypoints_of_run(run: Recorded, rows: Sequence[int]) -> Iterator[Keypoints]:
     """The keypoints of some images of a run, by their rows in its table of images."""
-    store = FeatureStore.load(run.artifacts["features"])
+    store = run.store
     words = KeypointWords.load(run.artifacts["features"], run.artifacts["assignment"])
     for row in rows:
         places, sizes, angles = (np.asarray(store.of_image(row, name)) for name in ("keypoints", "sizes", "angles"))
@@ -49,5 +48,4 @@ def places_of(run: Recorded, images: Sequence[Keypoints], num_words: int) -> Pla
     """
     offsets = np.concatenate([[0], np.cumsum([len(each.words) for each in images])]).astype(np.int64)
     keypoints, sizes, angles, words = (np.concatenate(each) for each in zip(*images, strict=True))
-    sizes = HowExtracted.of(run.artifacts["features"]).as_sift(sizes)
-    return Places.of(offsets, keypoints, sizes, angles, words, num_words)
+    return Places.of(offsets, keypoints, run.how.as_sift(sizes), angles, words, num_words)

@@ -101,8 +101,7 @@ def _with_sky(run: Recorded, answer: Answer, eye: Eye) -> Answer:
     if len(sky.table):
         ra, dec, size = places_on_sky(structures, sky).T
         structures = structures.assign(part_ra=ra, part_dec=dec, part_size=size)
-    of_run = SkyPositions.load(run.artifacts["images"])
-    if found is not None and len(of_run.table):
+    if found is not None and len((of_run := SkyPositions.load(run.artifacts["images"])).table):
         ra, dec, _ = places_on_sky(found.assign(size=0.0), of_run).T
         found = found.assign(part_ra=ra, part_dec=dec)
     return replace(answer, structures=structures, found=found)

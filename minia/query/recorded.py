@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from minia.mining.features.settings import (
     StoredFeatures,
 )
 from minia.mining.features.stage import check_same_extraction
+from minia.mining.features.store import FeatureStore, HowExtracted
 from minia.mining.matching.settings import MatchingSettings, OverlapMatching
 
 _NEEDED = ("images", "features", "vocabulary", "assignment", "words", "mining")
@@ -79,6 +81,16 @@ class Recorded:
         features = _settled(found.features, artifacts["features"])
         check_same_extraction(artifacts["features"], features, context)
         return cls(artifacts, features, found.matching, context)
+
+    @functools.cached_property
+    def store(self) -> FeatureStore:
+        """The features of the run's images."""
+        return FeatureStore.load(self.artifacts["features"])
+
+    @functools.cached_property
+    def how(self) -> HowExtracted:
+        """What the features tell of their extractor."""
+        return HowExtracted.of(self.artifacts["features"])
 
 
 def _settled(chosen: FeatureSettings, features: Path) -> ExtractedFeatures:

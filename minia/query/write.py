@@ -9,6 +9,7 @@ from pathlib import Path
 from minia.core.artifact import InputError
 from minia.core.run_folder import RunFolder, claimed, remove_own
 from minia.core.writing import appearing_whole, write_text_whole
+from minia.mining.features.store import FeatureStore
 from minia.query.answer import Answer
 from minia.query.example import Box
 from minia.query.page import TILES, PageWriter, RunLinks
@@ -31,13 +32,13 @@ def query_folder(path: Path) -> Iterator[RunFolder]:
         yield folder
 
 
-def write_answer(folder: RunFolder, answer: Answer, features: Path, run: Path, box: Box | None) -> None:
+def write_answer(folder: RunFolder, answer: Answer, store: FeatureStore, run: Path, box: Box | None) -> None:
     """Write tables and a page; what an earlier query left there goes.
 
     Args:
         folder: claimed by :func:`query_folder`.
         answer: what was found.
-        features: artifact of the features stage of the run.
+        store: the features of the run.
         run: its folder, whose name and report the page tells.
         box: the mark on the image; None without one.
     """
@@ -53,5 +54,5 @@ def write_answer(folder: RunFolder, answer: Answer, features: Path, run: Path, b
                     table.drop(columns="keypoints", errors="ignore").to_csv(temporary, index=False)
         with appearing_whole(folder.path / TILES) as temporary:
             temporary.mkdir()
-            page = PageWriter(temporary, features).write(answer, RunLinks.of(run, folder.path), box)
+            page = PageWriter(temporary, store).write(answer, RunLinks.of(run, folder.path), box)
         write_text_whole(folder.path / PAGE, page)
