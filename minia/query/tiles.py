@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minia.data.files import UnreadableImageError
+from minia.data.images import fit_sides
 from minia.data.reading import Reading, read_image
 from minia.mining.report.panels import PALETTE, missing_tile, save_jpeg
 
@@ -33,11 +34,8 @@ class Tile:
             self.factor = 0.0
             self.pixels: Pixels = missing_tile(path.name, side)
             return
-        height, width = image.shape[:2]
-        self.factor = side / max(height, width)
-        size = (max(1, round(width * self.factor)), max(1, round(height * self.factor)))
-        method = cv2.INTER_AREA if self.factor < 1 else cv2.INTER_CUBIC
-        self.pixels = np.ascontiguousarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
+        self.factor = side / max(image.shape[:2])
+        self.pixels = fit_sides(image, side, side).copy()
 
     def circle(self, x: float, y: float, diameter: float, colour: int) -> None:
         """Draw a circle; its place in pixels of the image, its colour a number in the palette."""

@@ -8,13 +8,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from minia.core.progress import progress
 from minia.data.files import UnreadableImageError
+from minia.data.images import fit_sides
 from minia.data.reading import Reading, read_image
 from minia.mining.features.store import FeatureStore, HowExtracted
 from minia.mining.report.cutouts import Place, cut_patch
@@ -67,7 +67,7 @@ class Pictures:
             for row in rows:
                 path = self.features.image_path(row)
                 try:
-                    image = _fit(read_image(path, self.reading))
+                    image = fit_sides(read_image(path, self.reading), 0, _COPY_SIDE)
                     factor = self.factor(row, image)
                     self.patches.collect(row, image, factor)
                     self.outlines[row] = object_outlines(image, self.objects, factor)
@@ -105,15 +105,6 @@ class Pictures:
 def copy_of(row: int) -> str:
     """The copy of an image, relative to the report."""
     return f"{IMAGES}/image_{row:06d}.jpg"
-
-
-def _fit(image: Pixels) -> Pixels:
-    height, width = image.shape[:2]
-    factor = _COPY_SIDE / max(height, width)
-    if factor >= 1:
-        return image
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 class _Patches:
