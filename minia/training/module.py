@@ -16,7 +16,6 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from minia.core.artifact import InputError
-from minia.models.delf.backbone import BLOCK_NAMES
 from minia.models.delf.network import DELF, DELFOutput, LossWeights, losses
 from minia.training.settings import Optimisation
 
@@ -153,7 +152,7 @@ class DELFTraining(pytorch_lightning.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Keep what was counted in ``tested``."""
-        self.tested = self._test.metrics(self.hparams["classes"])
+        self.tested = self._test.metrics(self.hparams["classes"], self.model.backbone.block_names)
 
     def on_validation_epoch_end(self) -> None:
         """Log what was counted, and add it to the history.
@@ -164,7 +163,7 @@ class DELFTraining(pytorch_lightning.LightningModule):
         if self.trainer.sanity_checking:
             return
         self._validation = self._validation.of_all_processes(self.trainer.world_size)
-        metrics = self._validation.metrics(self.hparams["classes"])
+        metrics = self._validation.metrics(self.hparams["classes"], self.model.backbone.block_names)
         if self.stops_if_not_finite and not math.isfinite(metrics["loss_total"]):
             raise NotFiniteError(f"step {self.global_step}: the validation loss is not finite{_REMEDIES}")
         self.log_dict({f"validation/{name}": value for name, value in metrics.items()})
@@ -314,7 +313,7 @@ class _Validation:
         counts: Tensor = self._confusion[branch].confmat
         return counts.cpu()
 
-    def metrics(self, classes: list[str]) -> dict[str, float]:
+    def metrics(self, classes: list[str], blocks: Sequence[str]) -> dict[str, float]:
         """All figures by name, as plain numbers."""
         values = {f"loss_{name}": float(value) / self.num_images for name, value in self.losses.items()}
         for branch in BRANCHES:
@@ -328,8 +327,8 @@ class _Validation:
                 if not math.isnan(recall)
             }
         values |= {name.replace("/", "_"): float(value) for name, value in self.attention.statistics().items()}
-        zeros = dict(zip(BLOCK_NAMES[-len(self.zeros) :], self.zeros.tolist(), strict=False))
-        return values | {f"zeros_{name}": float(value) for name, value in zeros.items()}
+        zeros = zip(blocks, self.zeros.tolist(), strict=False)  # none where there was no batch
+        return values | {f"zeros_{name}": value for name, value in zeros}
 
 
 def classification_metrics(confusion: Tensor) -> dict[str, Any]:
