@@ -20,7 +20,7 @@ _NUMBERS = ("structure", "image", "share", "x", "y", "size", "angle")
 
 @dataclass(frozen=True)
 class PlacedParts:
-    """Parts in their places, by structure and then by image.
+    """Parts in their places, by structure and then by image, as the arrangement stage writes them.
 
     Attributes:
         table: the columns structure, image, share, x, y, size and angle (see the arrangement's ``places.parquet``).
@@ -40,16 +40,12 @@ class PlacedParts:
             return None
         read = pq.read_table(file, columns=[*_NUMBERS, "keypoints"])
         table = read.select(list(_NUMBERS)).to_pandas()
-        order = np.lexsort((table["image"], table["structure"]))
-        keypoints = read["keypoints"].combine_chunks()
-        if not np.array_equal(order, np.arange(len(order))):
-            table, keypoints = table.iloc[order].reset_index(drop=True), keypoints.take(pa.array(order))
-        return cls(table, keypoints, np.unique(table["structure"].to_numpy()).astype(np.int64))
+        structures = np.unique(table["structure"].to_numpy()).astype(np.int64)
+        return cls(table, read["keypoints"].combine_chunks(), structures)
 
     def of(self, structure: int) -> pd.DataFrame:
         """The rows of a structure, by image."""
-        first, last = np.searchsorted(self.table["structure"].to_numpy(), [structure, structure + 1])
-        return self.table.iloc[first:last]
+        return self.table.iloc[slice(*self._rows_of(structure))]
 
     @functools.cached_property
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -57,10 +53,13 @@ class PlacedParts:
 
     def find(self, structure: int, image: int) -> int | None:
         """The row of a structure in an image; None where it is not."""
-        structures, images = self._arrays["structure"], self._arrays["image"]
-        first, last = np.searchsorted(structures, [structure, structure + 1])
+        images, (first, last) = self._arrays["image"], self._rows_of(structure)
         at = int(first + np.searchsorted(images[first:last], image))
         return at if at < last and images[at] == image else None
+
+    def _rows_of(self, structure: int) -> npt.NDArray[np.int64]:
+        """The first row of a structure and the one after its last."""
+        return np.searchsorted(self._arrays["structure"], [structure, structure + 1])
 
     def place(self, row: int) -> tuple[float, float, float, float]:
         """x, y, size and angle of a row."""
