@@ -204,7 +204,7 @@ class Explorer:
         return {
             "structures": structures,
             "labels": run.labels,
-            "numLabels": np.bincount(run.codes[run.codes >= 0], minlength=len(run.labels)).tolist(),
+            "numLabels": run.label_counts.tolist(),
             "columns": [list(pair) for pair in zip(self.columns.names, self.columns.values, strict=True)],
             "numImages": len(run.names),
             "numStructures": run.structures.num_lists,
@@ -253,26 +253,19 @@ class _Tests:
     """What structures go with.
 
     Attributes:
-        run: of which.
         enriched: labels.
         shifted: columns.
-        names: of the columns.
     """
 
-    run: Run
     enriched: Enrichment
     shifted: Shift
-    names: list[str]
 
     @classmethod
     def of(cls, run: Run, holding: Holding, columns: Columns) -> _Tests:
-        labelled = np.bincount(run.codes[run.codes >= 0], minlength=len(run.labels))
         known = np.isfinite(columns.ranks).sum(axis=1)
         return cls(
-            run,
-            enrichment(holding.labels, holding.labels.sum(axis=1), labelled),
+            enrichment(holding.labels, holding.labels.sum(axis=1), run.label_counts),
             shift(holding.rank_sums, holding.known, known, columns.ties),
-            columns.names,
         )
 
     def labels_of(self, place: int, holding: Holding) -> list[list[float | int | None]]:

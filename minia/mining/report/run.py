@@ -149,9 +149,9 @@ class Run:
         return self.keypoint_words.between(int(self.features.offsets[image]), int(self.features.offsets[image + 1]))
 
     @property
-    def num_parts(self) -> int:
-        """How many structures are a part of another one."""
-        return int((self.table["parent"] >= 0).sum()) if "parent" in self.table else 0
+    def label_counts(self) -> NDArray[np.int64]:
+        """How many images have each label, (num_labels,) int64."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.labels))
 
     def measure(self, num_shuffles: int) -> dict[str, float]:
         """Mean scores and label metrics, as far as there are structures and labels.
