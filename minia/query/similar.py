@@ -43,10 +43,7 @@ class Vectors:
     @classmethod
     def of_bags(cls, bags: ListDB) -> Vectors:
         """Vectors by words; a bag holds a word once."""
-        holding = np.zeros(bags.num_items, dtype=np.int64)
-        for begin in range(0, bags.num_entries, _ENTRIES_AT_A_TIME):
-            holding += np.bincount(bags.items[begin : begin + _ENTRIES_AT_A_TIME], minlength=bags.num_items)
-        weights = np.log(max(1, bags.num_lists) / np.maximum(holding, 1))
+        weights = np.log(max(1, bags.num_lists) / np.maximum(bags.item_counts(), 1))
         return cls(bags.offsets, bags.items, bags.frequencies, weights)
 
     @classmethod

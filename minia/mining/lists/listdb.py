@@ -122,6 +122,14 @@ class ListDB:
         """All lists as ranges ``begin, end`` of at most so many lists and entries (default: 2^20), or one list."""
         return blocks_of(self.offsets, most or _ENTRIES_AT_A_TIME)
 
+    def item_counts(self) -> npt.NDArray[np.int64]:
+        """How many entries each item has, (num_items,) int64, with temporaries of some entries at a time."""
+        counts = np.zeros(self.num_items, dtype=np.int64)
+        step = max(_ENTRIES_AT_A_TIME, self.num_items)
+        for begin in range(0, self.num_entries, step):
+            counts += np.bincount(self.items[begin : begin + step], minlength=self.num_items)
+        return counts
+
     def transpose(self) -> ListDB:
         """The inverted file: list ``j`` holds the lists that hold item ``j``, ascending, with their frequencies.
 
@@ -137,10 +145,7 @@ class ListDB:
 
     def _transpose_in_blocks(self) -> ListDB:
         """The same of more entries than 32-bit numbers count: with 64 bits, scipy would take thrice the memory."""
-        counts = np.zeros(self.num_items, dtype=np.int64)
-        for begin, end in self.blocks():
-            counts += np.bincount(self.items[self.offsets[begin] : self.offsets[end]], minlength=self.num_items)
-        offsets = offsets_of(counts)
+        offsets = offsets_of(self.item_counts())
         free = offsets[:-1].copy()  # where each item's next entry goes
         lists = np.empty(self.num_entries, dtype=np.int32)
         frequencies = ones(len(lists)) if self.all_ones else np.empty_like(lists)

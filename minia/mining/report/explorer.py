@@ -172,9 +172,7 @@ class Explorer:
         for structure in self.shown.tolist():
             for word in run.structures[structure].tolist():
                 uses.setdefault(word, []).append(structure)
-        images = np.zeros(run.bags.num_items, np.int64)
-        for first in range(0, len(run.bags.items), 1 << 24):
-            images += np.bincount(run.bags.items[first : first + (1 << 24)], minlength=run.bags.num_items)
+        images = run.bags.item_counts()
         words = sorted(uses, key=lambda word: (-len(uses[word]), word))
         value = {"numbers": words, "images": images[words].tolist(), "structures": [uses[word] for word in words]}
         self.scripts.write("words", value)
