@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,8 +85,7 @@ class Eye:
         features, assignment = run.artifacts["features"], run.artifacts["assignment"]
         table = ImageTable.load(run.artifacts["images"])
         reader = Reader(run.features, run.context, table.min_side, table.max_side, table.reading, None)
-        extractor = reader.extractor()
-        reader = Reader(run.features, run.context, table.min_side, table.max_side, table.reading, extractor)
+        reader = replace(reader, built=reader.extractor())
         pca = PCA.load(features) if (features / PCA_FOLDER).is_dir() else None
         centroids = load_centroids(run.artifacts["vocabulary"])
         counted = read_manifest(run.artifacts["words"])["parameters"]

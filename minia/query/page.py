@@ -15,6 +15,7 @@ import pandas as pd
 
 from minia.data.reading import Reading
 from minia.mining.features.store import FeatureStore
+from minia.mining.report.page import templates_of
 from minia.query.answer import Answer
 from minia.query.example import Box
 from minia.query.tiles import Tile, colour_of
@@ -178,13 +179,7 @@ def _text(value: object) -> str | None:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("minia.query"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_of("minia.query")
     environment.filters |= {
         "grouped": "{:,}".format,
         "two_decimals": "{:.2f}".format,

@@ -175,8 +175,9 @@ class PlacedParts:
         table["row"] = np.searchsorted(rows, table["image"].to_numpy(np.int64))
         objects = Objects.of(places) if kind == "concentric" else None
         parts: dict[int, PlacedPart] = {}
+        rows_of = dict(list(table.groupby("structure")))
         for structure in np.unique(table["structure"].to_numpy()).tolist():
-            own = table[table["structure"] == structure]
+            own = rows_of[structure]
             spots, fewest = counts[structure].astype(int).tolist()
             if objects is None:
                 own = own.sort_values("inliers", ascending=False, kind="stable").head(_PER_STRUCTURE)

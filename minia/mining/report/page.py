@@ -36,12 +36,22 @@ def render_page(nothing: str | None, tile_side: int) -> str:
     return template.render(nothing=nothing, tile_side=tile_side, scripts=_SCRIPTS, version=__version__)
 
 
+def templates_of(package: str) -> jinja2.Environment:
+    """The templates of pages in a package: what comes from data is escaped, and a name without a value is an error."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
-    loader = jinja2.PackageLoader("minia.mining.report")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = templates_of("minia.mining.report")
+    loader = environment.loader
+    assert loader is not None
 
     def raw(name: str) -> markupsafe.Markup:
         return markupsafe.Markup(loader.get_source(environment, name)[0])  # our own file, not a template
