@@ -13,7 +13,7 @@ from minia.core.artifact import InputError
 from minia.models.delf.export import export_delf, load_exported
 from minia.models.delf.local_features import LocalFeatures
 from minia.models.delf.network import DELF
-from minia.models.delf.timm_backbone import TimmBackbone
+from minia.models.delf.timm_backbone import TimmBackbone, _offset
 from minia.models.delf.weights import load_backbone_weights, load_checkpoint
 
 timm = pytest.importorskip("timm")
@@ -54,6 +54,15 @@ def test_weights_of_a_file_give_the_encoders_maps(tmp_path: Path, name: str, end
     other = network("test_convnext2")
     with pytest.raises(InputError, match=f"{path} are of another network than test_convnext2: no fitting"):
         load_backbone_weights(other, str(path))
+
+
+def test_measuring_the_window_draws_nothing_from_the_seed() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    _offset.cache_clear()
+    torch.manual_seed(0)
+    _offset("test_convnext")
+    assert torch.equal(torch.rand(1), expected)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -162,7 +162,8 @@ def _offset(name: str) -> float:
 
     The mean place of the gradient's weight where all kernels are even and nothing is normalised.
     """
-    body = _create(name).eval()
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here take no numbers from what is drawn later
+        body = _create(name).eval()
     _make_even(body)
     images = torch.ones(1, 3, _PROBE_SIDE, _PROBE_SIDE, requires_grad=True)
     layer3 = body(images)[0]
