@@ -26,15 +26,12 @@ Normalisation = Literal["imagenet", "original", "unit", "caffe"]
 Steps = Annotated[int, Field(ge=1, le=100_000_000)]
 
 
-class DELFModel(Settings):
-    """``model``: the network, and what its three losses weigh.
+class _Model(Settings):
+    """What every network has.
 
     Attributes:
-        backbone: the ResNet that it shares.
-        weights: that the backbone begins with: ``none``, ``imagenet`` (torchvision's, or Keras's where a bottleneck
-            strides in its first convolution) or a file.
+        weights: that the backbone begins with: ``none`` or a file.
         normalisation: of images; None for that of the weights, ``original`` where there are none.
-        stride_in_1x1: as the original's ResNet v1, which strides in the first convolution of a bottleneck.
         block3_stride: local features every 32 pixels, as the original's, and not every 16.
         reduction: length of a local descriptor.
         attention_channels: hidden channels of the attention.
@@ -43,17 +40,29 @@ class DELFModel(Settings):
         reconstruction_weight: factor of the autoencoder's loss.
     """
 
-    kind: Literal["delf"]
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
     weights: Text
     normalisation: Normalisation | None
-    stride_in_1x1: bool
     block3_stride: bool
     reduction: Channels
     attention_channels: Channels
     descriptor_weight: NotNegative
     attention_weight: NotNegative
     reconstruction_weight: NotNegative
+
+
+class DELFModel(_Model):
+    """``model``: the network, and what its three losses weigh.
+
+    ``weights`` may be ``imagenet`` too: torchvision's, or Keras's where a bottleneck strides in its first convolution.
+
+    Attributes:
+        backbone: the ResNet that it shares.
+        stride_in_1x1: as the original's ResNet v1, which strides in the first convolution of a bottleneck.
+    """
+
+    kind: Literal["delf"]
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+    stride_in_1x1: bool
 
     @model_validator(mode="after")
     def _check_together(self) -> DELFModel:
@@ -64,31 +73,17 @@ class DELFModel(Settings):
         return self
 
 
-class TimmModel(Settings):
+class TimmModel(_Model):
     """``model=timm``: DELF on an encoder of the package timm; with DELF's three branches.
+
+    Its file of ``weights`` may be ``.safetensors`` too; None as ``normalisation`` is that of timm's own weights.
 
     Attributes:
         name: the encoder's, as timm names it; its maps of 16 and 32 pixels are used.
-        weights: that it begins with: ``none`` or a file, ``.safetensors`` or of torch.
-        normalisation: of images; None for that of timm's own weights, ``original`` where there are none.
-        block3_stride: local features every 32 pixels and not every 16.
-        reduction: length of a local descriptor.
-        attention_channels: hidden channels of the attention.
-        descriptor_weight: factor of the descriptor branch's loss.
-        attention_weight: factor of the attention branch's loss.
-        reconstruction_weight: factor of the autoencoder's loss.
     """
 
     kind: Literal["timm"]
     name: Text
-    weights: Text
-    normalisation: Normalisation | None
-    block3_stride: bool
-    reduction: Channels
-    attention_channels: Channels
-    descriptor_weight: NotNegative
-    attention_weight: NotNegative
-    reconstruction_weight: NotNegative
 
 
 class Optimisation(Settings):
