@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from minia.mining.lists.listdb import ListDB
@@ -18,7 +19,7 @@ from minia.mining.report.label_metrics import (
     purities,
     purity_metrics,
 )
-from minia.mining.report.ranking import score_structures
+from minia.mining.report.ranking import Scores, ranked, score_structures
 
 CLASSES = ("disc", "ring", "smooth")
 WORDS_PER_CLASS = 6
@@ -199,6 +200,22 @@ def test_ubiquitous_words_and_single_words_score_nothing() -> None:
     assert scores.score.tolist() == [0, 0, 0]
     assert scores.coherence.tolist() == [0, 0, 0]
     assert scores.order.tolist() == [0, 1, 2]  # ties by number
+
+
+def test_of_words_that_agree_equally_well_the_longer_structure_scores_higher() -> None:
+    generator = np.random.default_rng(7)
+    present = random_bags(generator, 2000, 60, np.full(2000, 0.2))
+    present[generator.choice(2000, 300, replace=False)[:, None], np.arange(8)] = True
+    eight, three, two = score_structures(
+        to_bags(present), ListDB.from_lists([list(range(8)), [0, 1, 2], [0, 1]], 60)
+    ).score
+    assert (eight / two, three / two) == pytest.approx((7, 2), rel=0.35)  # a tree's edges; pairs differ by chance
+
+
+def test_structures_in_nearly_all_images_are_ranked_last() -> None:
+    scores = Scores(coherence=np.zeros(4), score=np.array([1.0, 9.0, 5.0, 7.0]))
+    assert ranked(scores, pd.DataFrame()).tolist() == [1, 3, 2, 0]
+    assert ranked(scores, pd.DataFrame({"everywhere": [0.0, 1.0, 0.0, np.nan]})).tolist() == [3, 2, 0, 1]
 
 
 def test_words_that_avoid_each_other_score_below_zero() -> None:

@@ -7,13 +7,20 @@ never meet. It is the familiar number, but it is a poor rank: two words that met
 only reach 1, and all words of images that are rich in words are coherent, since rich images hold
 more of everything.
 
-The **score** mends both. It is the mutual information of the two words' presence *among images
-with about equally many words* (the images are sorted by their number of distinct words and cut
-into up to 20 strata), mean over pairs, in bits per thousand images; words that avoid each other
-in a stratum count negative there. Two images can tell few bits however well the words agree, so
-a score needs both agreement and support; words that are nearly everywhere tell nothing either.
+The **score** mends both. It is what the words tell about each other *among images with about
+equally many words* (the images are sorted by their number of distinct words and cut into up to 20
+strata), in bits per thousand images: the mutual information of two words' presence, summed over
+the edges of a tree that spans the words, mean over all such trees. The sum over any tree is a lower
+bound of the words' total correlation (Chow and Liu 1968), and each of k words' pairs is in 2 / k of
+the trees: so the mean is k - 1 times the mean over pairs. Words that avoid each other in a stratum
+count negative there. Two images can tell few bits however well the words agree, so a score needs
+agreement, support and more than a few words; words that are nearly everywhere tell nothing.
 
-Both are taken over 20 words spread evenly over the structure's list, not over its most frequent
+The mean over pairs alone, without k - 1, puts structures of three words first. Of the structures of
+518 real galaxies, mined with two seeds, the first ten by it come back in the other run with a Jaccard
+index of their images of 0.52, the first ten by this score with 0.83.
+
+The means are taken over 20 words spread evenly over the structure's list, not over its most frequent
 ten as for topics: all words of a structure count alike in the overlap, so all must hold together.
 (On 1,700 real galaxies the first ten words made a structure of 924 of the 1,000 words, which
 every image matches, the most coherent of 418; spread evenly it is none of the best.)
@@ -26,6 +33,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from minia.mining.lists.listdb import ListDB
 
@@ -56,6 +64,18 @@ class Scores:
     def order(self) -> npt.NDArray[np.int64]:
         """Structure numbers by falling score, equal ones by rising number."""
         return np.argsort(-self.score, kind="stable").astype(np.int64)
+
+
+def ranked(scores: Scores, table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Structure numbers by falling score, those last that are in nearly all images and so tell nothing about them.
+
+    Args:
+        scores: of the structures.
+        table: a row a structure; its column ``everywhere``, where it has one, is 1 where one is in nearly all images.
+    """
+    if "everywhere" not in table:
+        return scores.order
+    return scores.order[np.argsort(table["everywhere"].to_numpy()[scores.order] > 0, kind="stable")]
 
 
 def score_structures(bags: ListDB, structures: ListDB) -> Scores:
@@ -90,7 +110,9 @@ def _score_block(bags: ListDB, structures: ListDB, strata: list[npt.NDArray[np.i
     num_images = sum(map(len, strata))
     return Scores(
         coherence=_mean_of_pairs(_normalised_pmi(together, num_images), pairs),
-        score=_mean_of_pairs(information, pairs) * (1000 / max(1, num_images)),
+        score=_mean_of_pairs(information, pairs)
+        * np.maximum(structures.sizes - 1, 0)  # the edges of a tree that spans them
+        * (1000 / max(1, num_images)),
     )
 
 

@@ -24,6 +24,7 @@ from minia.mining.report.columns import Columns
 from minia.mining.report.explorer import LISTED, Explorer
 from minia.mining.report.names import read_names, report_id
 from minia.mining.report.page import copy_figures, render_page
+from minia.mining.report.ranking import ranked
 from minia.mining.report.run import Artifacts, Run, count_stages
 from minia.mining.report.scripts import Scripts
 from minia.mining.report.settings import GalleryReport
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 PAGE = "index.html"
-_VERSION = 5  # 5: outlines of objects
+_VERSION = 6  # 6: the score is of all words together
 
 
 def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, context: Context) -> Path:
@@ -66,7 +67,7 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
     def make(work: Path) -> dict[str, Any]:
         run = Run.load(sources, matching, context.seed)
         metrics = count_stages(sources) | run.measure(settings.num_shuffles)
-        shown = run.scores.order[: settings.max_structures]
+        shown = ranked(run.scores, run.table)[: settings.max_structures]
         nothing = None if run.structures.num_lists else why_no_structures(artifacts.mining)
         explorer = Explorer(
             report=work,
