@@ -30,10 +30,11 @@ from minia.data.settings import FolderImages, SimulatedImages
 from minia.mining.arrangement.settings import AutoArrangement, NoArrangement
 from minia.mining.features.settings import AutoFeatures, StoredFeatures
 from minia.mining.structures.settings import ListDBMining
-from minia.mining.vocabulary.settings import StoredVocabulary
+from minia.mining.vocabulary.settings import Sampling, StoredVocabulary
 from minia.mining.words.settings import ListDBWords
 
 if TYPE_CHECKING:
+    from minia.mining.features.settings import ExtractedFeatures
     from minia.models.extractors.base import Extractor
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,23 @@ class Pipeline:
 
     @functools.cached_property
     def features(self) -> Path:
-        """The keypoints and descriptors of every image."""
+        """The keypoints of every image, with their descriptors or, where these are not kept, with their words."""
+        from minia.mining.features.stage import WordsOfDescriptors, extract_words, warn_of_images_without_keypoints
+        from minia.mining.vocabulary.assignment import words_by
+
+        if self.keeps_descriptors:
+            artifact = self.described
+        else:
+            how = words_by(self.vocabulary, self.context)
+            words = WordsOfDescriptors(self.vocabulary, *how, self.__dict__.get("described"))
+            artifact = extract_words(self.images, self.store, self.extraction, self.context, words)
+        if not isinstance(self.settings.features, StoredFeatures):
+            warn_of_images_without_keypoints(artifact, self.extraction)
+        return artifact
+
+    @functools.cached_property
+    def described(self) -> Path:
+        """The features with descriptors that the vocabulary is made of: those of all images where they are kept."""
         chosen = self.settings.features
         if isinstance(chosen, StoredFeatures):
             from minia.mining.features.store import check_features
@@ -89,14 +106,35 @@ class Pipeline:
             return check_features(chosen.path, self.store)
         from minia.mining.features.stage import extract_features
 
+        extractor = self.__dict__.pop("extractor", None)  # later stages can use the memory of a network
+        sample = None if self.keeps_descriptors else self._sample_images
+        return extract_features(self.images, self.store, self.extraction, self.context, extractor, sample)
+
+    @functools.cached_property
+    def extraction(self) -> ExtractedFeatures:
+        """The settings of the extractor, where ``features=auto`` was said those that it chose."""
+        chosen = self.settings.features
+        assert not isinstance(chosen, StoredFeatures)
         if isinstance(chosen, AutoFeatures):
             from minia.mining.features.auto import settle
 
             chosen = settle(chosen, self.images, self.context)
-        extractor = self.__dict__.pop("extractor", None)  # later stages can use the memory of a network
-        artifact = extract_features(self.images, self.store, chosen, self.context, extractor)
-        _warn_of_images_without_keypoints(artifact, getattr(chosen, "objects", None) == "original")
-        return artifact
+        return chosen
+
+    @functools.cached_property
+    def keeps_descriptors(self) -> bool:
+        """Whether the descriptors of all images are kept, rather than their words alone."""
+        if isinstance(self.settings.features, StoredFeatures):
+            return True
+        from minia.mining.features.stage import keeps_descriptors
+
+        return keeps_descriptors(self.images, self.store, self.extraction, self.context, self._sample_images)
+
+    @property
+    def _sample_images(self) -> int:
+        """How many images a vocabulary is made of, at most."""
+        chosen = self.settings.vocabulary
+        return Sampling().sample_images if isinstance(chosen, StoredVocabulary) else chosen.sample_images
 
     @functools.cached_property
     def extractor(self) -> Extractor:
@@ -115,15 +153,15 @@ class Pipeline:
         chosen = self.settings.vocabulary
         if isinstance(chosen, StoredVocabulary):
             return import_vocabulary(chosen.path, self.store)
-        return build_vocabulary(self.features, self.store, chosen, self.context)
+        return build_vocabulary(self.described, self.store, chosen, self.context)
 
     @functools.cached_property
     def assignment(self) -> Path:
         """The visual word of every keypoint."""
         from minia.mining.vocabulary.assignment import assign_words
 
-        vocabulary = self.vocabulary
-        return assign_words(self.features, vocabulary, self.store, self.context)
+        features, vocabulary = self.features, self.vocabulary
+        return assign_words(features, vocabulary, self.store, self.context) if self.keeps_descriptors else features
 
     @functools.cached_property
     def words(self) -> Path:
@@ -224,7 +262,8 @@ class Pipeline:
             from minia.mining.features.stage import check_pca_dim
 
             check_pca_dim(self.settings.features.pca_dim, self.extractor)
-        if not needed <= {"images", "features"}:
+        forgets = getattr(self.settings.features, "keep_descriptors", None) is False  # for which it takes a vocabulary
+        if forgets or not needed <= {"images", "features"}:
             if isinstance(self.settings.vocabulary, StoredVocabulary):
                 _ = self.vocabulary
             else:
@@ -266,8 +305,9 @@ class Pipeline:
         """The artifacts of a stage that this run has made or found so far."""
         if stage == "arrangement" and self.__dict__.get(stage) == self.__dict__.get("mining"):
             return []  # nothing was arranged
-        names = ["assignment", stage] if stage == "words" else [stage]
-        return [self.__dict__[name] for name in names if name in self.__dict__]
+        names = {"words": ["assignment"], "features": ["described"]}.get(stage, [])
+        made = [self.__dict__[name] for name in (*names, stage) if name in self.__dict__]
+        return [path for path in dict.fromkeys(made) if stage == "features" or path != self.__dict__.get("features")]
 
 
 def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str) -> dict[str, Any]:
@@ -315,22 +355,6 @@ def _mine(settings: MineSettings, store: Path, folder: RunFolder, resolved_confi
     metrics["seconds_total"] = round(time.perf_counter() - started, 3)
     _publish(pipeline, folder, resolved_config, metrics)
     return metrics
-
-
-def _warn_of_images_without_keypoints(features: Path, original: bool) -> None:
-    """Say what may be amiss where half of the images or more gave nothing."""
-    counts = read_manifest(features)["counts"]
-    empty, total = counts["num_images_without_keypoints"], counts["num_images"]
-    if 2 * empty < total:
-        return
-    masked = (
-        "features.objects=original drops what is not brighter than 11 of 255 grey levels (allowed: all, central, none)"
-    )
-    logger.warning(
-        "features: %d of %d images have no keypoints: their grey range may be too narrow or too dark (images of 8 bits"
-        " are read as they are: stretch them to the whole range)%s",
-        empty, total, f", or {masked}" if original else "",
-    )  # fmt: skip
 
 
 def _metrics(pipeline: Pipeline) -> dict[str, Any]:

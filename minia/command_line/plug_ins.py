@@ -17,11 +17,12 @@ from pydantic import BaseModel
 
 from minia.core.plug_in import TARGET, default_keys, installed_classes, load_class
 from minia.mining.features.settings import Extraction
+from minia.mining.vocabulary.settings import Sampling
 
 _FILE = "file://"
 _GROUPS: dict[str, tuple[str, type[BaseModel] | None]] = {  # the entry points of each, and the stage's own keys
     "features": ("minia.extractors", Extraction),
-    "vocabulary": ("minia.vocabularies", None),
+    "vocabulary": ("minia.vocabularies", Sampling),
 }
 
 

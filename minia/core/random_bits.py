@@ -5,6 +5,9 @@ The steps are those of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudora
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,3 +43,18 @@ def mix_64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def mix_number(value: int) -> int:
     """The same of one whole number, of which the lowest 64 bits count."""
     return int(mix_64(np.array([value & ((1 << 64) - 1)], dtype=np.uint64))[0])
+
+
+def name_keys(names: Iterable[str], seed: int) -> NDArray[np.uint64]:
+    """A number for each name that the seed and the name alone decide: those of the smallest are a random sample.
+
+    Args:
+        names: any strings.
+        seed: of the sample, from 0 on.
+
+    Returns:
+        (number of names,) uint64.
+    """
+    salt = seed.to_bytes(16, "little")
+    digests = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, salt=salt) for name in names)
+    return np.frombuffer(b"".join(each.digest() for each in digests), dtype="<u8").astype(np.uint64)

@@ -23,8 +23,10 @@ def write_hloc(features: FeatureStore, path: Path) -> int:
         How many images were written.
 
     Raises:
-        InputError: h5py is not installed, or two images have names of which one lies inside the other.
+        InputError: h5py is not installed, two images have names of which one lies inside the other, or descriptors
+            were not kept.
     """
+    features.check_descriptors()
     try:
         import h5py
     except ImportError:

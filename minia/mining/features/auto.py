@@ -31,7 +31,8 @@ def settle(settings: AutoFeatures, images: Path, context: Context) -> DenseFeatu
     objects = settings.objects or choice.objects
     logger.info("features: %s with objects=%s, since %s", choice.kind, objects, choice.reason)
     chosen = settings.dense if choice.kind == "dense" else settings.sift
-    return chosen.model_copy(update={"objects": objects})
+    keep = chosen.keep_descriptors if settings.keep_descriptors is None else settings.keep_descriptors
+    return chosen.model_copy(update={"objects": objects, "keep_descriptors": keep})
 
 
 def _sample(table: ImageTable, number: int, seed: int) -> Iterator[NDArray[np.uint8]]:

@@ -32,11 +32,16 @@ class Extraction(Settings):
         shard_images: images in a shard; a killed run loses at most one shard's work.
         pca_dim: shorten descriptors to this many principal components (see ``pca``); None for as they are.
         pca_images: images that the components are fitted on, at most 1,000 descriptors of each.
+        keep_descriptors: False: keep the words and keypoints of images alone, and descriptors of no more images than
+            the vocabulary is made of; None: as ``disk_budget`` has it.
+        disk_budget: in gigabytes: where all features are estimated to take more, descriptors are not kept.
     """
 
     shard_images: Annotated[int, Field(ge=1, le=100_000)] = 512
     pca_dim: PCADim = None
     pca_images: PCAImages = 128
+    keep_descriptors: bool | None = None
+    disk_budget: Annotated[float, Field(gt=0, le=1e9)] = 40.0
 
 
 class DenseFeatures(DenseSettings, Extraction):
@@ -69,6 +74,7 @@ class AutoFeatures(Settings):
     Attributes:
         sample_images: images that are looked at, drawn with the seed.
         objects: where keypoints may lie; None for as suits.
+        keep_descriptors: see :class:`Extraction`; None for as ``dense`` and ``sift`` have it.
         dense: the settings if dense features are chosen; its ``objects`` counts for nothing.
         sift: the settings if SIFT is chosen; its ``objects`` counts for nothing.
     """
@@ -76,6 +82,7 @@ class AutoFeatures(Settings):
     kind: Literal["auto"] = "auto"
     sample_images: Annotated[int, Field(ge=1, le=100_000)]
     objects: ObjectsChoice | None
+    keep_descriptors: bool | None = None
     dense: DenseFeatures
     sift: SIFTFeatures
 

@@ -1,26 +1,36 @@
-"""The features stage: extract every image, in several processes or threads; ``store`` says what is stored."""
+"""The features stage: extract every image, in several processes or threads; ``store`` says what is stored.
+
+Descriptors are kept, or there are two passes that keep none: a sample of the images is extracted, of which the
+vocabulary is made; then each image is extracted, its descriptors become words, and are forgotten.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minia.core.artifact import InputError, Stage, read_manifest
 from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.core.plug_in import PlugIn
 from minia.core.progress import progress
+from minia.core.random_bits import name_keys
 from minia.data.images import ImageTable
 from minia.mining.features.pca import FOLDER as PCA_FOLDER
 from minia.mining.features.pca import PCA
 from minia.mining.features.reader import Reader
 from minia.mining.features.settings import ExtractedFeatures
-from minia.mining.features.write import ShardWriter
+from minia.mining.features.store import FeatureStore
+from minia.mining.features.write import Forgetting, ShardWriter
 from minia.models.extractors.base import Extractor
 from minia.models.extractors.build import build_extractor
 
@@ -29,19 +39,45 @@ logger = logging.getLogger(__name__)
 _IMAGES_FOR_ESTIMATE = 8
 _DESCRIPTORS_FOR_PCA = 1000  # of an image, the strongest
 _OF_MACHINE = ("device", "precision")  # parameters that change the last digits alone
+_OF_STORING = ("keep_descriptors", "disk_budget")  # settings that change nothing that is extracted
+_OF_SAMPLE = ("sample_images", "sample_seed")  # parameters of an artifact that does not hold all images
+_WORDS = "words"  # parameter of an artifact with words in the place of descriptors: how they were assigned
+
+
+@dataclass(frozen=True)
+class WordsOfDescriptors:
+    """A vocabulary, as far as it makes words of descriptors.
+
+    Attributes:
+        artifact: of the vocabulary stage.
+        parameters: all else that decides the words; JSON values only.
+        words_of: the visual words, (n,) int32, of descriptors, (n, descriptor_size) as they would be stored.
+        features: artifact with the features of the images that it was made of; None where it came from elsewhere.
+    """
+
+    artifact: Path
+    parameters: Mapping[str, Any]
+    words_of: Callable[[NDArray[Any]], NDArray[np.int32]]
+    features: Path | None
 
 
 def extract_features(
-    images: Path, store: Path, settings: ExtractedFeatures, context: Context, extractor: Extractor | None = None
+    images: Path,
+    store: Path,
+    settings: ExtractedFeatures,
+    context: Context,
+    extractor: Extractor | None = None,
+    sample: int | None = None,
 ) -> Path:
-    """Extract the features of every image.
+    """Extract the features of every image, or of a sample of them.
 
     Args:
         images: artifact of the images stage.
         store: folder of artifacts.
         settings: of the extractor and of the stage.
-        context: ``seed`` chooses the images that principal components are fitted on.
+        context: ``seed`` chooses the images that principal components are fitted on, and those of the sample.
         extractor: the extractor of these settings, where there is one already.
+        sample: how many images, chosen by their names and the seed; None for all.
 
     Returns:
         The features artifact.
@@ -51,26 +87,182 @@ def extract_features(
             short or too few for ``pca_dim``.
     """
     stage = _stage(images, store, settings, context)
+    if sample is not None and sample < len(names := _names(images)):
+        only = np.sort(np.argsort(name_keys(names, context.seed), kind="stable")[:sample])
+        drawn = dict(zip(_OF_SAMPLE, (sample, context.seed), strict=True))
+        stage = dataclasses.replace(stage, parameters={**stage.parameters, **drawn})
+        logger.info("features: of a sample of %d of %d images, for the vocabulary", sample, len(names))
+    else:
+        only = None
     if stage.done:
         return stage.run(lambda _: {})
-    table = ImageTable.load(images)
-    extractor = extractor or build_extractor(settings, context)  # one that cannot run here says so before any work
-    reader = Reader(settings, context, table.min_side, table.max_side, table.reading, extractor)
-    check_pca_dim(settings.pca_dim, extractor)
+    extraction = _Extraction.prepared(images, settings, context, extractor)
 
     def make(work: Path) -> dict[str, Any]:
-        with extractor.working():
-            _log_size_estimate(work, table, reader)
-            pca = None if settings.pca_dim is None else _fit_pca(work, table, reader, settings.pca_dim)
-            counts = ShardWriter(work, table, reader, settings.shard_images, pca).write()
+        return extraction.write(work, store, None, only)
+
+    return stage.run(make)
+
+
+def extract_words(
+    images: Path, store: Path, settings: ExtractedFeatures, context: Context, vocabulary: WordsOfDescriptors
+) -> Path:
+    """Extract every image, turn its descriptors into words, and forget them.
+
+    Args:
+        images: artifact of the images stage.
+        store: folder of artifacts.
+        settings: of the extractor and of the stage.
+        context: ``seed`` chooses the images that principal components are fitted on.
+        vocabulary: what makes words of descriptors.
+
+    Returns:
+        The features artifact, which holds words in the place of descriptors and is an assignment artifact too.
+
+    Raises:
+        InputError: see :func:`extract_features`.
+    """
+    stage = _stage(images, store, settings, context)
+    stage = dataclasses.replace(
+        stage,
+        parameters={**stage.parameters, _WORDS: dict(vocabulary.parameters)},
+        inputs={**stage.inputs, "vocabulary": read_manifest(vocabulary.artifact)["fingerprint"]},
+    )
+    if stage.done:
+        return stage.run(lambda _: {})
+    extraction = _Extraction.prepared(images, settings, context, None)
+
+    def make(work: Path) -> dict[str, Any]:
+        known = None if vocabulary.features is None else FeatureStore.load(vocabulary.features)
+        return extraction.write(work, store, Forgetting(vocabulary.words_of, known), None)
+
+    return stage.run(make)
+
+
+def keeps_descriptors(images: Path, store: Path, settings: ExtractedFeatures, context: Context, sample: int) -> bool:
+    """Whether descriptors are to be kept: as the settings have it, else where all are estimated to be in the budget.
+
+    Args:
+        images: artifact of the images stage.
+        store: folder of artifacts.
+        settings: of the extractor and of the stage.
+        context: of the run.
+        sample: images whose descriptors are kept in any case, for the vocabulary.
+    """
+    if settings.keep_descriptors is not None:
+        return settings.keep_descriptors
+    if len(_names(images)) <= sample or _stage(images, store, settings, context).done:
+        return True
+    extraction = _Extraction.prepared(images, settings, context, None)
+    with extraction.reader.extractor().working():
+        size = extraction.estimate().num_bytes / 1e9
+    if size > settings.disk_budget:
+        logger.info(
+            "features: descriptors are not kept, since all would take about %.0f GB, more than features.disk_budget=%g:"
+            " words and keypoints remain (features.keep_descriptors=true keeps them)", size, settings.disk_budget,
+        )  # fmt: skip
+    return size <= settings.disk_budget
+
+
+def warn_of_images_without_keypoints(features: Path, settings: ExtractedFeatures) -> None:
+    """Say what may be amiss where half of the images or more gave nothing.
+
+    Args:
+        features: artifact of the features stage.
+        settings: of its extractor.
+    """
+    counts = read_manifest(features)["counts"]
+    empty, total = counts["num_images_without_keypoints"], counts["num_images"]
+    if 2 * empty < total:
+        return
+    masked = (
+        "features.objects=original drops what is not brighter than 11 of 255 grey levels (allowed: all, central, none)"
+    )
+    logger.warning(
+        "features: %d of %d images have no keypoints: their grey range may be too narrow or too dark (images of 8 bits"
+        " are read as they are: stretch them to the whole range)%s",
+        empty, total, f", or {masked}" if getattr(settings, "objects", None) == "original" else "",
+    )  # fmt: skip
+
+
+def _names(images: Path) -> list[str]:
+    names: list[str] = ImageTable.load(images).table["image"].tolist()
+    return names
+
+
+@dataclass(frozen=True)
+class SizeEstimate:
+    """What the features of a collection will take, by a look at some of its images.
+
+    Attributes:
+        keypoints: of an image.
+        num_bytes: of all features with their descriptors.
+    """
+
+    keypoints: float
+    num_bytes: float
+
+
+@dataclass(frozen=True)
+class _Extraction:
+    """Images and what extracts them.
+
+    Attributes:
+        table: the images.
+        reader: extracts them.
+    """
+
+    table: ImageTable
+    reader: Reader
+
+    @classmethod
+    def prepared(
+        cls, images: Path, settings: ExtractedFeatures, context: Context, extractor: Extractor | None
+    ) -> _Extraction:
+        """Read the table and build the extractor: one that cannot run here says so before any work."""
+        table = ImageTable.load(images)
+        extractor = extractor or build_extractor(settings, context)
+        check_pca_dim(settings.pca_dim, extractor)
+        return cls(table, Reader(settings, context, table.min_side, table.max_side, table.reading, extractor))
+
+    def estimate(self) -> SizeEstimate:
+        """Extract some images, and say what all will take."""
+        num_images, extractor = len(self.table.table), self.reader.extractor()
+        rows = np.unique(np.linspace(0, num_images - 1, min(_IMAGES_FOR_ESTIMATE, num_images)).astype(int))
+        found = self.reader.extract_in_order(([self.table.path(int(row))] for row in rows), start_processes=False)
+        counts = [len(features["scores"]) for features in found if not isinstance(features, str)]
+        mean = float(np.mean(counts)) if counts else 0.0
+        numbers = self.reader.settings.pca_dim or extractor.descriptor_size
+        return SizeEstimate(mean, num_images * mean * (numbers * np.dtype(extractor.descriptor_dtype).itemsize + 20))
+
+    def write(
+        self, work: Path, store: Path, forgetting: Forgetting | None, only: NDArray[np.int64] | None
+    ) -> dict[str, Any]:
+        """Write the artifact.
+
+        Args:
+            work: its folder.
+            store: folder of artifacts.
+            forgetting: what becomes of descriptors; None keeps them.
+            only: rows of the images to extract; None for all.
+
+        Returns:
+            The counts.
+        """
+        settings, table = self.reader.settings, self.table
+        if only is not None:
+            table = dataclasses.replace(table, table=table.table.iloc[only].reset_index(drop=True))
+        with self.reader.extractor().working():
+            if forgetting is None:
+                _log_size_estimate(work, dataclasses.replace(self, table=table))
+            pca = None if settings.pca_dim is None else _fit_pca(work, self.table, self.reader, settings.pca_dim)
+            counts = ShardWriter(work, table, self.reader, settings.shard_images, pca, forgetting).write()
         root = table.root.resolve()
         if root.is_relative_to(store.resolve()):  # a store can be moved whole
             root = Path("../..") / root.relative_to(store.resolve())
         source = {"root": root.as_posix(), "reading": table.reading.to_json()}
         (work / "source.json").write_text(json.dumps(source) + "\n", encoding="utf-8")
         return counts
-
-    return stage.run(make)
 
 
 def _stage(images: Path, store: Path, settings: ExtractedFeatures, context: Context) -> Stage:
@@ -96,7 +288,8 @@ def check_same_extraction(features: Path, settings: ExtractedFeatures, context: 
     label, parameters, files = _what_decides(settings, context)
     now = {"label": label, "version": _version(settings), **parameters, **files}
     then = {"label": manifest["label"], "version": manifest["version"], **manifest["parameters"]}
-    then |= {name: value for name, value in manifest["inputs"].items() if name != "images"}
+    then |= {name: value for name, value in manifest["inputs"].items() if name not in ("images", "vocabulary")}
+    then.pop(_WORDS, None)
     other = [name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
     if changed := [name for name in other if name not in _OF_MACHINE]:
         raise InputError(
@@ -126,7 +319,9 @@ def _what_decides(settings: ExtractedFeatures, context: Context) -> tuple[str, d
             if isinstance(path := getattr(settings, name), Path):
                 del parameters[name]
                 files[name] = fingerprint_file(path)
-    parameters = {name: value for name, value in parameters.items() if name not in shortened}
+    parameters = {
+        name: value for name, value in parameters.items() if name not in shortened and name not in _OF_STORING
+    }
     parameters |= {"shard_images": settings.shard_images} | (shortened if settings.pca_dim is not None else {})
     return label, parameters, files
 
@@ -144,20 +339,12 @@ def check_pca_dim(pca_dim: int | None, extractor: Extractor) -> None:
         )
 
 
-def _log_size_estimate(work: Path, table: ImageTable, reader: Reader) -> None:
+def _log_size_estimate(work: Path, extraction: _Extraction) -> None:
     """Say what the features will take on disk, before the work starts."""
-    num_images = len(table.table)
-    extractor = reader.extractor()
-    rows = np.unique(np.linspace(0, num_images - 1, min(_IMAGES_FOR_ESTIMATE, num_images)).astype(int))
-    found = reader.extract_in_order(([table.path(int(row))] for row in rows), start_processes=False)
-    counts = [len(features["scores"]) for features in found if not isinstance(features, str)]
-    mean = float(np.mean(counts)) if counts else 0.0
-    bytes_each = (reader.settings.pca_dim or extractor.descriptor_size) * np.dtype(
-        extractor.descriptor_dtype
-    ).itemsize + 16
+    estimate = extraction.estimate()
     logger.info(
         "features: %d images with about %.0f keypoints each will take about %.0f MB; %.1f GB are free",
-        num_images, mean, num_images * mean * bytes_each / 1e6, shutil.disk_usage(work).free / 1e9,
+        len(extraction.table.table), estimate.keypoints, estimate.num_bytes / 1e6, shutil.disk_usage(work).free / 1e9,
     )  # fmt: skip
 
 

@@ -28,6 +28,9 @@ descriptors.npy  (n, descriptor_size) uint8 or float16
 
 Features made elsewhere may lack ``angles.npy``: then no keypoint has a direction.
 
+Features that do not keep descriptors hold two files a shard in the place of these: ``compact.npy`` (see ``compact``)
+and ``words.npy``, (n,) int32, the visual word of each keypoint. Their keypoints have no scores; their order remains.
+
 A shard is written under a temporary name and renamed, so that the shards of a killed run stay. Where
 descriptors were shortened, the folder ``pca`` holds what by (see ``pca``).
 """
@@ -46,6 +49,7 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import InputError, Stage, fingerprint, read_manifest
 from minia.core.progress import progress
+from minia.mining.features.compact import COMPACT, NO_ANGLE, decode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +57,7 @@ if TYPE_CHECKING:
 SIFT_WIDTH = 6.0  # of a window, in what SIFT and SURF call a keypoint's size; others tell the window's width itself
 _OF_SIFT_KIND = ("sift", "surf")
 ARRAYS = ("keypoints", "sizes", "angles", "scores", "descriptors")
-NO_ANGLE = -1.0  # degrees, as OpenCV has it: a keypoint without a direction
+WORDS = "words.npy"
 _OPTIONAL = "angles"
 _COLUMNS = {  # of images.parquet, with the kinds of their numpy types
     "image": "OTU", "path": "OTU", "width": "iu", "height": "iu", "shard": "iu", "first_keypoint": "iu",
@@ -107,6 +111,30 @@ class FeatureStore:
         offsets = np.concatenate([[0], np.cumsum(images["num_keypoints"].to_numpy(np.int64))])
         return cls(artifact, root, images, offsets, num_shards)
 
+    @functools.cached_property
+    def has_descriptors(self) -> bool:
+        """Whether descriptors were kept."""
+        return not (self.num_shards and (shard_path(self.artifact, 0) / COMPACT).exists())
+
+    @functools.cached_property
+    def failed_images(self) -> list[str]:
+        """The names of the images that could not be read; none where features made elsewhere do not tell."""
+        import pandas as pd
+
+        file = self.artifact / "failed.csv"
+        failed = pd.read_csv(file, dtype=str, keep_default_na=False) if file.exists() else pd.DataFrame()
+        return failed["image"].tolist() if "image" in failed else []
+
+    def of_rows(self, rows: NDArray[np.int64]) -> FeatureStore:
+        """The features of some images alone.
+
+        Args:
+            rows: (n,) int64 rows of the table of images, ascending.
+        """
+        images = self.images.iloc[rows].reset_index(drop=True)
+        offsets = np.concatenate([[0], np.cumsum(images["num_keypoints"].to_numpy(np.int64))])
+        return FeatureStore(self.artifact, self.root, images, offsets, self.num_shards)
+
     @property
     def descriptor_size(self) -> int:
         """Length of a descriptor; 0 without shards."""
@@ -121,8 +149,10 @@ class FeatureStore:
         """Check features made elsewhere: that the table and every shard fit together.
 
         Raises:
-            InputError: they do not, an image's name is repeated, or an array holds numbers that are not finite.
+            InputError: they do not, an image's name is repeated, an array holds numbers that are not finite, or there
+                are no descriptors.
         """
+        self.check_descriptors()
         self._check_table()
         for shard in range(self.num_shards):
             for name in ARRAYS:
@@ -135,6 +165,18 @@ class FeatureStore:
             for shard in range(self.num_shards):
                 self._check_shard(shard)
                 advance(1)
+
+    def check_descriptors(self) -> None:
+        """Check that there are descriptors.
+
+        Raises:
+            InputError: they were not kept.
+        """
+        if not self.has_descriptors:
+            raise InputError(
+                f"{self.artifact}: holds no descriptors, which this needs; allowed: features made with"
+                " features.keep_descriptors=true"
+            )
 
     def _check_table(self) -> None:
         table = self.artifact / "images.parquet"
@@ -182,15 +224,34 @@ class FeatureStore:
         return self.root / str(self.images["path"].iat[row])
 
     def shard(self, shard: int, array: str) -> NDArray[Any]:
-        """One array of one shard, memory-mapped: keypoints, sizes, angles, scores or descriptors."""
+        """One array of one shard: keypoints, sizes, angles, scores or descriptors.
+
+        It is memory-mapped; where descriptors were not kept it is float32 in memory, and scores are nan.
+
+        Raises:
+            InputError: the descriptors are asked for and were not kept.
+        """
+        if not self.has_descriptors:
+            return self._compact(shard, array)
         file = shard_path(self.artifact, shard) / f"{array}.npy"
         if array == _OPTIONAL and not file.exists():
             return np.full(len(self.shard(shard, "scores")), NO_ANGLE, dtype=np.float32)
         loaded: NDArray[Any] = np.load(file, mmap_mode="r")
         return loaded
 
+    def _compact(self, shard: int, array: str) -> NDArray[Any]:
+        records = np.load(shard_path(self.artifact, shard) / COMPACT, mmap_mode="r")
+        if array == "descriptors":
+            self.check_descriptors()
+        if array == "scores":
+            return np.full(len(records), np.nan, dtype=np.float32)
+        rows = self.images_of_shard(shard)
+        own = self.images.iloc[rows.start : rows.stop]
+        sides = own[["width", "height"]].max(axis=1).to_numpy(np.float32)
+        return decode(records, np.repeat(sides, own["num_keypoints"]), array)
+
     def shards(self, array: str) -> Iterator[NDArray[Any]]:
-        """That array of each shard in turn, memory-mapped."""
+        """That array of each shard in turn (see ``shard``)."""
         return (self.shard(shard, array) for shard in range(self.num_shards))
 
     def of_image(self, row: int, array: str) -> NDArray[Any]:
@@ -224,6 +285,7 @@ def check_features(features: Path, store: Path) -> Path:
         InputError: see :meth:`FeatureStore.check`.
     """
     found = FeatureStore.load(features)
+    found.check_descriptors()
     inputs = {"features": features_fingerprint(features, store)}
     stage = Stage("checked", "features", store, {}, inputs, version=_CHECKS)
 

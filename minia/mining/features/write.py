@@ -3,25 +3,63 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
 from minia.core.progress import progress
 from minia.core.writing import appearing_whole
 from minia.data.images import ImageTable
+from minia.mining.features.compact import COMPACT, encode
 from minia.mining.features.pca import PCA
 from minia.mining.features.reader import Reader
-from minia.mining.features.store import ARRAYS, shard_path
+from minia.mining.features.store import ARRAYS, WORDS, FeatureStore, shard_path
 from minia.models.extractors.base import Extractor, Features
 
 logger = logging.getLogger(__name__)
 
 _MAX_NAMES_IN_MANIFEST = 100
+_ASSIGNED_AT_ONCE = 1 << 16  # descriptors: enough for several threads, and forgotten soon
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """What descriptors are needed for where they are not kept.
+
+    Attributes:
+        words_of: the visual words, (n,) int32, of descriptors, (n, descriptor_size) as they would be stored.
+        known: the features of some of the images with descriptors, which are not extracted again; None for none.
+    """
+
+    words_of: Callable[[NDArray[Any]], NDArray[np.int32]]
+    known: FeatureStore | None
+
+    def forget(self, found: Iterable[Features | str]) -> Iterator[dict[str, NDArray[Any]] | str]:
+        """The same features with ``words`` in the place of ``descriptors``; what is no features stays."""
+        waiting: list[dict[str, NDArray[Any]] | str] = []
+        number = 0
+        for each in found:
+            waiting.append(each if isinstance(each, str) else dict(each))  # type: ignore[arg-type]
+            number += 0 if isinstance(each, str) else len(each["scores"])
+            if number >= _ASSIGNED_AT_ONCE:
+                yield from self._assigned(waiting)
+                waiting, number = [], 0
+        yield from self._assigned(waiting)
+
+    def _assigned(self, waiting: list[dict[str, NDArray[Any]] | str]) -> list[dict[str, NDArray[Any]] | str]:
+        some = [each for each in waiting if not isinstance(each, str) and len(each["scores"])]
+        descriptors = [each.pop("descriptors") for each in some]
+        if some:
+            words = self.words_of(np.concatenate(descriptors))
+            for each, own in zip(some, np.split(words, np.cumsum(list(map(len, descriptors)))[:-1]), strict=True):
+                each["words"] = own
+        return waiting
 
 
 @dataclass(frozen=True)
@@ -34,6 +72,7 @@ class ShardWriter:
         reader: extracts them.
         shard_images: images in a shard.
         pca: shortens descriptors; None leaves them as they are.
+        forgetting: what becomes of descriptors; None keeps them.
     """
 
     work: Path
@@ -41,6 +80,7 @@ class ShardWriter:
     reader: Reader
     shard_images: int
     pca: PCA | None
+    forgetting: Forgetting | None = None
 
     def write(self) -> dict[str, Any]:
         """Extract the shards that an earlier, killed run has not finished, and list all images; the counts."""
@@ -51,22 +91,43 @@ class ShardWriter:
         kept = num_images - sum(map(len, rows_of.values()))
         if kept:
             logger.info("features: keeping %d images that an earlier run had finished", kept)
+        known = self._known()
         # A task lies within a shard: what is extracted together is the same whichever shards are missing.
-        tasks = (task for rows in rows_of.values() for task in self.reader.tasks([table.path(row) for row in rows]))
+        tasks = (
+            task
+            for rows in rows_of.values()
+            for task in self.reader.tasks([table.path(row) for row in rows if row not in known])
+        )
         with progress("extracting features", num_images - kept, "image") as advance:
             results = self.reader.extract_in_order(tasks)
+
+            def take(row: int) -> Features | str:
+                advance(1)
+                if row in known:
+                    return self._of_known(known[row])
+                found = next(results)
+                return found if isinstance(found, str) else as_stored(found, self.reader.extractor(), self.pca)
+
             for shard, rows in rows_of.items():
-                found = []
-                for _ in rows:
-                    features = next(results)
-                    found.append(
-                        features
-                        if isinstance(features, str)
-                        else as_stored(features, self.reader.extractor(), self.pca)
-                    )
-                    advance(1)
-                self._write_shard(shard, rows, found)
+                if self.forgetting is None:
+                    self._write_shard(shard, rows, [take(row) for row in rows])
+                else:
+                    self._write_compact(shard, rows, list(self.forgetting.forget(map(take, rows))))
         return _write_images(self.work, table, num_shards)
+
+    def _known(self) -> dict[int, int]:
+        """The rows of images whose features are known, and their rows among these."""
+        if self.forgetting is None or self.forgetting.known is None:
+            return {}
+        row_of = {name: row for row, name in enumerate(self.forgetting.known.images["image"])}
+        return {row: row_of[name] for row, name in enumerate(self.table.table["image"]) if name in row_of}
+
+    def _of_known(self, row: int) -> Features:
+        assert self.forgetting is not None and self.forgetting.known is not None
+        known = self.forgetting.known
+        found: dict[str, Any] = {name: np.asarray(known.of_image(row, name)) for name in ARRAYS}
+        found["image_size"] = known.images[["width", "height"]].iloc[row].to_numpy(np.int32)
+        return cast(Features, found)
 
     def _write_shard(self, shard: int, rows: range, found: list[Features | str]) -> None:
         extractor = self.reader.extractor()
@@ -79,21 +140,41 @@ class ShardWriter:
             "scores": np.empty(0, np.float32),
             "descriptors": np.empty((0, size), extractor.descriptor_dtype),
         }
-        images = pd.DataFrame(
-            {
-                "row": np.array(rows, dtype=np.int64),
-                "width": [0 if isinstance(each, str) else int(each["image_size"][0]) for each in found],
-                "height": [0 if isinstance(each, str) else int(each["image_size"][1]) for each in found],
-                "num_keypoints": [0 if isinstance(each, str) else len(each["scores"]) for each in found],
-                "reason": [each if isinstance(each, str) else "" for each in found],
-            }
-        )
         with appearing_whole(shard_path(self.work, shard)) as folder:
             folder.mkdir()
             for name in ARRAYS:
                 arrays = [features[name] for features in good]  # type: ignore[literal-required]
                 np.save(folder / f"{name}.npy", np.concatenate([empty[name], *arrays]))
-            images.to_parquet(folder / "images.parquet", index=False)
+            _write_rows(folder, rows, found)
+
+    def _write_compact(self, shard: int, rows: range, found: list[dict[str, NDArray[Any]] | str]) -> None:
+        good = [features for features in found if not isinstance(features, str) and len(features["scores"])]
+        empty = {"keypoints": np.empty((0, 2), np.float32), "words": np.empty(0, np.int32)}
+        arrays = {
+            name: np.concatenate([empty.get(name, np.empty(0, np.float32)), *(each[name] for each in good)])
+            for name in ("keypoints", "sizes", "angles", "words")
+        }
+        sides = [np.full(len(each["scores"]), each["image_size"].max(), np.float32) for each in good]
+        with appearing_whole(shard_path(self.work, shard)) as folder:
+            folder.mkdir()
+            np.save(folder / COMPACT, encode(arrays, np.concatenate([np.empty(0, np.float32), *sides])))
+            np.save(folder / WORDS, arrays["words"])
+            _write_rows(folder, rows, found)
+
+
+def _write_rows(folder: Path, rows: range, found: Sequence[Mapping[str, Any] | str]) -> None:
+    """The table of a shard's images, for :func:`_write_images`."""
+    sizes = [(0, 0) if isinstance(each, str) else tuple(map(int, each["image_size"])) for each in found]
+    images = pd.DataFrame(
+        {
+            "row": np.array(rows, dtype=np.int64),
+            "width": [width for width, _ in sizes],
+            "height": [height for _, height in sizes],
+            "num_keypoints": [0 if isinstance(each, str) else len(each["scores"]) for each in found],
+            "reason": [each if isinstance(each, str) else "" for each in found],
+        }
+    )
+    images.to_parquet(folder / "images.parquet", index=False)
 
 
 def as_stored(features: Features, extractor: Extractor, pca: PCA | None) -> Features:

@@ -1,11 +1,12 @@
 """The visual word of every keypoint.
 
 The assignment artifact holds one file a shard of the features, ``words-00000.npy`` and so on,
-(n,) int32: the visual word of each keypoint.
+(n,) int32: the visual word of each keypoint. Features that do not keep descriptors are their own assignment.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from minia.core.device import choose_device
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
 from minia.core.writing import appearing_whole
-from minia.mining.features.store import FeatureStore, features_fingerprint
+from minia.mining.features.store import WORDS, FeatureStore, features_fingerprint, shard_path
 
 _DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions
+_VERSION = 3  # raise it when the same vocabulary gives other words
 
 
 def load_centroids(vocabulary: Path) -> NDArray[np.float32]:
@@ -50,25 +52,19 @@ def assign_words(features: Path, vocabulary: Path, store: Path, context: Context
         "features": features_fingerprint(features, store),
         "vocabulary": read_manifest(vocabulary)["fingerprint"],
     }
-    device = choose_device(context.device)
-    label, parameters = vocabulary.name.rsplit("-", 1)[0], {"gpu": device == "cuda"}  # it breaks ties its own way
-    stage = Stage("assignment", label, store, parameters, inputs, resumable=True, version=3)
+    label, parameters = vocabulary.name.rsplit("-", 1)[0], _parameters(context)
+    stage = Stage("assignment", label, store, parameters, inputs, resumable=True, version=_VERSION)
     if stage.done:
         return stage.run(lambda _: {})
-    centroids = load_centroids(vocabulary)
     found = FeatureStore.load(features)
-    if found.descriptor_size != centroids.shape[1]:
-        raise InputError(
-            f"the vocabulary's centroids have {centroids.shape[1]} numbers, "
-            f"the descriptors {found.descriptor_size}: they must be of one kind"
-        )
+    _, words_of = words_by(vocabulary, context)
 
     def make(work: Path) -> dict[str, Any]:
         missing = [shard for shard in range(found.num_shards) if not (work / _words_file(shard)).exists()]
         remaining = sum(len(found.shard(shard, "scores")) for shard in missing)
         with progress("assigning words", remaining, "keypoint") as advance:
             for shard in missing:
-                words = nearest_words(found.shard(shard, "descriptors"), centroids, device)
+                words = words_of(found.shard(shard, "descriptors"))
                 with appearing_whole(work / _words_file(shard)) as file:
                     np.save(file, words)
                 advance(len(words))
@@ -77,9 +73,46 @@ def assign_words(features: Path, vocabulary: Path, store: Path, context: Context
     return stage.run(make)
 
 
+def words_by(vocabulary: Path, context: Context) -> tuple[dict[str, Any], Callable[[NDArray[Any]], NDArray[np.int32]]]:
+    """How descriptors become words.
+
+    Args:
+        vocabulary: artifact of the vocabulary stage.
+        context: of the run.
+
+    Returns:
+        All that decides the words beside the vocabulary, as JSON values; and a function that gives the words, (n,)
+        int32, of descriptors, (n, descriptor_size), which may be memory-mapped. It raises InputError where the
+        descriptors and the centroids differ in length, or a descriptor is not finite.
+    """
+    centroids = load_centroids(vocabulary)
+
+    def words_of(descriptors: NDArray[Any]) -> NDArray[np.int32]:
+        if descriptors.shape[1] != centroids.shape[1]:
+            raise InputError(
+                f"the vocabulary's centroids have {centroids.shape[1]} numbers, "
+                f"the descriptors {descriptors.shape[1]}: they must be of one kind"
+            )
+        return nearest_words(descriptors, centroids, choose_device(context.device))
+
+    return _parameters(context) | {"version": _VERSION}, words_of
+
+
+def _parameters(context: Context) -> dict[str, Any]:
+    return {"gpu": choose_device(context.device) == "cuda"}  # it breaks ties its own way
+
+
 def load_assignment(assignment: Path, shard: int) -> NDArray[np.int32]:
-    """The visual word of each keypoint of one shard, (n,) int32, memory-mapped."""
-    words: NDArray[np.int32] = np.load(assignment / _words_file(shard), mmap_mode="r")
+    """The visual word of each keypoint of one shard, (n,) int32, memory-mapped.
+
+    Args:
+        assignment: artifact of ``assign_words``, or of the features stage where it does not keep descriptors.
+        shard: its number.
+    """
+    file = assignment / _words_file(shard)
+    if not file.exists():
+        file = shard_path(assignment, shard) / WORDS
+    words: NDArray[np.int32] = np.load(file, mmap_mode="r")
     return words
 
 

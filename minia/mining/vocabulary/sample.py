@@ -1,13 +1,34 @@
-"""Which descriptors a vocabulary is made of: the same number from every image."""
+"""Which descriptors a vocabulary is made of: the same number from every image, or from a sample of many images.
+
+Which images are in the sample their names and the seed decide, so that it is the same whether the features of all
+images were stored or those of the sample alone. Nor does it matter how features lie in shards.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minia.core.random_bits import name_keys
 from minia.mining.features.store import FeatureStore
 
 _DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions
+
+
+def sample_images(features: FeatureStore, most_images: int, seed: int) -> FeatureStore:
+    """The features of the images that a vocabulary is made of.
+
+    Args:
+        features: of all images, or of the sample alone.
+        most_images: images of the sample, those that could not be read included; fewer where there are fewer.
+        seed: of the sample.
+    """
+    failed = features.failed_images
+    if len(features.images) + len(failed) <= most_images:
+        return features
+    keys = name_keys([*features.images["image"], *failed], seed)
+    largest = np.partition(keys, most_images - 1)[most_images - 1]
+    return features.of_rows(np.flatnonzero(keys[: len(features.images)] <= largest))
 
 
 def sample_descriptors(features: FeatureStore, target: int, seed: int) -> NDArray[np.float32]:
@@ -17,12 +38,15 @@ def sample_descriptors(features: FeatureStore, target: int, seed: int) -> NDArra
         (min(target, num_keypoints), descriptor_size) float32, in the order of the images.
     """
     wanted = _share(np.diff(features.offsets), target, np.random.default_rng([seed, 0]))
+    generator = np.random.default_rng([seed, 1, 0])  # one for all shards: how many images these have must not matter
+    first_keypoint = features.images["first_keypoint"].to_numpy(np.int64)
     parts = []
     for shard, descriptors in enumerate(features.shards("descriptors")):
         images = features.images_of_shard(shard)
         counts = np.diff(features.offsets[images.start : images.stop + 1])
-        rows = _choose(counts, wanted[images.start : images.stop], np.random.default_rng([seed, 1, shard]))
-        parts.append(descriptors[rows].astype(np.float32))
+        chosen = _choose(counts, wanted[images.start : images.stop], generator)
+        begins = first_keypoint[images.start : images.stop] - (np.cumsum(counts) - counts)
+        parts.append(descriptors[chosen + np.repeat(begins, counts)[chosen]].astype(np.float32))
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 

@@ -12,7 +12,18 @@ from minia.core.setting_types import ExistingPath, Settings
 Words = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
-class KMeansVocabulary(Settings):
+class Sampling(Settings):
+    """What the stage needs to know beside the settings of what makes a vocabulary.
+
+    Attributes:
+        sample_images: images whose descriptors the vocabulary is made of, drawn with the seed; all where there are
+            no more.
+    """
+
+    sample_images: Annotated[int, Field(ge=1, le=10_000_000)] = 4096
+
+
+class KMeansVocabulary(Sampling):
     """``vocabulary=kmeans``.
 
     Attributes:
@@ -21,8 +32,8 @@ class KMeansVocabulary(Settings):
         iterations: of Lloyd's algorithm on the whole sample, at most; ``doubling`` stops when they gain little.
         restarts: times the clustering is done; the one of least distance is kept.
         initialisation: ``random``, ``kmeans++`` or ``afk-mc2`` (Bachem et al. 2016), the latter two by faiss.
-        points_per_word: descriptors sampled for training, per visual word, a million at most in all; all images give
-            the same number, as far as they have it.
+        points_per_word: descriptors sampled for training, per visual word, a million at most in all; all images of
+            the sample give the same number, as far as they have it.
     """
 
     kind: Literal["kmeans"] = "kmeans"
@@ -39,7 +50,7 @@ class KMeansVocabulary(Settings):
         return self.algorithm == "lloyd" or self.initialisation != "random"
 
 
-class PlugInVocabulary(PlugIn):
+class PlugInVocabulary(PlugIn, Sampling):
     """A way to make a vocabulary from elsewhere (see :class:`minia.mining.vocabulary.contract.VocabularyMaker`)."""
 
 
@@ -53,5 +64,5 @@ class StoredVocabulary(Settings):
 VocabularySettings = Annotated[
     KMeansVocabulary | PlugInVocabulary | StoredVocabulary,
     Field(discriminator="kind"),
-    BeforeValidator(PlugInChoice("vocabulary", "minia.vocabularies")),
+    BeforeValidator(PlugInChoice("vocabulary", "minia.vocabularies", Sampling)),
 ]

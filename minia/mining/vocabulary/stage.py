@@ -22,7 +22,7 @@ from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.vocabulary import faiss_kmeans
 from minia.mining.vocabulary.clustering import Clustering
 from minia.mining.vocabulary.contract import VocabularyMaker
-from minia.mining.vocabulary.sample import count_distinct, sample_descriptors
+from minia.mining.vocabulary.sample import count_distinct, sample_descriptors, sample_images
 from minia.mining.vocabulary.settings import KMeansVocabulary, PlugInVocabulary
 from minia.mining.vocabulary.size import choose_size, count_draws
 
@@ -60,9 +60,10 @@ def build_vocabulary(
     stage = Stage("vocabulary", f"kmeans{settings.size}", store, parameters, inputs, version=3)
 
     def make(work: Path) -> dict[str, Any]:
-        size = _auto_size(features, context.seed) if settings.size == "auto" else settings.size
+        images = _images(features, settings, context.seed)
+        size = _auto_size(images, context.seed) if settings.size == "auto" else settings.size
         target = min(size * settings.points_per_word, max(size, _MOST_SAMPLED))
-        sample = _sample(features, target, context.seed)
+        sample = _sample(images, target, context.seed)
         distinct = count_distinct(sample, enough=size)
         if distinct < size:
             raise InputError(
@@ -91,9 +92,17 @@ def check_vocabulary(settings: KMeansVocabulary | PlugInVocabulary, context: Con
         faiss_kmeans.import_faiss()
 
 
-def _auto_size(features: Path, seed: int) -> int:
+def _images(features: Path, settings: KMeansVocabulary | PlugInVocabulary, seed: int) -> FeatureStore:
+    """The features of the images that the vocabulary is made of; the log says where these are not all."""
+    found = FeatureStore.load(features)
+    sample = sample_images(found, settings.sample_images, seed)
+    if len(sample.images) < len(found.images):
+        logger.info("vocabulary: of a sample of %d of %d images", len(sample.images), len(found.images))
+    return sample
+
+
+def _auto_size(store: FeatureStore, seed: int) -> int:
     """The number of words for a collection (see ``choose_size``), and no more than it has distinct descriptors."""
-    store = FeatureStore.load(features)
     draws, num_images = count_draws(store, seed)
     size = choose_size(draws, num_images)
     if store.num_keypoints < 4 * size:  # so few that they can be counted
@@ -131,12 +140,12 @@ def _maker(settings: PlugInVocabulary, context: Context) -> VocabularyMaker:
 
 def _build_by_plug_in(features: Path, store: Path, settings: PlugInVocabulary, context: Context) -> Path:
     label = settings.target.rpartition(".")[2].lower()
-    parameters = settings.parameters(context) | {"seed": context.seed}
+    parameters = settings.parameters(context) | {"sample_images": settings.sample_images, "seed": context.seed}
     stage = Stage("vocabulary", label, store, parameters, {"features": features_fingerprint(features, store)})
 
     def make(work: Path) -> dict[str, Any]:
         maker = _maker(settings, context)
-        sample = _sample(features, maker.num_descriptors, context.seed)
+        sample = _sample(_images(features, settings, context.seed), maker.num_descriptors, context.seed)
         centroids = np.asarray(maker.make_centroids(sample, context.seed))
         if centroids.ndim != 2 or centroids.shape[1:] != sample.shape[1:] or not len(centroids):
             raise InputError(
@@ -150,8 +159,8 @@ def _build_by_plug_in(features: Path, store: Path, settings: PlugInVocabulary, c
     return stage.run(make)
 
 
-def _sample(features: Path, num_descriptors: int, seed: int) -> NDArray[np.float32]:
-    sample = sample_descriptors(FeatureStore.load(features), num_descriptors, seed)
+def _sample(images: FeatureStore, num_descriptors: int, seed: int) -> NDArray[np.float32]:
+    sample = sample_descriptors(images, num_descriptors, seed)
     if not len(sample):
         raise InputError("no keypoints were found in any image: lower features.contrast_threshold or the like")
     return sample
