@@ -107,16 +107,3 @@ if __name__ == "__main__":
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes at once
     out, err = process.communicate(timeout=120)
     assert (out, err) == ("interrupted\n", "")
-
-
-def test_two_jobs_of_joblibs_launcher_share_what_is_computed_once(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    (tmp_path / "a.corpus").write_text("4 0:1 1:1 2:1 3:1\n4 4:1 5:1 6:1 7:1\n" * 20)
-    overrides = ["words=listdb", "words.path=a.corpus", "stages=[mining]", "mining.num_tuples=50,60", "device=cpu"]
-    launcher = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep", "store=store"]
-    command = [sys.executable, str(ROOT / "mine.py"), *launcher, *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("words: made") == 1
-    assert len(list(tmp_path.glob("store/words/listdb-*"))) == 1
-    assert len((tmp_path / "sweep" / "summary.csv").read_text().splitlines()) == 3

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
 from minia.command_line.parser import Parser
@@ -78,15 +79,33 @@ class CommandLine:
         flags = self.flags
         return not (flags.hydra_help or flags.info or flags.cfg or flags.shell_completion or flags.experimental_rerun)
 
+    @property
+    def searches(self) -> bool:
+        """Whether a sweeper chooses the values of a sweep's jobs one after another, so that none is known before."""
+        named = [each for each in self.overrides if each.partition("=")[0] == "hydra/sweeper"]
+        return self.sweeps and any(each.partition("=")[2] != "basic" for each in named)
+
     def jobs(self) -> Iterator[tuple[str, ...]]:
-        """The overrides of each job of a sweep, or of the one job of a run."""
-        choices = [
-            [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-            if override.is_sweep_override() and override.is_discrete_sweep()
-            else [str(override.input_line)]
-            for override in OverridesParser.create().parse_overrides(self.overrides)
-        ]
-        return itertools.product(*choices)
+        """The overrides of each job of a sweep, or of the one job of a run.
+
+        Where the jobs are not known, as many as hold each value once that a job may have; of an interval its ends.
+        """
+        choices = [_values(each) for each in OverridesParser.create().parse_overrides(self.overrides)]
+        if not self.searches:
+            return itertools.product(*choices)
+        longest = max(map(len, choices))
+        return (tuple(each[min(place, len(each) - 1)] for each in choices) for place in range(longest))
+
+
+def _values(override: Override) -> list[str]:
+    """What an override sets in the jobs of a sweep."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if override.is_discrete_sweep():
+        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    interval = override.value()
+    assert isinstance(interval, IntervalSweep)
+    return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
 
 
 def _quoted(override: str, sweeps: bool) -> str:

@@ -7,12 +7,14 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
 from minia.command_line.messages import print_error
 from minia.command_line.mine_settings import MineSettings
 from minia.command_line.program import CONFIGURATION, Program, run_job, settings_of, start
+from minia.command_line.sweep_jobs import share_of_cores
 from minia.core.artifact import InputError
 from minia.training.settings import TrainSettings
 
@@ -84,22 +86,24 @@ def train() -> int:
     return start(Program("train", _TRAIN, TrainSettings, CONFIGURATION / "train", _train, _files_of_training))
 
 
-def _mine(config: DictConfig) -> None:
-    """One job of the mining pipeline."""
+def _mine(config: DictConfig) -> dict[str, Any]:
+    """One job of the mining pipeline; its metrics."""
     settings = settings_of(config, MineSettings)
+    settings = settings.model_copy(update={"num_workers": settings.num_workers or share_of_cores()})
     from minia.pipeline import mine  # errors in the settings come first
 
-    run_job(config, settings.store, functools.partial(mine, settings))
+    return run_job(config, settings.store, functools.partial(mine, settings))
 
 
-def _train(config: DictConfig) -> None:
-    """One job of training."""
+def _train(config: DictConfig) -> dict[str, Any]:
+    """One job of training; its metrics."""
     settings = settings_of(config, TrainSettings)
+    settings = settings.model_copy(update={"num_workers": settings.num_workers or share_of_cores()})
     # Before torch: on a busy machine idle threads that spin slow a step down up to ten times.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from minia.training.run import train  # brings torch: errors in the settings come first
 
-    run_job(config, settings.store, functools.partial(train, settings))
+    return run_job(config, settings.store, functools.partial(train, settings))
 
 
 def _files_of_mining() -> Sequence[str]:

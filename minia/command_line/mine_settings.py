@@ -32,6 +32,7 @@ class MineSettings(Settings):
     device: Device
     num_workers: Annotated[int, Field(ge=1, le=1024)] | None
     debug: bool
+    metric: str | None
     images: ImageSettings
     features: FeatureSettings
     vocabulary: VocabularySettings

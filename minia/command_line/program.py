@@ -25,6 +25,13 @@ from minia.command_line.help import help_text
 from minia.command_line.messages import outside_jobs, print_error, print_summary
 from minia.command_line.plug_ins import offer_plug_ins
 from minia.command_line.signals import signals_interrupt
+from minia.command_line.sweep_jobs import (
+    begin_sweep,
+    check_sweep_plug_ins,
+    job_of_sweep,
+    put_before_plug_ins,
+    tell_failed_jobs,
+)
 from minia.core.artifact import InputError
 from minia.core.run_folder import SWEEP_FILES, RunFolder, sweep_folder
 from minia.core.setting_types import check
@@ -45,7 +52,7 @@ class Program:
         about: what it does, with examples, for ``--help``; ``PROGRAM`` stands for its name.
         settings: the type of its settings.
         folder: of its configuration.
-        job: does one job, given its configuration.
+        job: does one job, given its configuration, and returns its metrics.
         files: the names of what a job writes in its folder.
     """
 
@@ -53,7 +60,7 @@ class Program:
     about: str
     settings: type[Any]
     folder: Path
-    job: Callable[[DictConfig], None]
+    job: Callable[[DictConfig], dict[str, Any]]
     files: Callable[[], Sequence[str]]
 
 
@@ -71,9 +78,12 @@ def start(program: Program) -> int:
                 return 0
             if not command.flags.shell_completion:
                 offer_plug_ins(command.flags.config_dir, command.overrides)
-            if command.runs:
-                check_jobs(program, command)
+            if command.runs and command.sweeps:
+                put_before_plug_ins(program.folder)
+            sweep = check_jobs(program, command) if command.runs else None
             sys.argv = [words[0], *command.words]
+            if sweep is not None:
+                return _sweep(program, command, sweep)
             with _without_other_groups(program, command):
                 _run(program, failures)
         if failures:
@@ -90,38 +100,58 @@ def start(program: Program) -> int:
 def _run(program: Program, failures: list[BaseException]) -> None:
     """Let Hydra start the jobs; what fails is added to ``failures``."""
 
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> Any:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return job_of_sweep(program.job, config)
         try:
             program.job(config)
         except Exception as error:
             failures.append(error)  # a single run says it in one line, without Hydra's own beside it
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                print_error(error)
-                raise  # Hydra names the job and goes on with the others
 
     hydra.main(version_base="1.3", config_path=str(program.folder), config_name=program.name)(job)()
 
 
-def check_jobs(program: Program, command: CommandLine) -> None:
+def _sweep(program: Program, command: CommandLine, folder: Path) -> int:
+    """Run the jobs of a sweep, whatever becomes of some of them; returns the exit code."""
+    if not any(each.startswith("hydra.sweep.dir=") for each in command.overrides):
+        # The time is part of its name: named here, all that compose the configuration mean the same folder.
+        sys.argv.append("hydra.sweep.dir='{}'".format(str(folder).replace("'", "\\'")))
+    begin_sweep(folder, [] if command.searches else command.jobs())
+    try:
+        _run(program, [])
+    except Exception:
+        if code := tell_failed_jobs(folder):
+            return code
+        raise
+    return tell_failed_jobs(folder)
+
+
+def check_jobs(program: Program, command: CommandLine) -> Path | None:
     """Check the settings of every job of a run or sweep, and that it replaces nothing of others, before any work.
+
+    Returns:
+        The folder of a sweep; None for a run.
 
     Raises:
         InputError: a job cannot run, or would replace what no run wrote.
     """
+    sweep: Path | None = None
     with composing(program.folder, command.flags.config_dir) as further:
         for number, job in enumerate(command.jobs()):
             name = command.flags.config_name or program.name
             config = hydra.compose(name, [*job, *further(job)], return_hydra_config=True)
-            folders = None
+            subdir = ""
             if command.sweeps:
                 OmegaConf.update(config, "hydra.job.num", number)
-                folders = Path(config.hydra.sweep.dir), Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+                check_sweep_plug_ins(config)
+                sweep, subdir = sweep or Path(config.hydra.sweep.dir), config.hydra.sweep.subdir
             with open_dict(config):
                 del config["hydra"]
             settings_of(config, program.settings)
-            if folders and folders[0].exists():  # Hydra writes there before the first job starts
-                RunFolder.read(folders[0]).refuse_of_others([*SWEEP_FILES, f"{program.name}.log"])
-                RunFolder.read(folders[1]).refuse_of_others([*program.files(), f"{program.name}.log"])
+            if sweep is not None and sweep.exists():  # Hydra writes there before the first job starts
+                RunFolder.read(sweep).refuse_of_others([*SWEEP_FILES, f"{program.name}.log"])
+                RunFolder.read(sweep / subdir).refuse_of_others([*program.files(), f"{program.name}.log"])
+    return sweep
 
 
 @contextlib.contextmanager
@@ -152,8 +182,10 @@ def settings_of(config: DictConfig, settings_type: type[Settings]) -> Settings:
     return check(settings_type, cast(dict[str, Any], values))
 
 
-def run_job(config: DictConfig, store: Path | None, work: Callable[[Path, Path, str], dict[str, Any]]) -> None:
-    """Do one job's work, given its store, output folder and resolved configuration, and print its metrics."""
+def run_job(
+    config: DictConfig, store: Path | None, work: Callable[[Path, Path, str], dict[str, Any]]
+) -> dict[str, Any]:
+    """Do one job's work, given its store, output folder and resolved configuration; print and return its metrics."""
     name_a_start_method()
     store, output, sweep = _folders_of_job(store)
     if sweep:
@@ -169,6 +201,7 @@ def run_job(config: DictConfig, store: Path | None, work: Callable[[Path, Path, 
 
         summarise_sweep(sweep)
     print_summary(metrics, output)
+    return metrics
 
 
 def store_beside(output: Path) -> Path:

@@ -26,7 +26,9 @@ from minia.core.writing import write_text_whole
 
 MARK = ".minia.json"
 LOCK = ".minia.lock"
-SWEEP_FILES = ("multirun.yaml", "summary.csv", "summary.png")
+JOBS = "jobs.csv"
+_OF_HYDRA = ("multirun.yaml", "optimization_results.yaml")
+SWEEP_FILES = (*_OF_HYDRA, JOBS, "summary.csv", "summary.png")
 _HIDDEN = (MARK, LOCK)
 State = list[Any] | None  # size in bytes and SHA-256 ("" inside folders); None: being written, ours whatever it holds
 
@@ -204,11 +206,11 @@ def sweep_folder(path: Path) -> Iterator[RunFolder]:
     """A sweep's folder, of which one of its jobs at a time may change the summary.
 
     Yields:
-        The folder; ``multirun.yaml`` in it is Hydra's.
+        The folder, in which Hydra writes files of its own.
     """
     with FileLock(path / LOCK):
         folder = dataclasses.replace(RunFolder.read(path), command="sweep")
-        folder.files["multirun.yaml"] = None
+        folder.files |= dict.fromkeys((*_OF_HYDRA, JOBS))  # they change until the last job has ended
         yield folder
 
 

@@ -1,0 +1,115 @@
+"""Sweeps whose jobs run at once, fail, are killed, or are chosen one after another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from minia.command_line.commands import mine, train
+from minia.command_line.sweep_jobs import read_jobs, tell_failed_jobs
+
+ROOT = Path(__file__).resolve().parents[1]
+CORPUS = "4 0:1 1:1 2:1 3:1\n4 4:1 5:1 6:1 7:1\n" * 20  # two structures
+MINING = ["words=listdb", "stages=[mining]", "mining.num_tuples=50", "device=cpu", "store=store"]
+
+
+def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "mine.py"), "-m", *MINING, "hydra.sweep.dir=sweep", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+
+
+def again(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The same in this process, which is quicker."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["mine.py", "-m", *MINING, "hydra.sweep.dir=sweep", *words])
+    return mine()
+
+
+def test_of_six_jobs_two_at_a_time_the_failed_one_is_named_and_done_when_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    names = [f"{letter}.corpus" for letter in "abcdef"]
+    for name in names:
+        (tmp_path / name).write_text(CORPUS if name != "c.corpus" else "4 0:1")
+    done = sweep(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"words.path={','.join(names)}")
+    assert done.returncode == 2
+    [named, told] = done.stderr.splitlines()[-2:]
+    assert named.startswith("error: job 2 (") and "c.corpus" in named
+    assert told.startswith("error: 1 of 6 jobs failed; results of the others are in ")
+    assert [done.stderr.count(f"{stage}: made") for stage in ("words", "mining")] == [1, 1]  # of content that all share
+    folder = tmp_path / "sweep"
+    assert [each.state for each in read_jobs(folder)] == ["finished"] * 2 + ["failed"] + ["finished"] * 3
+    assert list(pd.read_csv(folder / "summary.csv")["job"]) == [0, 1, 3, 4, 5]
+    assert not (folder / "2" / "metrics.json").exists()
+
+    (tmp_path / "c.corpus").write_text(CORPUS.replace("4 0", "4 8"))
+    assert again(tmp_path, monkeypatch, f"words.path={','.join(names)}") == 0
+    told = capsys.readouterr().err
+    assert [told.count(f"{stage}: made") for stage in ("words", "mining")] == [1, 1]  # what was missing
+    assert {each.state for each in read_jobs(folder)} == {"finished"}
+    assert len(pd.read_csv(folder / "summary.csv")) == 6
+
+
+def test_a_job_that_was_killed_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["job,overrides,state,exit_code,error", "1,seed=1,running,0,", "2,seed=2,waiting,0,", "0,seed=0,finished,0,"]
+    (tmp_path / "jobs.csv").write_text("\n".join(rows))
+    assert tell_failed_jobs(tmp_path) == 1
+    [named, told] = capsys.readouterr().err.splitlines()
+    assert named == "error: job 1 (seed=1): it was killed, perhaps for want of memory"
+    assert told.startswith("error: 1 of 3 jobs failed, 1 did not begin; ")
+
+
+def test_jobs_one_after_another_go_on_past_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.corpus").write_text(CORPUS)
+    (tmp_path / "b.corpus").write_text("4 0:1")
+    assert again(tmp_path, monkeypatch, "words.path=b.corpus,a.corpus") == 2
+    assert "error: job 0 (" in capsys.readouterr().err
+    assert [each.state for each in read_jobs(tmp_path / "sweep")] == ["failed", "finished"]
+
+
+def test_optuna_makes_a_metric_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    (tmp_path / "a.corpus").write_text(CORPUS)
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "words.path=a.corpus"]
+    words.append("mining.num_tuples=int(interval(20,60))")
+    assert again(tmp_path, monkeypatch, *words) == 2
+    assert capsys.readouterr().err.startswith("error: metric: must be given")
+    assert again(tmp_path, monkeypatch, *words, "metric=num_cooccurring_sets") == 0
+    summary = pd.read_csv(tmp_path / "sweep" / "summary.csv")
+    best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+    assert best["best_value"] == summary["num_cooccurring_sets"].max()
+    assert len(summary) == 3
+
+
+def test_a_search_without_a_number_or_a_package_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for program, words, told in (
+        (train, ["hydra/sweeper=optuna"], "hydra/sweeper"),
+        (mine, ["hydra/launcher=joblib", "hydra.launcher._target_=hydra_plugins.hydra_absent_launcher.there.Launcher"],
+         "hydra/launcher: hydra-absent-launcher is not installed; allowed: pip install 'minia[sweeps]'"),
+    ):  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["program", "-m", "seed=0,1", *words])
+        assert program() == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {told}")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_metric_that_a_job_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.corpus").write_text(CORPUS)
+    assert again(tmp_path, monkeypatch, "words.path=a.corpus", "metric=mean_purity_at_30") == 2
+    assert "metric=mean_purity_at_30: this job has none; allowed: " in capsys.readouterr().err
