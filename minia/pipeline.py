@@ -25,7 +25,7 @@ from minia.core.device import choose_device
 from minia.core.run_folder import RunFolder, claimed, remove_own
 from minia.core.store import register_run
 from minia.core.workers import num_cores
-from minia.core.writing import appearing_whole, write_text_whole
+from minia.core.writing import appearing_whole, make_folders, write_text_whole
 from minia.data.settings import FolderImages, SimulatedImages
 from minia.mining.arrangement.settings import AutoArrangement, NoArrangement
 from minia.mining.features.settings import AutoFeatures, StoredFeatures
@@ -334,7 +334,7 @@ def mine(settings: MineSettings, store: Path, output: Path, resolved_config: str
 def _mine(settings: MineSettings, store: Path, folder: RunFolder, resolved_config: str) -> dict[str, Any]:
     started = time.perf_counter()
     try:
-        store.mkdir(parents=True, exist_ok=True)
+        make_folders(store)
     except OSError as error:
         raise InputError(f"store={store}: cannot be made a folder: {error.strerror}") from None
     pipeline = Pipeline(settings, store)

@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minia.core.artifact import InputError, Stage, _versions, damage_of, fingerprint, read_manifest
+from minia.core.artifact import STARTED_WITH, InputError, Stage, _versions, damage_of, fingerprint, read_manifest
 
 
 def make_number(work: Path) -> dict[str, int]:
@@ -104,6 +105,34 @@ def test_finished_parts_survive_a_failure_at_the_end(tmp_path: Path, monkeypatch
     artifact = stage.run(make)
     assert len(made) == 1
     assert sorted(path.name for path in artifact.iterdir()) == ["manifest.json", "part"]
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_killed_end_or_removal_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumable: bool) -> None:
+    stage = Stage("count", "seven", tmp_path, {}, resumable=resumable)
+    artifact = stage.run(lambda _: {})
+    (artifact / STARTED_WITH).write_text("{}")  # killed between the artifact's name and the end
+    assert [path.name for path in stage.run(lambda _: {}).iterdir()] == ["manifest.json"]
+
+    shutil.rmtree(artifact)
+    work = artifact.with_name(f".{artifact.name}.part")
+    work.mkdir()
+    (work / f".part-1-{STARTED_WITH}").write_text('{"pyth')  # killed as it began
+    assert [path.name for path in stage.run(lambda _: {}).iterdir()] == ["manifest.json"]
+
+    shutil.rmtree(artifact)
+    work.mkdir()
+    (work / STARTED_WITH).write_text("{}")  # of other versions: to be removed
+    (work / "part").touch()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", _interrupt)
+        stage.run(lambda _: {})
+    assert [path.name for path in work.iterdir()] == [STARTED_WITH]  # what says that it is ours went last
+    assert [path.name for path in stage.run(lambda _: {}).iterdir()] == ["manifest.json"]
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_parts_made_with_other_versions_are_not_resumed(

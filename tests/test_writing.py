@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from minia.core.artifact import Stage
-from minia.core.writing import appearing_whole, remove_unfinished, write_text_whole
+from minia.core.writing import appearing_whole, remove_unfinished, remove_unfinished_of, write_text_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -43,6 +43,46 @@ def test_a_folder_appears_whole_and_replaces_none_that_holds_something(tmp_path:
     with pytest.raises(OSError), appearing_whole(tmp_path / "a") as temporary:
         temporary.mkdir()
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "inside"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only there a descriptor tells its file")
+def test_what_appears_was_synced_before_and_its_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    replace = Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(f"-> {target.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr("os.fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    with appearing_whole(tmp_path / "a") as temporary:
+        (temporary / "b").mkdir(parents=True)
+        for number in range(40):
+            (temporary / "b" / str(number)).touch()
+        (temporary / "link").symlink_to(tmp_path / "nothing")
+    assert set(done[:40]) == set(map(str, range(40)))
+    assert done[40:] == ["b", temporary.name, "-> a", tmp_path.name]
+
+
+def test_a_disk_that_takes_no_more_gives_nothing_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text_whole(tmp_path / "a", "new")
+    assert names(tmp_path) == []
+
+
+def test_what_a_killed_process_left_of_one_file_is_known_by_its_name(tmp_path: Path) -> None:
+    for name in (".part-12-a.txt", ".part-x-a.txt", ".part-12-b.txt", ".part-12-a.txt.old"):
+        (tmp_path / name).touch()
+    remove_unfinished_of(tmp_path / "a.txt")
+    assert sorted(names(tmp_path)) == [".part-12-a.txt.old", ".part-12-b.txt", ".part-x-a.txt"]
 
 
 def test_what_a_killed_process_left_is_removed_before_a_stage_goes_on(tmp_path: Path) -> None:

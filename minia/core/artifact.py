@@ -18,6 +18,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from minia.core.checksums import checksums_of, find_damage
-from minia.core.writing import remove_unfinished
+from minia.core.writing import make_folders, publish, remove_unfinished, remove_unfinished_of, write_text_whole
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Stage:
         """
         if self._reuse():
             return self.path
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(self.path.parent)
         lock = FileLock(self.path.parent / f".{self.path.name}.lock")
         try:
             lock.acquire(timeout=0)
@@ -140,38 +141,47 @@ class Stage:
         if damage := damage_of(self.path, MOST_READ_AGAIN):
             logger.warning("%s: %s is damaged: %s; making it anew", self.name, self.path, damage)
             return False
+        with suppress(OSError):  # a store may be only readable
+            (self.path / STARTED_WITH).unlink(missing_ok=True)  # of one that was killed just before it did so
         logger.info("%s: reusing %s", self.name, self.path)
         return True
 
     def _make(self, make: Callable[[Path], Mapping[str, Any]]) -> None:
         work = self.path.with_name(f".{self.path.name}.part")
+        remove_unfinished_of(work / STARTED_WITH)
         if work.exists() and next(work.iterdir(), None) and not (work / STARTED_WITH).is_file():
             raise InputError(f"{work}: was not written by minIA, and would be removed; allowed: move it away")
         if work.exists() and (why := self._why_discard(work)):
             logger.info("%s: discarding what an earlier run left unfinished in %s: %s", self.name, work, why)
-            shutil.rmtree(work)
+            _discard(work)
         work.mkdir(exist_ok=True)
-        remove_unfinished(work)
-        (work / STARTED_WITH).write_text(json.dumps(_versions()), encoding="utf-8")
         started = time.perf_counter()
         try:
+            remove_unfinished(work)
+            if not (work / STARTED_WITH).exists():
+                write_text_whole(work / STARTED_WITH, json.dumps(_versions()))
             counts = make(work)
             self._write_manifest(work, counts, time.perf_counter() - started)
+            self._publish(work)
         except InputError:
-            shutil.rmtree(work, ignore_errors=True)  # the same input will fail again
+            _discard(work, ignore_errors=True)  # the same input will fail again
             raise
         except BaseException:
             if not self.resumable:
-                shutil.rmtree(work, ignore_errors=True)
+                _discard(work, ignore_errors=True)
             raise
+        logger.info("%s: made %s in %.1f s", self.name, self.path, time.perf_counter() - started)
+
+    def _publish(self, work: Path) -> None:
+        """Give a finished artifact its name; what has it already is moved aside."""
         if self.path.exists():  # damaged, or without a manifest no artifact: it may hold what is anyone's
             aside = self.path.with_name(f"{self.path.name}.aside-{time.time_ns()}")
             why = "is damaged" if self.done else f"holds no {MANIFEST}"
             logger.warning("%s: %s %s: moving it to %s", self.name, self.path, why, aside)
             self.path.replace(aside)
-        work.replace(self.path)
-        (self.path / STARTED_WITH).unlink()  # not before: without it the next run would discard what is finished
-        logger.info("%s: made %s in %.1f s", self.name, self.path, time.perf_counter() - started)
+        publish(work, self.path)
+        # Not before: without it the next run would not know that it may remove what is finished there.
+        (self.path / STARTED_WITH).unlink(missing_ok=True)
 
     def _why_discard(self, work: Path) -> str:
         """Why an unfinished artifact cannot be continued; empty where it can."""
@@ -212,6 +222,17 @@ def damage_of(artifact: Path, most_bytes: int | None = None) -> str | None:
         return str(error)
     except (AttributeError, KeyError, TypeError, ValueError):
         return f"{MANIFEST} holds no checksums that can be read"
+
+
+def _discard(work: Path, *, ignore_errors: bool = False) -> None:
+    """Remove an unfinished artifact; what says that it is one goes last, so that a killed removal can be taken up."""
+    for path in list(work.iterdir()) if work.is_dir() else []:
+        if path.name != STARTED_WITH and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=ignore_errors)
+        elif path.name != STARTED_WITH:
+            with suppress(OSError) if ignore_errors else nullcontext():
+                path.unlink()
+    shutil.rmtree(work, ignore_errors=ignore_errors)
 
 
 def _read(path: Path) -> Any:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from minia.core.artifact import InputError
 from minia.core.checksums import fingerprint_file
-from minia.core.writing import write_text_whole
+from minia.core.writing import make_folders, remove_unfinished, remove_unfinished_of, write_text_whole
 
 MARK = ".minia.json"
 LOCK = ".minia.lock"
@@ -117,6 +117,15 @@ class RunFolder:
         }
         write_text_whole(self.path / MARK, json.dumps(content, indent=1) + "\n")
 
+    def remove_leftovers(self, names: Iterable[str]) -> None:
+        """Remove what a killed run left unfinished of the mark and of files and folders that may be replaced."""
+        remove_unfinished_of(self.path / MARK)
+        if (self.path / MARK).is_file():
+            for path in (self.path / name for name in names):
+                remove_unfinished_of(path)
+                if path.is_dir() and not path.is_symlink():
+                    remove_unfinished(path)
+
     def remove_if_fruitless(self) -> None:
         """Remove the folder where it holds nothing but a run's log."""
         log = f"{self.command}.log"
@@ -181,7 +190,7 @@ def claimed(path: Path, command: str, names: Iterable[str]) -> Iterator[RunFolde
     log = f"{command}.log"
     before = RunFolder.read(path)
     before.refuse_of_others([log, *names])  # before the folder gets a lock
-    path.mkdir(parents=True, exist_ok=True)
+    make_folders(path)
     lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -190,6 +199,7 @@ def claimed(path: Path, command: str, names: Iterable[str]) -> Iterator[RunFolde
     try:
         folder = dataclasses.replace(RunFolder.read(path), command=command)
         folder.refuse_of_others([log, *names])
+        folder.remove_leftovers(names)
         folder.files[log] = None  # it grows
         folder.write_mark()
         try:
@@ -210,6 +220,7 @@ def sweep_folder(path: Path) -> Iterator[RunFolder]:
     """
     with FileLock(path / LOCK):
         folder = dataclasses.replace(RunFolder.read(path), command="sweep")
+        folder.remove_leftovers(SWEEP_FILES)
         folder.files |= dict.fromkeys((*_OF_HYDRA, JOBS))  # they change until the last job has ended
         yield folder
 

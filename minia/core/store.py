@@ -15,7 +15,7 @@ from pathlib import Path
 
 from minia.core.artifact import MANIFEST, STARTED_WITH, InputError, fingerprint, read_manifest
 from minia.core.run_folder import MARK, RunFolder
-from minia.core.writing import write_text_whole
+from minia.core.writing import make_folders, remove_unfinished_of, write_text_whole
 
 _RUNS = ".runs"
 _HEXADECIMAL = frozenset("0123456789abcdef")
@@ -54,7 +54,8 @@ def register_run(folder: RunFolder) -> None:
         except ValueError:  # on another drive
             near = str(run)
         with suppress(OSError):  # a store may be only readable
-            entry.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(entry.parent)
+            remove_unfinished_of(entry)  # the run's folder is locked: no other process writes this entry
             write_text_whole(entry, json.dumps({"near": near, "absolute": str(run)}) + "\n")
 
 

@@ -93,7 +93,8 @@ class Checkpoints(pytorch_lightning.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         before = self.resumed.with_name(BEST) if self.resumed else None
         if before and before.exists() and before.resolve() != (self.folder / BEST).resolve():
-            shutil.copyfile(before, self.folder / BEST)
+            with appearing_whole(self.folder / BEST) as best:
+                shutil.copyfile(before, best)
 
     # At the end of a check, not of its validation: only here nothing of the check is left to do on resuming.
     def on_train_epoch_end(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
