@@ -1,5 +1,5 @@
-/* Counts what a process and its children do to files below one folder, and at one of these operations ends the process
-   or lets the disk be full. Loaded by LD_PRELOAD, it stands before the C library's functions, so that it sees Python,
+/* Counts what a process and its children do to files below one folder, and at one of these operations ends the process,
+   lets the disk be full or sends the process a signal. Loaded by LD_PRELOAD, it stands before the C library's functions, so that it sees Python,
    NumPy, Arrow and OpenCV alike. benchmarks/crashes.py compiles and drives it.
 
    CRASH_ROOT   the folder, absolute
@@ -21,7 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { COUNT, KILL, FULL_ONCE, FULL_FROM };
+enum { COUNT, KILL, FULL_ONCE, FULL_FROM, SIGNAL }; /* SIGNAL + n sends signal n */
 struct state { long count, at, mode, fired, trace; }; /* trace: 1 to write a line for each operation */
 
 static struct state nothing, *state = &nothing;
@@ -86,6 +86,10 @@ static int next(const char *name, const char *path, const char *other, int may_b
     if (state->mode == KILL && number == state->at) {
         state->fired = 1;
         return END;
+    }
+    if (state->mode > SIGNAL && number == state->at) {
+        state->fired = 1;
+        kill(getpid(), (int)state->mode - SIGNAL);
     }
     if (may_be_full && ((state->mode == FULL_ONCE && number == state->at) ||
                         (state->mode == FULL_FROM && number >= state->at))) {

@@ -1,6 +1,6 @@
-"""A crash, and a full disk, at every operation on a file: what is left, and what the next run makes of it.
+"""A crash, a full disk and a signal at every operation on a file: what is left, and what the next run makes of it.
 
-    python benchmarks/crashes.py [--job mining|images|command|workers] [--points 400] [--seed 0]
+    python benchmarks/crashes.py [--job mining|images|command|workers|training] [--points 400] [--seed 0]
 
 A run is watched by ``crashes.c``, which is compiled here, loaded before the C library (LD_PRELOAD, so only on Linux)
 and counts what the process and its workers do to files below the run's folder: open for writing, write, sync, rename,
@@ -9,11 +9,13 @@ time in a fork of this process, which has all modules loaded, and there
 
 - ``kill``: it is ended by SIGKILL, a write by half done;
 - ``full once``: that operation alone finds no space, as where another program takes space and gives it back;
-- ``full from``: that operation and all after it find none.
+- ``full from``: that operation and all after it find none;
+- ``SIGINT``, ``SIGTERM``: that signal comes, as from Ctrl-C and from a batch system.
 
 What must be: a full disk is told in one line with an exit code other than 0, or did no harm, and whatever has its
-final name is whole. After that the same run, undisturbed, ends with the bytes of a run that met nothing (but for its
-seconds), in the same files, none more. ``again`` kills at two points, of the first run and of the one that goes on.
+final name is whole; a signal is told in one line, with exit code 130 or 143. After that the same run, undisturbed, ends
+with the bytes of a run that met nothing (but for its seconds), in the same files, none more. ``again`` kills
+at two points, of the first run and of the one that goes on.
 
 Also checked: what a rename publishes had reached the disk (sync) before, and the folder after.
 """
@@ -25,8 +27,6 @@ import collections
 import contextlib
 import ctypes
 import importlib
-import json
-import logging
 import mmap
 import os
 import re
@@ -42,20 +42,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from crash_jobs import JOBS, content, differences, job_of, unsynced, without_paths
+
 SOURCE = Path(__file__).with_suffix(".c")
-MODES = {"count": 0, "kill": 1, "full once": 2, "full from": 3}
-CORPUS = "4 0:1 1:1 2:1 3:1\n4 4:1 5:1 6:1 7:1\n" * 20  # two structures
-JOBS: dict[str, tuple[str, ...]] = {
-    "mining": ("words=listdb", "words.path=INPUT/a.corpus", "mining.num_tuples=50", "report.num_shuffles=2"),
-    "images": (
-        "images.num_images=12", "images.image_size=64", "features=sift", "features.shard_images=5",
-        "vocabulary.size=12", "vocabulary.algorithm=doubling", "mining.linkage=single", "mining.num_tuples=50",
-        "arrangement=constellation", "arrangement.list=all",
-        "report.num_shuffles=2", "report.max_structures=3", "report.images_per_structure=4",
-    ),
-}  # fmt: skip
-JOBS["command"] = JOBS["mining"]
-JOBS["workers"] = JOBS["images"]
+MODES = {
+    "count": 0,
+    "kill": 1,
+    "full once": 2,
+    "full from": 3,
+    "SIGINT": 4 + signal.SIGINT,
+    "SIGTERM": 4 + signal.SIGTERM,
+}
 
 
 @dataclass
@@ -138,12 +135,14 @@ class Bench:
                 time.sleep(0.01)
             os.killpg(child, signal.SIGKILL)
             return 998, ["a worker is left"]
-        return status, said.read_text(errors="replace").splitlines()
+        lines = said.read_text(errors="replace").splitlines()
+        return status, [line for line in lines if not re.match(r"\d\d:\d\d:\d\d  ", line)]  # without the log
 
     def _in_fork(self, said: Path) -> None:
         code = 1
         try:
             os.setpgid(0, 0)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts in the background ignores it
             with said.open("wb") as stream:
                 os.dup2(stream.fileno(), 2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -175,7 +174,8 @@ class Bench:
         count = self.shim.count
         self.clear()
         assert self.attempt()[0] == 0
-        assert not differences(self.reference, content(self.root)), "two undisturbed runs differ"
+        different = differences(self.reference, content(self.root))
+        assert not different, f"two undisturbed runs differ: {different}"
         return count
 
     def point(self, mode: str, at: int, then: int | None = None) -> tuple[str, str]:
@@ -184,7 +184,9 @@ class Bench:
         code, lines = self.attempt(mode, at)
         if not self.shim.fired:
             return "not reached", ""
-        if mode == "kill":
+        if mode.startswith("SIG"):
+            wrong = self._wrong_after_signal(signal.Signals[mode], code, lines)
+        elif mode == "kill":
             wrong = "" if code == -signal.SIGKILL or "killed" in " ".join(lines) else f"exit code {code}: {lines}"
         else:
             wrong = self._wrong_when_full(code, lines)
@@ -199,6 +201,15 @@ class Bench:
             return f"named: {without_paths(lines[0])}", wrong
         return "fails", wrong or f"exit code {again}: {lines[-3:]}"
 
+    def _wrong_after_signal(self, number: signal.Signals, code: int, lines: list[str]) -> str:
+        """What is wrong with how a signal was told, and with what it left."""
+        how = "error: interrupted" if number == signal.SIGINT else f"error: ended by {number.name}"
+        if code == 0 and not lines:
+            return "" if not differences(self.reference, content(self.root)) else "not heard, and not equal"
+        if code != 128 + number or len(lines) != 1 or not lines[0].startswith(how):
+            return f"exit code {code}: {lines[:3]}"
+        return self._half_written()
+
     def _wrong_when_full(self, code: int, lines: list[str]) -> str:
         """What is wrong with how a full disk was told, and with what it left."""
         errors = [line for line in lines if "the log cannot be written" not in line]
@@ -206,6 +217,10 @@ class Bench:
             return f"exit code 0, and {errors}"
         if code and (len(errors) != 1 or not re.search("the disk is full|No space left", errors[0])):
             return f"exit code {code}: {errors[:3]}"
+        return self._half_written()
+
+    def _half_written(self) -> str:
+        """What of a run that could say goodbye has its final name and is not whole, or is left under another."""
         for name, found in content(self.root).items():
             unfinished = re.search(r"^store/(images|features|assignment)/\.[^/]*\.part(/|$)", name)
             if ".part-" in name and not unfinished:
@@ -213,114 +228,6 @@ class Bench:
             if not unfinished and not re.search(r"\.(log|lock)$|\.minia", name) and found != self.reference.get(name):
                 return f"half-written: {name}"
         return ""
-
-
-def content(root: Path) -> dict[str, bytes]:
-    """What is below a folder by its name: files without what differs from run to run, and folders."""
-    found: dict[str, bytes] = {}
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        found[name] = b"" if path.is_dir() else _without_times(path)
-    return found
-
-
-def _without_times(path: Path) -> bytes:
-    data = path.read_bytes()
-    if path.suffix == ".log":
-        return b""
-    if path.name == ".minia.json":
-        mark = json.loads(data)
-        mark["files"] = sorted(name for name, state in mark["files"].items())
-        return json.dumps(mark).encode()
-    if path.suffix == ".json":
-        with contextlib.suppress(ValueError):
-            return json.dumps(_timeless(json.loads(data))).encode()
-    return data
-
-
-def _timeless(value: object) -> object:
-    if isinstance(value, dict):
-        kept = {key: _timeless(each) for key, each in value.items() if not key.startswith("seconds")}
-        for name, file in kept.get("files", {}).items() if isinstance(kept.get("files"), dict) else []:
-            if name.endswith("metrics.json") and isinstance(file, dict):
-                file.clear()
-        return kept
-    return value
-
-
-def differences(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
-    """Names that are missing, more, or of another content."""
-    return [
-        f"{name} {'is more' if name not in before else 'is missing' if name not in after else 'is another'}"
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
-
-
-def without_paths(line: str) -> str:
-    """A message without the names of files, to count it by."""
-    return re.sub(r"/\S*/", "", line)
-
-
-def unsynced(trace: Path) -> list[str]:
-    """What was renamed to its final name before the disk had it, or without a sync of the folder after, by a trace."""
-    dirty, wrong, waiting = set[str](), list[str](), dict[str, str]()
-    for line in trace.read_text(errors="surrogateescape").splitlines():
-        name, path, other = line.split("\t")
-        if name in ("open", "write", "truncate"):
-            dirty.add(path)
-        elif name in ("fsync", "fdatasync"):
-            dirty.discard(path)
-            waiting.pop(path, None)
-        elif name == "unlink":
-            dirty.discard(path)
-        elif name == "rename":
-            wrong += [
-                f"{other}: {each} was not synced" for each in dirty if each == path or each.startswith(f"{path}/")
-            ]
-            waiting[str(Path(other).parent)] = other
-    return wrong + [f"{other}: its folder was not synced" for other in waiting.values()]
-
-
-def job_of(name: str, root: Path, inputs: Path) -> Callable[[], int]:
-    """A job that runs in a fork; its configuration is composed here, once."""
-    (inputs / "a.corpus").write_text(CORPUS)
-    workers = 2 if name == "workers" else 1
-    words = [each.replace("INPUT", str(inputs)) for each in JOBS[name]] + ["device=cpu", f"num_workers={workers}"]
-    from minia.command_line import commands
-    from minia.command_line.messages import print_error
-    from minia.command_line.signals import signals_interrupt
-
-    if name == "command":
-
-        def command() -> int:
-            sys.argv = ["mine.py", *words, f"store={root / 'store'}", f"hydra.run.dir={root / 'run'}"]
-            logging.getLogger().handlers.clear()
-            return commands.mine()
-
-        return command
-
-    import hydra
-    from omegaconf import OmegaConf
-
-    from minia.command_line.mine_settings import MineSettings
-    from minia.command_line.program import CONFIGURATION, composing, settings_of
-    from minia.pipeline import mine
-
-    with composing(CONFIGURATION):
-        config = hydra.compose("mine", words)
-    settings, text = settings_of(config, MineSettings), OmegaConf.to_yaml(config, resolve=True)
-
-    def job() -> int:
-        logging.disable(logging.CRITICAL)
-        try:
-            with signals_interrupt():
-                mine(settings, root / "store", root / "run", text)
-        except (Exception, KeyboardInterrupt) as error:
-            return print_error(error)
-        return 0
-
-    return job
 
 
 def points_of(count: int, wanted: int, modes: list[str], seed: int) -> Iterator[tuple[str, int, int | None]]:
@@ -371,7 +278,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--job", choices=[*JOBS], default="mining")
     parser.add_argument("--points", type=int, default=10**9, help="at most so many; default: all")
-    parser.add_argument("--modes", default="kill,full once,full from,again")
+    parser.add_argument("--modes", default="kill,full once,full from,SIGINT,SIGTERM,again")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if "CRASH_STATE" in os.environ:

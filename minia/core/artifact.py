@@ -179,9 +179,11 @@ class Stage:
             why = "is damaged" if self.done else f"holds no {MANIFEST}"
             logger.warning("%s: %s %s: moving it to %s", self.name, self.path, why, aside)
             self.path.replace(aside)
-        publish(work, self.path)
-        # Not before: without it the next run would not know that it may remove what is finished there.
-        (self.path / STARTED_WITH).unlink(missing_ok=True)
+        try:
+            publish(work, self.path)
+        finally:  # not before: without it the next run would not know that it may remove what is finished there
+            if not work.exists():
+                (self.path / STARTED_WITH).unlink(missing_ok=True)
 
     def _why_discard(self, work: Path) -> str:
         """Why an unfinished artifact cannot be continued; empty where it can."""
