@@ -5,7 +5,8 @@ hash of the stage's parameters and of the fingerprints of its inputs, so two set
 overwrite each other and the same settings find the same artifact again. The artifact is written
 under a temporary name and renamed when whole; ``manifest.json`` inside it records what made it,
 and the checksums of its files: one that was damaged since is found, moved aside and made anew.
-A lock file beside it lets only one process make it; the others wait and then reuse it.
+A lock file beside it lets only one process make it; the others wait and then reuse it, or take part in making it
+where it is made in pieces.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import logging
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from minia.core.checksums import checksums_of, find_damage
+from minia.core.claims import Claims
 from minia.core.writing import make_folders, publish, remove_unfinished, remove_unfinished_of, write_text_whole
 
 logger = logging.getLogger(__name__)
@@ -109,19 +111,47 @@ class Stage:
         """Whether the artifact is there, whole."""
         return (self.path / MANIFEST).exists()
 
-    def run(self, make: Callable[[Path], Mapping[str, Any]]) -> Path:
+    def run(
+        self, make: Callable[[Path], Mapping[str, Any]], share: Callable[[Path, Claims], None] | None = None
+    ) -> Path:
         """Make the artifact unless it is there already, and return its path.
 
         Args:
             make: writes the artifact's files into the folder it is given and returns the counts
                 for the manifest (JSON values).
+            share: makes pieces of it there first, beside other processes that do the same, until none is missing;
+                ``make`` then joins them. None: one process makes all, the others wait.
 
         Returns:
             The path of the finished artifact.
         """
+        started = time.perf_counter()
         if self._reuse():
             return self.path
         make_folders(self.path.parent)
+        claims = Claims(self.path.with_name(f".{self.path.name}.claims"), lambda: self.done)
+        while True:
+            with nullcontext() if share is None else self._taking_part(claims):
+                if share is not None and not self.done:
+                    self._share(share, claims)
+                with self._locked(), claims.removed_by_the_last():
+                    if self._reuse():  # another process may have made it meanwhile
+                        return self.path
+                    if share is None:
+                        self._prepare()
+                        started = time.perf_counter()
+                    elif not (self._work / STARTED_WITH).exists():
+                        continue  # another one has found that the input cannot be used: this one will say so too
+                    self._make(make, started)
+                    return self.path
+
+    @property
+    def _work(self) -> Path:
+        """Where the artifact is while it is made."""
+        return self.path.with_name(f".{self.path.name}.part")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         lock = FileLock(self.path.parent / f".{self.path.name}.lock")
         try:
             lock.acquire(timeout=0)
@@ -129,11 +159,38 @@ class Stage:
             logger.info("%s: waiting for another process that is making %s", self.name, self.path)
             lock.acquire()
         try:
-            if not self._reuse():  # another process may have made it while this one waited
-                self._make(make)
+            yield
         finally:
             lock.release()
-        return self.path
+
+    @contextmanager
+    def _taking_part(self, claims: Claims) -> Iterator[None]:
+        """Share the work with others that are at it, or begin it.
+
+        Raises:
+            InputError: others are at it with other versions of the packages.
+        """
+        with self._locked():
+            if not self.done or damage_of(self.path, MOST_READ_AGAIN):
+                if not ((self._work / STARTED_WITH).exists() and claims.others()):
+                    self._move_aside()
+                    self._prepare()
+                elif why := self._why_discard(self._work):
+                    raise InputError(f"{self._work}: another process is making it: {why}; allowed: the same versions")
+            claims.join()
+        try:
+            yield
+        finally:
+            claims.leave()
+
+    def _share(self, share: Callable[[Path, Claims], None], claims: Claims) -> None:
+        try:
+            share(self._work, claims)
+        except InputError:
+            with self._locked(), claims.removed_by_the_last():
+                if not claims.others():
+                    _discard(self._work, ignore_errors=True)  # the same input will fail again
+            raise
 
     def _reuse(self) -> bool:
         if not self.done:
@@ -146,8 +203,9 @@ class Stage:
         logger.info("%s: reusing %s", self.name, self.path)
         return True
 
-    def _make(self, make: Callable[[Path], Mapping[str, Any]]) -> None:
-        work = self.path.with_name(f".{self.path.name}.part")
+    def _prepare(self) -> None:
+        """Make the folder for an unfinished artifact, or keep what a killed run has finished in it."""
+        work = self._work
         remove_unfinished_of(work / STARTED_WITH)
         if work.exists() and next(work.iterdir(), None) and not (work / STARTED_WITH).is_file():
             raise InputError(f"{work}: was not written by minIA, and would be removed; allowed: move it away")
@@ -155,11 +213,17 @@ class Stage:
             logger.info("%s: discarding what an earlier run left unfinished in %s: %s", self.name, work, why)
             _discard(work)
         work.mkdir(exist_ok=True)
-        started = time.perf_counter()
         try:
             remove_unfinished(work)
             if not (work / STARTED_WITH).exists():
                 write_text_whole(work / STARTED_WITH, json.dumps(_versions()))
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _make(self, make: Callable[[Path], Mapping[str, Any]], started: float) -> None:
+        work = self._work
+        try:
             counts = make(work)
             self._write_manifest(work, counts, time.perf_counter() - started)
             self._publish(work)
@@ -167,18 +231,24 @@ class Stage:
             _discard(work, ignore_errors=True)  # the same input will fail again
             raise
         except BaseException:
-            if not self.resumable:
-                _discard(work, ignore_errors=True)
+            self._give_up()
             raise
         logger.info("%s: made %s in %.1f s", self.name, self.path, time.perf_counter() - started)
 
-    def _publish(self, work: Path) -> None:
-        """Give a finished artifact its name; what has it already is moved aside."""
+    def _give_up(self) -> None:
+        if not self.resumable:
+            _discard(self._work, ignore_errors=True)
+
+    def _move_aside(self) -> None:
         if self.path.exists():  # damaged, or without a manifest no artifact: it may hold what is anyone's
             aside = self.path.with_name(f"{self.path.name}.aside-{time.time_ns()}")
             why = "is damaged" if self.done else f"holds no {MANIFEST}"
             logger.warning("%s: %s %s: moving it to %s", self.name, self.path, why, aside)
             self.path.replace(aside)
+
+    def _publish(self, work: Path) -> None:
+        """Give a finished artifact its name; what has it already is moved aside."""
+        self._move_aside()
         try:
             publish(work, self.path)
         finally:  # not before: without it the next run would not know that it may remove what is finished there

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import InputError, Stage, read_manifest
 from minia.core.checksums import fingerprint_file
+from minia.core.claims import Claims
 from minia.core.context import Context
 from minia.core.plug_in import PlugIn
 from minia.core.progress import progress
@@ -98,10 +99,9 @@ def extract_features(
         return stage.run(lambda _: {})
     extraction = _Extraction.prepared(images, settings, context, extractor)
 
-    def make(work: Path) -> dict[str, Any]:
-        return extraction.write(work, store, None, only)
-
-    return stage.run(make)
+    return stage.run(
+        lambda work: extraction.join(work, store, only), lambda work, claims: extraction.write(work, claims, None, only)
+    )
 
 
 def extract_words(
@@ -132,11 +132,11 @@ def extract_words(
         return stage.run(lambda _: {})
     extraction = _Extraction.prepared(images, settings, context, None)
 
-    def make(work: Path) -> dict[str, Any]:
+    def share(work: Path, claims: Claims) -> None:
         known = None if vocabulary.features is None else FeatureStore.load(vocabulary.features)
-        return extraction.write(work, store, Forgetting(vocabulary.words_of, known), None)
+        extraction.write(work, claims, Forgetting(vocabulary.words_of, known), None)
 
-    return stage.run(make)
+    return stage.run(lambda work: extraction.join(work, store, None), share)
 
 
 def keeps_descriptors(images: Path, store: Path, settings: ExtractedFeatures, context: Context, sample: int) -> bool:
@@ -235,34 +235,40 @@ class _Extraction:
         numbers = self.reader.settings.pca_dim or extractor.descriptor_size
         return SizeEstimate(mean, num_images * mean * (numbers * np.dtype(extractor.descriptor_dtype).itemsize + 20))
 
-    def write(
-        self, work: Path, store: Path, forgetting: Forgetting | None, only: NDArray[np.int64] | None
-    ) -> dict[str, Any]:
-        """Write the artifact.
+    def write(self, work: Path, claims: Claims, forgetting: Forgetting | None, only: NDArray[np.int64] | None) -> None:
+        """Write the shards that are missing.
 
         Args:
-            work: its folder.
-            store: folder of artifacts.
+            work: the artifact's folder.
+            claims: of this process beside others.
             forgetting: what becomes of descriptors; None keeps them.
             only: rows of the images to extract; None for all.
-
-        Returns:
-            The counts.
         """
-        settings, table = self.reader.settings, self.table
-        if only is not None:
-            table = dataclasses.replace(table, table=table.table.iloc[only].reset_index(drop=True))
+        table = self._chosen(only)
         with self.reader.extractor().working():
             if forgetting is None:
                 _log_size_estimate(work, dataclasses.replace(self, table=table))
-            pca = None if settings.pca_dim is None else _fit_pca(work, self.table, self.reader, settings.pca_dim)
-            counts = ShardWriter(work, table, self.reader, settings.shard_images, pca, forgetting).write()
+            pca = None
+            if self.reader.settings.pca_dim is not None:
+                with claims.alone("pca"):
+                    pca = _fit_pca(work, self.table, self.reader, self.reader.settings.pca_dim)
+            ShardWriter(work, table, self.reader, pca, forgetting).write(claims)
+
+    def join(self, work: Path, store: Path, only: NDArray[np.int64] | None) -> dict[str, Any]:
+        """Write what tells of all shards; returns the counts. See :meth:`write`."""
+        table = self._chosen(only)
+        counts = ShardWriter(work, table, self.reader, None, None).join()
         root = table.root.resolve()
         if root.is_relative_to(store.resolve()):  # a store can be moved whole
             root = Path("../..") / root.relative_to(store.resolve())
         source = {"root": root.as_posix(), "reading": table.reading.to_json()}
         (work / "source.json").write_text(json.dumps(source) + "\n", encoding="utf-8")
         return counts
+
+    def _chosen(self, only: NDArray[np.int64] | None) -> ImageTable:
+        if only is None:
+            return self.table
+        return dataclasses.replace(self.table, table=self.table.table.iloc[only].reset_index(drop=True))
 
 
 def _stage(images: Path, store: Path, settings: ExtractedFeatures, context: Context) -> Stage:

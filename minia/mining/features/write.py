@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
+from minia.core.claims import Claims
 from minia.core.progress import progress
 from minia.core.writing import appearing_whole
 from minia.data.images import ImageTable
@@ -70,7 +73,6 @@ class ShardWriter:
         work: the artifact's folder.
         table: the images.
         reader: extracts them.
-        shard_images: images in a shard.
         pca: shortens descriptors; None leaves them as they are.
         forgetting: what becomes of descriptors; None keeps them.
     """
@@ -78,42 +80,62 @@ class ShardWriter:
     work: Path
     table: ImageTable
     reader: Reader
-    shard_images: int
     pca: PCA | None
     forgetting: Forgetting | None = None
 
-    def write(self) -> dict[str, Any]:
-        """Extract the shards that an earlier, killed run has not finished, and list all images; the counts."""
-        num_images, size, table = len(self.table.table), self.shard_images, self.table
-        num_shards = -(-num_images // size)
-        missing = [shard for shard in range(num_shards) if not shard_path(self.work, shard).exists()]
-        rows_of = {shard: range(shard * size, min((shard + 1) * size, num_images)) for shard in missing}
-        kept = num_images - sum(map(len, rows_of.values()))
-        if kept:
-            logger.info("features: keeping %d images that an earlier run had finished", kept)
-        known = self._known()
-        # A task lies within a shard: what is extracted together is the same whichever shards are missing.
-        tasks = (
-            task
-            for rows in rows_of.values()
-            for task in self.reader.tasks([table.path(row) for row in rows if row not in known])
-        )
-        with progress("extracting features", num_images - kept, "image") as advance:
-            results = self.reader.extract_in_order(tasks)
+    def write(self, claims: Claims) -> None:
+        """Extract, beside other processes, the shards that an earlier, killed run has not finished."""
+        num_images, size = len(self.table.table), self.reader.settings.shard_images
+        shards = range(-(-num_images // size))
+        rows_of = {shard: range(shard * size, min((shard + 1) * size, num_images)) for shard in shards}
+        left = sum(len(rows_of[shard]) for shard in shards if self._is_missing(shard))
+        if left < num_images:
+            logger.info("features: keeping %d images that were finished before", num_images - left)
+        with progress("extracting features", left, "image") as advance:
+            for claimed in claims.rounds(shards, self._is_missing):
+                for shard in self._write_claimed(claimed, rows_of, advance):
+                    claims.release(shard)
 
-            def take(row: int) -> Features | str:
-                advance(1)
-                if row in known:
-                    return self._of_known(known[row])
-                found = next(results)
-                return found if isinstance(found, str) else as_stored(found, self.reader.extractor(), self.pca)
+    def join(self) -> dict[str, Any]:
+        """List the images of all shards, and count."""
+        return _write_images(self.work, self.table, -(-len(self.table.table) // self.reader.settings.shard_images))
 
-            for shard, rows in rows_of.items():
-                if self.forgetting is None:
-                    self._write_shard(shard, rows, [take(row) for row in rows])
-                else:
-                    self._write_compact(shard, rows, list(self.forgetting.forget(map(take, rows))))
-        return _write_images(self.work, table, num_shards)
+    def _is_missing(self, shard: int) -> bool:
+        return not shard_path(self.work, shard).exists()
+
+    def _write_claimed(
+        self, shards: Iterator[int], rows_of: Mapping[int, range], advance: Callable[[int], None]
+    ) -> Iterator[int]:
+        """Extract shards in turn; yields each when it is written."""
+        known, ahead = self._known(), deque[int]()
+
+        def tasks() -> Iterator[list[Path]]:
+            # A task lies within a shard: what is extracted together is the same whichever shards are missing.
+            for shard in shards:
+                ahead.append(shard)
+                yield from self.reader.tasks([self.table.path(row) for row in rows_of[shard] if row not in known])
+
+        results = self.reader.extract_in_order(tasks())
+        first: list[Features | str] = []
+
+        def take(row: int) -> Features | str:
+            advance(1)
+            if row in known:
+                return self._of_known(known[row])
+            found = first.pop() if first else next(results)
+            return found if isinstance(found, str) else as_stored(found, self.reader.extractor(), self.pca)
+
+        while True:
+            if not first and not ahead:  # the next shard is known once its first image, or the end, has come
+                first += itertools.islice(results, 1)
+            if not ahead:
+                return
+            shard = ahead.popleft()
+            if self.forgetting is None:
+                self._write_shard(shard, rows_of[shard], [take(row) for row in rows_of[shard]])
+            else:
+                self._write_compact(shard, rows_of[shard], list(self.forgetting.forget(map(take, rows_of[shard]))))
+            yield shard
 
     def _known(self) -> dict[int, int]:
         """The rows of images whose features are known, and their rows among these."""

@@ -6,6 +6,7 @@ The assignment artifact holds one file a shard of the features, ``words-00000.np
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minia.core.artifact import InputError, Stage, read_manifest
+from minia.core.claims import Claims
 from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.core.progress import progress
@@ -59,18 +61,21 @@ def assign_words(features: Path, vocabulary: Path, store: Path, context: Context
     found = FeatureStore.load(features)
     _, words_of = words_by(vocabulary, context)
 
-    def make(work: Path) -> dict[str, Any]:
-        missing = [shard for shard in range(found.num_shards) if not (work / _words_file(shard)).exists()]
-        remaining = sum(len(found.shard(shard, "scores")) for shard in missing)
+    def share(work: Path, claims: Claims) -> None:
+        def is_missing(shard: int) -> bool:
+            return not (work / _words_file(shard)).exists()
+
+        shards = range(found.num_shards)
+        remaining = sum(len(found.shard(shard, "scores")) for shard in shards if is_missing(shard))
         with progress("assigning words", remaining, "keypoint") as advance:
-            for shard in missing:
+            for shard in itertools.chain.from_iterable(claims.rounds(shards, is_missing)):
                 words = words_of(found.shard(shard, "descriptors"))
                 with appearing_whole(work / _words_file(shard)) as file:
                     np.save(file, words)
+                claims.release(shard)
                 advance(len(words))
-        return {"num_keypoints": found.num_keypoints}
 
-    return stage.run(make)
+    return stage.run(lambda _: {"num_keypoints": found.num_keypoints}, share)
 
 
 def words_by(vocabulary: Path, context: Context) -> tuple[dict[str, Any], Callable[[NDArray[Any]], NDArray[np.int32]]]:
