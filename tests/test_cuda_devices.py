@@ -16,7 +16,7 @@ from minia.data.labelled.augmentation import NUM_DRAWS, augment, validation_view
 from minia.data.labelled.settings import Augmentation
 from minia.models.delf.local_features import LocalFeatures, prepare
 from minia.models.delf.network import losses
-from minia.training.module import attention_statistics
+from minia.training.measures import attention_statistics
 
 SYMMETRY = Augmentation(
     image_size=64, view=0.5, rotate=True, flip=True, scale=1.15, shift=0.05, brightness=0.1, colour=0.05

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from minia.core.artifact import InputError
 from minia.data.files import UnreadableImageError
 from minia.data.labelled.augmentation import augment, draw_numbers, validation_view
-from minia.data.labelled.dataset import GalaxyDataset, PassSampler, Visit
+from minia.data.labelled.dataset import GalaxyDataset, Masks, PassSampler, Visit
 from minia.data.labelled.decoding import decode_image
 from minia.data.labelled.settings import Augmentation
 from minia.data.labelled.table import GalaxyTable
@@ -95,7 +95,7 @@ def test_caches_and_workers_do_not_change_what_comes(table: tuple[pd.DataFrame, 
 
 
 def test_mask_is_the_fourth_channel(table: tuple[pd.DataFrame, Path]) -> None:
-    image = dataset(table, foreground=foreground_mask).image(0)
+    image = dataset(table, masks=Masks(foreground_mask)).image(0)
     assert image.shape == (4, 48, 48)
     np.testing.assert_array_equal(
         image[3].numpy() > 0, foreground_mask(image[:3].permute(1, 2, 0).contiguous().numpy())
@@ -216,7 +216,7 @@ def test_the_foreground_is_worked_out_where_it_is_used_alone(table: tuple[pd.Dat
 
     augmentation = Augmentation(image_size=32, filter_probability=0.4)
     visits = [Visit(row, epoch) for epoch in range(4) for row in range(10)]
-    always, sparing = (dataset(table, foreground=foreground, mask_share=share) for share in (1.0, 0.4))
+    always, sparing = (dataset(table, masks=Masks(foreground, share)) for share in (1.0, 0.4))
     results, counts = [], []
     for subject in (always, sparing):
         seen.clear()
@@ -227,7 +227,7 @@ def test_the_foreground_is_worked_out_where_it_is_used_alone(table: tuple[pd.Dat
     assert counts[0] == 40
     assert 8 <= counts[1] <= 24
     assert torch.equal(*results)
-    kept = dataset(table, foreground=foreground, mask_share=0.4, cache=tmp_path / "cache.bin")
+    kept = dataset(table, masks=Masks(foreground, 0.4), cache=tmp_path / "cache.bin")
     seen.clear()
     for visit in visits:
         kept[visit]

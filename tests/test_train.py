@@ -31,12 +31,8 @@ from minia.models.delf.network import LossWeights
 from minia.models.delf.weights import load_checkpoint
 from minia.training.build import build_module, load_pretrained
 from minia.training.checks import check_machine
-from minia.training.module import (
-    DELFTraining,
-    RunningStatistics,
-    attention_statistics,
-    classification_metrics,
-)
+from minia.training.measures import RunningStatistics, attention_statistics, classification_metrics
+from minia.training.module import DELFTraining
 from minia.training.settings import DELFModel, Optimisation, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +90,7 @@ def compose(*overrides: str) -> dict[str, Any]:
 )
 def test_every_choice_of_every_group_is_valid(group: str, choice: str, tmp_path: Path) -> None:
     (tmp_path / "file.csv").write_text("")
-    values = compose(f"{group}={choice}")
+    values = compose(f"{group}={choice}", *(["objective=self_supervised"] if choice == "images" else []))
     for key, value in values["data"].items():
         if value == "???":
             values["data"][key] = str(tmp_path if key in ("dir", "root") else tmp_path / "file.csv")

@@ -46,6 +46,7 @@ class Fitted:
         self.settings = check(TrainSettings, compose(*TINY, *PLAIN, f"data.dir={blobs}", *overrides))
         self.table = GalaxyTable.load(labelled_table(tmp_path / "store", self.settings.data, CPU))
         self.module = build_module(self.settings, self.table.classes, "")
+        assert isinstance(self.module, DELFTraining)
         self.before = build_module(self.settings, self.table.classes, "").model
         self.data = build_data(self.settings, self.table, tmp_path)
         self.trained: Batches = []

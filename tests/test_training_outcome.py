@@ -12,7 +12,8 @@ import pytest
 import torch
 from test_train import TINY, Run, blobs_of_two_classes, last_checkpoint, the_error, train_here  # noqa: F401 - fixtures
 
-from minia.training.module import DELFTraining, _Validation
+from minia.training.measures import Validation
+from minia.training.module import DELFTraining
 
 
 @pytest.mark.parametrize(("good", "log_every"), [(0, 1), (0, 100), (3, 1)])
@@ -44,8 +45,8 @@ def test_a_loss_that_is_no_number_ends_the_run(
 def test_a_validation_loss_that_is_no_number_ends_the_run(
     run: Run, tmp_path: Path, blobs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics = _Validation.metrics
-    monkeypatch.setattr(_Validation, "metrics", lambda *given: metrics(*given) | {"loss_total": math.inf})
+    metrics = Validation.metrics
+    monkeypatch.setattr(Validation, "metrics", lambda *given: metrics(*given) | {"loss_total": math.inf})
     assert run(*TINY, f"data.dir={blobs}") == 2
     assert "step 2: the validation loss is not finite" in capsys.readouterr().err
     assert not list((tmp_path / "run").glob("model.*"))
@@ -54,9 +55,9 @@ def test_a_validation_loss_that_is_no_number_ends_the_run(
 def test_metrics_are_json_whatever_they_are(
     run: Run, tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics = _Validation.metrics
+    metrics = Validation.metrics
     strange = {"attention_max": math.inf, "attention_mean": math.nan}
-    monkeypatch.setattr(_Validation, "metrics", lambda *given: metrics(*given) | strange)
+    monkeypatch.setattr(Validation, "metrics", lambda *given: metrics(*given) | strange)
     assert run(*TINY, f"data.dir={blobs}", "export=[]") == 0
 
     def refuse(word: str) -> None:

@@ -24,7 +24,8 @@ from minia.core.setting_types import check
 from minia.data.labelled.dataset import PassSampler, Visit
 from minia.models.delf.export import load_exported
 from minia.training.callbacks import Checkpoints
-from minia.training.module import DELFTraining, RunningStatistics
+from minia.training.measures import RunningStatistics
+from minia.training.module import DELFTraining
 from minia.training.ranks import number_of_process, started_by
 from minia.training.settings import TrainSettings
 

@@ -29,9 +29,10 @@ from minia.models.extractors.background import foreground_mask
 from minia.training.callbacks import Checkpoints, LastCheck, ProgressLines, TensorBoardPictures
 from minia.training.checks import CACHE, CHECKPOINTS, LOGS, PROFILE
 from minia.training.lightning_keys import build_part
-from minia.training.module import DELFTraining
+from minia.training.module import DELFTraining, Training
 from minia.training.ranks import started_by
-from minia.training.settings import TimmModel, TrainSettings
+from minia.training.settings import SelfSupervised, TimmModel, TrainSettings
+from minia.training.views import ViewTraining
 
 _NOISE = (  # of Lightning, in warnings that nothing follows from
     *("LeafSpec", "num_workers", "logging interval", "is not empty", "GPU available", "pin_memory", "treespec"),
@@ -72,33 +73,37 @@ def build_module(
     table: str,
     pretrained: DELF | None = None,
     questions: list[list[str]] | None = None,
-) -> DELFTraining:
+) -> Training:
     """The network with its optimiser, its weights drawn with the seed.
 
     Args:
         settings: what to do.
-        classes: the names of the classes, in the order of the labels.
+        classes: the names of the classes, in the order of the labels; of no use without labels.
         table: fingerprint of the images it will be trained on.
         questions: the answers of each, where votes are trained on; the classes are among the first one's.
         pretrained: gives the backbone its weights, and what images are normalised by.
     """
     model, trainer = settings.model, settings.trainer
-    num_outputs = sum(len(each) for each in questions) if questions else len(classes)
+    weights = LossWeights(model.descriptor_weight, model.attention_weight, model.reconstruction_weight)
+    data = {
+        "table": table,
+        "seed": settings.seed,
+        "side": settings.data.side,
+        **trainer.model_dump(include={"batch_size", "precision", "gradient_clip"}),
+        "augmentation": settings.augmentation.model_dump(),
+    }
+    network = _network(settings) | {"normalisation": model.normalisation or "original"}
     torch.manual_seed(settings.seed)
-    module = DELFTraining(
-        _network(settings) | {"normalisation": model.normalisation or "original", "num_classes": num_outputs},
-        list(classes),
-        LossWeights(model.descriptor_weight, model.attention_weight, model.reconstruction_weight),
-        trainer.optimisation(),
-        data={
-            "table": table,
-            "seed": settings.seed,
-            "side": settings.data.side,
-            **trainer.model_dump(include={"batch_size", "precision", "gradient_clip"}),
-            "augmentation": settings.augmentation.model_dump(),
-            **({"questions": questions} if questions else {}),
-        },
-    )
+    module: Training
+    if isinstance(settings.objective, SelfSupervised):
+        data["objective"] = settings.objective.model_dump()
+        module = ViewTraining(network | {"num_classes": 1}, weights, trainer.optimisation(), data)
+    else:
+        num_outputs = sum(len(each) for each in questions) if questions else len(classes)
+        data |= {"questions": questions} if questions else {}
+        module = DELFTraining(
+            network | {"num_classes": num_outputs}, list(classes), weights, trainer.optimisation(), data
+        )
     if pretrained is not None:
         module.model.backbone.load_state_dict(pretrained.backbone.state_dict())
         module.model.mean.copy_(pretrained.mean)
@@ -116,7 +121,8 @@ def build_data(settings: TrainSettings, table: GalaxyTable, output: Path) -> Gal
     """
     trainer = settings.trainer
     steps = min(trainer.steps_per_check, trainer.max_steps)
-    batching = Batching(trainer.batch_size, steps, settings.seed, trainer.images_at_once)
+    num_views = 2 if isinstance(settings.objective, SelfSupervised) else 1
+    batching = Batching(trainer.batch_size, steps, settings.seed, trainer.images_at_once, num_views)
     return GalaxyData(
         table, settings.augmentation, settings.data, batching,
         cache_folder=output / CACHE, foreground=foreground_mask,

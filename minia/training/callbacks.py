@@ -19,7 +19,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from minia.core.writing import appearing_whole
 from minia.training.checks import BEST, LAST
-from minia.training.module import BRANCHES, DELFTraining
+from minia.training.measures import BRANCHES
+from minia.training.module import Training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +45,7 @@ class ProgressLines(pytorch_lightning.Callback):
 
     def on_validation_end(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
         """Log the newest figures."""
-        if trainer.state.fn != "fit" or not isinstance(module, DELFTraining):
+        if trainer.state.fn != "fit" or not isinstance(module, Training):
             return
         row, step = module.history[-1], trainer.global_step
         speed = (step - self._first) / max(time.perf_counter() - self._started, 1e-9)
@@ -99,7 +100,7 @@ class Checkpoints(pytorch_lightning.Callback):
     # At the end of a check, not of its validation: only here nothing of the check is left to do on resuming.
     def on_train_epoch_end(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
         """Write the last one, and the best one where it is the best."""
-        assert isinstance(module, DELFTraining)
+        assert isinstance(module, Training)
         if not module.history or module.history[-1]["step"] != trainer.global_step:
             return
         if not trainer.is_global_zero:
@@ -115,7 +116,7 @@ class Checkpoints(pytorch_lightning.Callback):
 
 
 class TensorBoardPictures(pytorch_lightning.Callback):
-    """Images, their attention and the confusion matrix, once a validation."""
+    """Images, their attention and, with classes, the confusion matrix, once a validation."""
 
     def __init__(self) -> None:
         self._images: Tensor | None = None
@@ -136,18 +137,18 @@ class TensorBoardPictures(pytorch_lightning.Callback):
     def on_validation_end(self, trainer: pytorch_lightning.Trainer, module: pytorch_lightning.LightningModule) -> None:
         """Write the pictures."""
         writer = getattr(trainer.logger, "experiment", None)
-        if writer is None or self._images is None or trainer.state.fn != "fit" or not isinstance(module, DELFTraining):
+        if writer is None or self._images is None or trainer.state.fn != "fit" or not isinstance(module, Training):
             return
         attention = attention_maps(module, self._images)
         writer.add_images("images", self._images / 255, trainer.global_step)
         shown = attention / (attention.amax(dim=(1, 2, 3), keepdim=True) + 1e-3)
         writer.add_images("attention", shown, trainer.global_step)
-        for branch in BRANCHES:
+        for branch in BRANCHES if module.hparams["classes"] else ():
             figure = confusion_figure(module.confusion(branch).numpy(), module.hparams["classes"])
             writer.add_image(f"confusion/{branch}", pixels_of(figure), trainer.global_step, dataformats="HWC")
 
 
-def attention_maps(module: DELFTraining, images: Tensor) -> Tensor:
+def attention_maps(module: Training, images: Tensor) -> Tensor:
     """The attention of a network, which is left as it was.
 
     Args:
@@ -206,7 +207,7 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-def plot_confusion(path: Path, module: DELFTraining) -> None:
+def plot_confusion(path: Path, module: Training) -> None:
     """The confusion matrix of the descriptor branch in the last validation."""
     save(confusion_figure(module.confusion("descriptor").numpy(), module.hparams["classes"]), path)
 
@@ -237,8 +238,8 @@ def plot_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     save(figure, path)
 
 
-def plot_attention(path: Path, module: DELFTraining, data: GalaxyData) -> None:
-    """Draw some validation images of different classes, each with its attention below.
+def plot_attention(path: Path, module: Training, data: GalaxyData) -> None:
+    """Draw some validation images, of different classes where there are any, each with its attention below.
 
     Args:
         path: the PNG file to write.
@@ -249,8 +250,9 @@ def plot_attention(path: Path, module: DELFTraining, data: GalaxyData) -> None:
 
     from minia.data.labelled.augmentation import validation_view
 
-    labels = np.asarray(data.validation.labels)
-    chosen = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)][:_PICTURES]
+    labels, classes = np.asarray(data.validation.labels), module.hparams["classes"]
+    rows = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)] if classes else range(len(labels))
+    chosen = list(rows)[:_PICTURES]
     device = next(module.parameters()).device
     images = validation_view(torch.stack([data.validation.image(row) for row in chosen]).to(device), data.augmentation)
     attention = attention_maps(module, images)
@@ -260,7 +262,8 @@ def plot_attention(path: Path, module: DELFTraining, data: GalaxyData) -> None:
     for column, row in enumerate(chosen):
         picture = images[column].permute(1, 2, 0).cpu().numpy().clip(0, 255).astype(np.uint8)
         plots[0, column].imshow(picture)
-        plots[0, column].set_title(module.hparams["classes"][labels[row]], fontsize=8, parse_math=False)
+        if classes:
+            plots[0, column].set_title(classes[labels[row]], fontsize=8, parse_math=False)
         plots[1, column].imshow(enlarged[column, 0].numpy(), cmap="magma", vmin=0)
     for plot in plots.flat:
         plot.set_axis_off()

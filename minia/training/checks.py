@@ -17,7 +17,7 @@ from minia.core.run_folder import RunFolder
 from minia.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from minia.training.module import DELFTraining
+    from minia.training.module import Training
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], content)
 
 
-def check_restored(path: Path, content: dict[str, Any], module: DELFTraining) -> None:
+def check_restored(path: Path, content: dict[str, Any], module: Training) -> None:
     """Check that a checkpoint fits a network and its optimiser, before Lightning fails on it in words of its own.
 
     Args:

@@ -1,4 +1,4 @@
-"""Trains DELF: the losses of its three branches, one optimiser, and what is measured on the way.
+"""Trains DELF: the losses of its three branches, one optimiser, and what is measured on the way; on labels or without.
 
 A checkpoint holds tensors, numbers and strings alone, so that it loads with ``weights_only=True``.
 """
@@ -6,21 +6,20 @@ A checkpoint holds tensors, numbers and strings alone, so that it loads with ``w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from minia.core.artifact import InputError
 from minia.models.delf.network import DELF, DELFOutput, LossWeights, losses
+from minia.training.measures import BRANCHES, Look, Validation, attention_statistics
 from minia.training.settings import Optimisation
 
-BRANCHES = ("descriptor", "attention")
-_MOST_KEPT_VALUES = 1_000_000
 _REMEDIES = "; allowed: a smaller trainer.learning_rate, a trainer.gradient_clip, more trainer.warmup_steps"
 
 
@@ -28,18 +27,15 @@ class NotFiniteError(InputError):
     """A training whose loss is no number any more: nothing good can come of it."""
 
 
-class DELFTraining(pytorch_lightning.LightningModule):
-    """DELF with its optimiser.
-
-    Batches are ``{"image": (batch, 3, side, side) float grey levels 0..255, "label": (batch,) int64}``.
+class Training(pytorch_lightning.LightningModule):
+    """DELF with its optimiser, whatever it is trained for.
 
     Args:
         network: arguments of :class:`~minia.models.delf.network.DELF`, and ``normalisation``, of its images.
-        classes: the name of each class, in the order of the labels; with questions, of the first one's answers.
+        classes: the name of each class, in the order of the labels; none where it learns without labels.
         loss_weights: factors of the three losses.
         optimisation: how the weights are found.
-        data: what it is trained on, plain values; kept in checkpoints. Of them ``questions`` is used, where batches
-            bring ``votes``: the names of each question's answers.
+        data: what it is trained on, plain values; kept in checkpoints.
 
     Attributes:
         history: one mapping a validation, of numbers.
@@ -63,38 +59,46 @@ class DELFTraining(pytorch_lightning.LightningModule):
         normalisation = arguments.pop("normalisation", "imagenet")
         self.model = DELF(**arguments)
         self.model.set_normalisation(normalisation)
-        if optimisation.channels_last:
-            self.model.to(memory_format=torch.channels_last)
         self.history: list[dict[str, float]] = []
-        # Compiling wraps: kept in a tuple so that the wrapped network is no second copy in checkpoints.
-        self._forward = (torch.compile(self.model) if optimisation.compile else self.model,)
-        self._questions: list[list[str]] = list(data.get("questions", []))
-        # The outputs that stand for the classes.
-        self._outputs = [self._questions[0].index(name) for name in classes] if self._questions else slice(None)
         self.tested: dict[str, float] = {}
         self.stops_if_not_finite = True
-        self._validation = self._test = _Validation(len(classes))
+        self._validation = self._test = Validation(len(classes))
         self._finite = torch.tensor(True)  # whether all losses since the last look were
 
-    def forward(self, images: Tensor, with_zero_fractions: bool = False) -> DELFOutput:
-        """The network's output for images (batch, 3, side, side) in grey levels 0..255."""
+    @abstractmethod
+    def look(self, batch: Mapping[str, Tensor], closely: bool) -> Look:
+        """The losses of a batch, and what the network answers.
+
+        Args:
+            batch: as the data module gives it.
+            closely: measure too what takes another pass over the maps.
+        """
+
+    def use(self, network: torch.nn.Module) -> None:
+        """Prepare what images go through: laid out in memory, and compiled, as the settings say."""
+        if self.hparams["channels_last"]:
+            network.to(memory_format=torch.channels_last)
+        # Compiling wraps: kept in a tuple so that the wrapped network is no second copy in checkpoints.
+        self._network = (torch.compile(network) if self.hparams["compile"] else network,)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images (batch, 3, side, side) in grey levels 0..255 as the network takes them."""
         images = self.model.normalise(images)
         if self.hparams["channels_last"]:
             images = images.contiguous(memory_format=torch.channels_last)
-        output: DELFOutput = self._forward[0](images, with_zero_fractions)
-        return output
+        return images
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch; every ``log_every`` steps also what it consists of."""
         logs = (self.global_step + 1) % self.hparams["log_every"] == 0  # as Lightning counts them
-        output = self(batch["image"], with_zero_fractions=logs)
-        parts = self._losses(output, batch)
+        look = self.look(batch, closely=logs)
         # On the device: looking at it each step would let a GPU wait.
-        self._finite = self._finite.to(parts["total"].device) & parts["total"].detach().isfinite()
+        total = look.losses["total"]
+        self._finite = self._finite.to(total.device) & total.detach().isfinite()
         if logs:
             self._stop_if_not_finite()
-            self._log_training(self._of_classes(output), batch, parts)
-        return parts["total"]
+            self._log_training(look)
+        return total
 
     def _stop_if_not_finite(self) -> None:
         # In 16 bits a step may overflow: its scaler leaves that step out.
@@ -105,50 +109,32 @@ class DELFTraining(pytorch_lightning.LightningModule):
         if not bool(self._finite) and self.stops_if_not_finite and self.trainer.precision != "16-mixed":
             raise NotFiniteError(f"step {self.global_step + 1}: the loss is not finite{_REMEDIES}")
 
-    def _log_training(self, output: DELFOutput, batch: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
-        values = {f"loss/{name}": value.detach() for name, value in parts.items()}
-        for branch, logits in zip(BRANCHES, (output.descriptor_logits, output.attention_logits), strict=True):
-            values[f"train_accuracy/{branch}"] = (logits.argmax(1) == batch["label"]).float().mean()
-        values |= attention_statistics(output.attention.detach())
-        values |= {
-            f"zeros/{name}": value
-            for name, value in zip(self.model.backbone.block_names, output.zero_fractions, strict=True)
-        }
+    def _log_training(self, look: Look) -> None:
+        values = {f"loss/{name}": value.detach() for name, value in look.losses.items()}
+        for branch, (answers, right) in look.answers.items():
+            values[f"train_accuracy/{branch}"] = (answers == right).float().mean()
+        values |= attention_statistics(look.attention.detach())
+        names = self.model.backbone.block_names
+        values |= {f"zeros/{name}": value for name, value in zip(names, look.zero_fractions, strict=False)}
         values["learning_rate"] = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
-        self.log_dict(values, batch_size=len(batch["label"]))
+        self.log_dict(values, batch_size=look.num_images)
 
     def on_validation_epoch_start(self) -> None:
         """Start counting anew."""
         self._stop_if_not_finite()
-        self._validation = _Validation(len(self.hparams["classes"]))
+        self._validation = Validation(len(self.hparams["classes"]))
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Count one batch."""
-        self._count(self._validation, batch, batch_idx)
-
-    def _count(self, into: _Validation, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        output = self(batch["image"], with_zero_fractions=batch_idx == 0)
-        parts = self._losses(output, batch)
-        into.add(self._of_classes(output), batch["label"], parts)
-
-    def _losses(self, output: DELFOutput, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        weights, sizes = LossWeights(**self.hparams["loss_weights"]), [len(each) for each in self._questions]
-        return losses(output, batch["label"], weights, batch.get("votes"), sizes)
-
-    def _of_classes(self, output: DELFOutput) -> DELFOutput:
-        """The output with the classes' logits alone."""
-        descriptor, attention = output.descriptor_logits, output.attention_logits
-        return output._replace(
-            descriptor_logits=descriptor[:, self._outputs], attention_logits=attention[:, self._outputs]
-        )
+        self._validation.add(self.look(batch, closely=batch_idx == 0))
 
     def on_test_epoch_start(self) -> None:
         """Start counting."""
-        self._test = _Validation(len(self.hparams["classes"]))
+        self._test = Validation(len(self.hparams["classes"]))
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Count one batch."""
-        self._count(self._test, batch, batch_idx)
+        self._test.add(self.look(batch, closely=batch_idx == 0))
 
     def on_test_epoch_end(self) -> None:
         """Keep what was counted in ``tested``."""
@@ -177,7 +163,8 @@ class DELFTraining(pytorch_lightning.LightningModule):
         """One optimiser over all weights, its learning rate set every step."""
         settings = self.hparams
         decayed = [self.model.attention.conv1.weight, self.model.attention.conv2.weight]
-        others = [weight for weight in self.parameters() if all(weight is not each for each in decayed)]
+        learn = [weight for weight in self.parameters() if weight.requires_grad]
+        others = [weight for weight in learn if all(weight is not each for each in decayed)]
         groups = [
             {"params": others},
             {"params": decayed, "weight_decay": settings["weight_decay"] + settings["attention_decay"]},
@@ -208,149 +195,50 @@ class DELFTraining(pytorch_lightning.LightningModule):
         self.history = [dict(row) for row in checkpoint["history"]]
 
 
-def attention_statistics(attention: Tensor) -> dict[str, Tensor]:
-    """Least, greatest, mean and quartiles of attention of any shape, by the names of their plots."""
-    values = RunningStatistics()
-    values.add(attention)
-    return values.statistics()
+class DELFTraining(Training):
+    """The training on labels.
 
-
-class RunningStatistics:
-    """Statistics of values that come in parts, in bounded memory.
-
-    Where there are very many values the quartiles are those of every second one, every fourth, and so on.
-    """
-
-    def __init__(self) -> None:
-        self.count, self.step = 0, 1
-        self.kept = torch.empty(0)  # every step-th value so far
-        self.low, self.high = torch.tensor(math.inf), torch.tensor(-math.inf)
-        self.total = torch.tensor(0.0, dtype=torch.float64)
-
-    def add(self, values: Tensor) -> None:
-        """Count values of any shape; what is kept of them stays on their device."""
-        values = values.detach().float().flatten()
-        self.low = torch.minimum(self.low.to(values.device), values.min())
-        self.high = torch.maximum(self.high.to(values.device), values.max())
-        self.total = self.total.to(values.device) + values.sum().double()
-        self.kept = torch.cat([self.kept.to(values.device), values[-self.count % self.step :: self.step]])
-        self.count += len(values)
-        while len(self.kept) > _MOST_KEPT_VALUES:
-            self.kept, self.step = self.kept[::2].clone(), 2 * self.step
-
-    def state(self) -> dict[str, Any]:
-        """All that was counted, on the CPU."""
-        tensors = {name: getattr(self, name).cpu() for name in ("kept", "low", "high", "total")}
-        return {"count": self.count, "step": self.step, **tensors}
-
-    @classmethod
-    def joined(cls, states: Sequence[Mapping[str, Any]]) -> RunningStatistics:
-        """What several have counted, given their states, together."""
-        whole = cls()
-        whole.count, whole.step = sum(state["count"] for state in states), max(state["step"] for state in states)
-        whole.kept = torch.cat([state["kept"][:: whole.step // state["step"]] for state in states])
-        whole.low = torch.stack([state["low"] for state in states]).amin()
-        whole.high = torch.stack([state["high"] for state in states]).amax()
-        whole.total = torch.stack([state["total"] for state in states]).sum()
-        return whole
-
-    def statistics(self) -> dict[str, Tensor]:
-        """Least, greatest, mean and quartiles, by the names of their plots."""
-        quartiles = torch.quantile(self.kept, self.kept.new_tensor([0.25, 0.5, 0.75]))
-        return {
-            "attention/min": self.low,
-            "attention/max": self.high,
-            "attention/mean": (self.total / self.count).float(),
-            **{f"attention/percent_{name}": value for name, value in zip((25, 50, 75), quartiles, strict=True)},
-        }
-
-
-class _Validation:
-    """Sums over one pass through the validation images, kept on the device."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.num_images = 0
-        self._confusion = {branch: MulticlassConfusionMatrix(num_classes, validate_args=False) for branch in BRANCHES}
-        self.losses: dict[str, Tensor] = {}
-        self.attention = RunningStatistics()
-        self.zeros = torch.empty(0)
-
-    def add(self, output: DELFOutput, labels: Tensor, parts: Mapping[str, Tensor]) -> None:
-        """Count one batch."""
-        self.num_images += len(labels)
-        for branch, logits in zip(BRANCHES, (output.descriptor_logits, output.attention_logits), strict=True):
-            self._confusion[branch].to(labels.device).update(logits.argmax(1), labels)
-        for name, value in parts.items():
-            self.losses[name] = self.losses.get(name, torch.zeros_like(value)) + value.detach() * len(labels)
-        self.attention.add(output.attention)
-        if len(output.zero_fractions):
-            self.zeros = output.zero_fractions
-
-    def of_all_processes(self, count: int) -> _Validation:
-        """The sums over the images of all processes, the same in each; itself where there is one."""
-        if count == 1:
-            return self
-        state: dict[str, Any] = {
-            "num_images": self.num_images,
-            "confusion": {branch: self.confusion(branch) for branch in BRANCHES},
-            "losses": {name: value.cpu() for name, value in self.losses.items()},
-            "attention": self.attention.state(),
-            "zeros": self.zeros.cpu(),
-        }
-        states: list[Any] = [None] * count
-        torch.distributed.all_gather_object(states, state)
-        whole = _Validation(len(state["confusion"][BRANCHES[0]]))
-        whole.num_images = sum(each["num_images"] for each in states)
-        for branch in BRANCHES:
-            whole._confusion[branch].confmat = torch.stack([each["confusion"][branch] for each in states]).sum(0)
-        whole.losses = {name: torch.stack([each["losses"][name] for each in states]).sum(0) for name in self.losses}
-        whole.attention = RunningStatistics.joined([each["attention"] for each in states])
-        whole.zeros = states[0]["zeros"]
-        return whole
-
-    def confusion(self, branch: str) -> Tensor:
-        """(num_classes, num_classes) int64 on the CPU: rows are labels, columns answers."""
-        counts: Tensor = self._confusion[branch].confmat
-        return counts.cpu()
-
-    def metrics(self, classes: list[str], blocks: Sequence[str]) -> dict[str, float]:
-        """All figures by name, as plain numbers."""
-        values = {f"loss_{name}": float(value) / self.num_images for name, value in self.losses.items()}
-        for branch in BRANCHES:
-            scores = classification_metrics(self.confusion(branch))
-            values[f"{branch}_accuracy"] = scores["accuracy"]
-            values[f"{branch}_balanced_accuracy"] = scores["balanced_accuracy"]
-            values[f"{branch}_macro_f1"] = scores["macro_f1"]
-            values |= {
-                f"{branch}_recall_{name}": float(recall)
-                for name, recall in zip(classes, scores["recall"], strict=True)
-                if not math.isnan(recall)
-            }
-        values |= {name.replace("/", "_"): float(value) for name, value in self.attention.statistics().items()}
-        zeros = zip(blocks, self.zeros.tolist(), strict=False)  # none where there was no batch
-        return values | {f"zeros_{name}": value for name, value in zeros}
-
-
-def classification_metrics(confusion: Tensor) -> dict[str, Any]:
-    """Scores of a confusion matrix, in float64.
-
-    (torchmetrics has them in float32, and counts a class without images as one that is never right.)
+    Batches are ``{"image": (batch, 3, side, side) float grey levels 0..255, "label": (batch,) int64}``.
 
     Args:
-        confusion: (num_classes, num_classes) counts; rows are labels, columns answers.
-
-    Returns:
-        ``accuracy``; ``recall``, a list with NaN for a class without images; ``balanced_accuracy``
-        and ``macro_f1``, means over the classes that have images.
+        network, classes, loss_weights, optimisation: as of every training; with questions, the classes are of the
+            first one's answers.
+        data: of it ``questions`` is used, where batches bring ``votes``: the names of each question's answers.
     """
-    counts = confusion.double()
-    hits, labelled, answered = counts.diagonal(), counts.sum(1), counts.sum(0)
-    present = labelled > 0
-    recall = torch.where(present, hits / labelled.clamp_min(1), torch.nan)
-    f1 = 2 * hits / (labelled + answered).clamp_min(1)
-    return {
-        "accuracy": float(hits.sum() / counts.sum().clamp_min(1)),
-        "recall": recall.tolist(),
-        "balanced_accuracy": float(recall[present].mean()),
-        "macro_f1": float(f1[present].mean()),
-    }
+
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        classes: list[str],
+        loss_weights: LossWeights,
+        optimisation: Optimisation,
+        data: Mapping[str, Any],
+    ) -> None:
+        super().__init__(network, classes, loss_weights, optimisation, data)
+        self._questions: list[list[str]] = list(data.get("questions", []))
+        # The outputs that stand for the classes.
+        self._outputs = [self._questions[0].index(name) for name in classes] if self._questions else slice(None)
+        self.use(self.model)
+
+    def forward(self, images: Tensor, with_zero_fractions: bool = False) -> DELFOutput:
+        """The network's output for images (batch, 3, side, side) in grey levels 0..255."""
+        output: DELFOutput = self._network[0](self.normalised(images), with_zero_fractions)
+        return output
+
+    def look(self, batch: Mapping[str, Tensor], closely: bool) -> Look:
+        """The losses of a batch, and the classes that the branches answer.
+
+        Args:
+            batch: see the class.
+            closely: measure the shares of zeros too.
+        """
+        output, labels = self(batch["image"], with_zero_fractions=closely), batch["label"]
+        weights, sizes = LossWeights(**self.hparams["loss_weights"]), [len(each) for each in self._questions]
+        logits = (output.descriptor_logits, output.attention_logits)
+        return Look(
+            losses(output, labels, weights, batch.get("votes"), sizes),
+            {branch: (each[:, self._outputs].argmax(1), labels) for branch, each in zip(BRANCHES, logits, strict=True)},
+            output.attention,
+            output.zero_fractions,
+            len(labels),
+        )

@@ -1,4 +1,4 @@
-"""One training: the table of labelled images, the fit, what it measures, the exported model."""
+"""One training: the table of images, the fit, what it measures, the exported model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # torch and Lightning take seconds to import: only once the s
     from pytorch_lightning import Trainer
 
     from minia.data.labelled.datamodule import GalaxyData
-    from minia.training.module import DELFTraining
+    from minia.training.module import Training
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _train(settings: TrainSettings, store: Path, folder: RunFolder, config: str)
         "num_images": len(table.table),
         "num_training_images": len(data.training),
         "num_failed_images": manifest["counts"]["num_skipped_images"],
-        "num_classes": len(table.classes),
+        "num_classes": len(module.hparams["classes"]),
         "device": context.device,
         **fitted,
         **_finish(settings, module, data, trainer, folder),
@@ -173,7 +173,7 @@ def _json(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fit(
-    settings: TrainSettings, trainer: Trainer, module: DELFTraining, data: GalaxyData, checkpoint: Path | None
+    settings: TrainSettings, trainer: Trainer, module: Training, data: GalaxyData, checkpoint: Path | None
 ) -> dict[str, Any]:
     """Train; steps, seconds and images per second of this run."""
     from minia.training.module import NotFiniteError
@@ -206,7 +206,7 @@ def _fit(
     }
 
 
-def _find_learning_rate(trainer: Trainer, module: DELFTraining, data: GalaxyData) -> float:
+def _find_learning_rate(trainer: Trainer, module: Training, data: GalaxyData) -> float:
     """The learning rate of the steepest fall of the loss, or the one that is set where none stands out."""
     from pytorch_lightning.tuner.tuning import Tuner
 
@@ -227,7 +227,7 @@ def _find_learning_rate(trainer: Trainer, module: DELFTraining, data: GalaxyData
 
 
 def _finish(
-    settings: TrainSettings, module: DELFTraining, data: GalaxyData, trainer: Trainer, folder: RunFolder
+    settings: TrainSettings, module: Training, data: GalaxyData, trainer: Trainer, folder: RunFolder
 ) -> dict[str, Any]:
     """Take the best weights, measure them in one exact pass, draw and export them."""
     import pandas as pd
@@ -248,7 +248,8 @@ def _finish(
     with folder.replacing(*_PICTURES):
         write_text_whole(output / "history.csv", pd.DataFrame(history).to_csv(index=False))
         plot_history(output / "history.png", history)
-        plot_confusion(output / "confusion.png", module)
+        if module.hparams["classes"]:
+            plot_confusion(output / "confusion.png", module)
         plot_attention(output / "attention.png", module, data)
     for ending in settings.export:
         with folder.replacing(f"model.{ending}"):

@@ -86,6 +86,32 @@ class TimmModel(_Model):
     name: Text
 
 
+class Supervised(Settings):
+    """``objective=supervised``: what the labels of the images say."""
+
+    kind: Literal["supervised"]
+
+
+class SelfSupervised(Settings):
+    """``objective=self_supervised``: two views of an image are alike, place for place and as a whole; without labels.
+
+    Attributes:
+        temperature: similarities are divided by it: the smaller, the more the nearest ones count.
+        length: of the vectors that are compared.
+        min_distance: other places of the same image nearer than this, in cells of the map, are neither alike nor
+            different.
+        min_brightness: places darker than this, in grey levels, are not compared; 0 for none.
+        max_cells: at most so many places of a batch are compared.
+    """
+
+    kind: Literal["self_supervised"]
+    temperature: Positive
+    length: Channels
+    min_distance: NotNegative
+    min_brightness: Annotated[float, Field(ge=0, le=255)]
+    max_cells: Annotated[int, Field(ge=2, le=65536)]
+
+
 class Optimisation(Settings):
     """How the weights are found, and how their figures are told.
 
@@ -195,6 +221,7 @@ class TrainSettings(Settings):
         overwrite: replace model files that a former run left in the same folder.
         data: the labelled images.
         augmentation: what is done to them.
+        objective: what it is trained for.
         model: the network.
         trainer: how it is trained.
         callbacks: further callbacks of Lightning by any names, each a class in ``_target_`` with its arguments.
@@ -212,6 +239,7 @@ class TrainSettings(Settings):
     overwrite: bool
     data: LabelledData
     augmentation: Augmentation
+    objective: Annotated[Supervised | SelfSupervised, Field(discriminator="kind")]
     model: Annotated[DELFModel | TimmModel, Field(discriminator="kind")]
     trainer: TrainerSettings
     callbacks: dict[str, dict[str, Any]] = Field(default={}, strict=False)
@@ -222,6 +250,11 @@ class TrainSettings(Settings):
         for group, parts in (("callbacks", self.callbacks), ("loggers", self.loggers)):
             for name, keys in parts.items():
                 check_part(f"{group}.{name}", keys)
+        if isinstance(self.objective, Supervised) and not self.data.labelled:
+            raise InputError(
+                f"objective=supervised: data={self.data.kind} has no labels here; allowed: objective=self_supervised,"
+                " or data=folder, or data=csv with data.label_column"
+            )
         if self.trainer.num_processes > 1 and self.data.cache == "disk":
             raise InputError("data.cache=disk: of several processes each would write it; allowed: memory, none")
         if self.trainer.num_processes > 1 and self.trainer.find_learning_rate:

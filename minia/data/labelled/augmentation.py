@@ -31,9 +31,9 @@ _COLUMN = {name: column for column, name in enumerate(_NAMES)}
 MOVE = _COLUMN["move"]  # decides on the original's copies
 
 
-def draw_numbers(seed: int, epoch: int, index: int) -> NDArray[np.float32]:
-    """The random numbers of one image in one pass: (NUM_DRAWS,) float32, uniform in 0..1."""
-    return np.random.default_rng([seed, epoch, index]).random(NUM_DRAWS, dtype=np.float32)
+def draw_numbers(seed: int, epoch: int, index: int, num_views: int = 1) -> NDArray[np.float32]:
+    """The random numbers of one image in one pass: (num_views * NUM_DRAWS,) float32, uniform in 0..1."""
+    return np.random.default_rng([seed, epoch, index]).random(num_views * NUM_DRAWS, dtype=np.float32)
 
 
 def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tensor:
@@ -49,18 +49,41 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
         (batch, 3, image_size, image_size) float32, grey levels 0..255.
     """
     drawn = {name: numbers[:, column] for name, column in _COLUMN.items()}
+    images, matrices = _middle(images, view_matrices(numbers, augmentation), augmentation)
     pictures = images[:, :3].float()
     if augmentation.needs_mask:
         seen = images[:, 3:] > 0
         seen = seen | (drawn["move"] >= augmentation.filter_probability)[:, None, None, None]
         pictures = pictures * seen
-    matrices = _crop(drawn, augmentation) if augmentation.crop_area < 1 else _turn(drawn, augmentation)
-    matrices = _move(drawn, augmentation.move_probability) @ matrices
     dark = augmentation.move_probability > 0
     pictures = _sample(
         pictures, matrices, augmentation.image_size, augmentation.supersample, "zeros" if dark else "reflection"
     )
     return _recolour(pictures, drawn, augmentation)
+
+
+def view_matrices(numbers: Tensor, augmentation: Augmentation) -> Tensor:
+    """From what ``augment`` gives to the images: (batch, 3, 3); coordinates run from -1 to 1 between edges.
+
+    Args:
+        numbers: (batch, NUM_DRAWS) float32 by ``draw_numbers``.
+        augmentation: what is done.
+    """
+    drawn = {name: numbers[:, column] for name, column in _COLUMN.items()}
+    matrices = _crop(drawn, augmentation) if augmentation.crop_area < 1 else _turn(drawn, augmentation)
+    return _move(drawn, augmentation.move_probability) @ matrices
+
+
+def _middle(images: Tensor, matrices: Tensor, augmentation: Augmentation) -> tuple[Tensor, Tensor]:
+    """The part of images that small views can see, and the maps to it: the rest need not be gone through."""
+    side = images.shape[-1]
+    reach = augmentation.view * (math.sqrt(2) * augmentation.scale + 2 * augmentation.shift) + 4 / side
+    edge = int(side * (1 - reach) / 2)
+    if augmentation.crop_area < 1 or augmentation.move_probability or edge <= 0:
+        return images, matrices
+    matrices = matrices.clone()
+    matrices[:, :2] *= side / (side - 2 * edge)
+    return images[..., edge : side - edge, edge : side - edge], matrices
 
 
 def validation_view(images: Tensor, augmentation: Augmentation) -> Tensor:

@@ -9,8 +9,8 @@ import pytorch_lightning
 import torch
 from torch.utils.data import DataLoader
 
-from minia.data.labelled.augmentation import augment, validation_view
-from minia.data.labelled.dataset import Batch, Foreground, GalaxyDataset, PassSampler
+from minia.data.labelled.augmentation import NUM_DRAWS, augment, validation_view, view_matrices
+from minia.data.labelled.dataset import Batch, Foreground, GalaxyDataset, Masks, PassSampler
 from minia.data.labelled.settings import Augmentation, LabelledImages
 from minia.data.labelled.table import GalaxyTable
 
@@ -23,12 +23,14 @@ class Batching(NamedTuple):
         steps_per_check: training steps between two validations.
         seed: of the order, and of what augmentation draws.
         at_once: images that a process takes at once, a part of those of a step; None for all of them.
+        num_views: views of an image that are compared; then validation and test see what training sees.
     """
 
     batch_size: int
     steps_per_check: int
     seed: int
     at_once: int | None = None
+    num_views: int = 1
 
 
 class GalaxyData(pytorch_lightning.LightningDataModule):
@@ -36,7 +38,7 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
 
     Args:
         table: the images, with their labels and splits.
-        augmentation: what training sees; validation and test see its ``view``.
+        augmentation: what training sees; validation and test see its ``view``, but where views are compared.
         settings: how images are decoded, kept and read.
         batching: how training goes through them.
         cache_folder: where ``settings.cache="disk"`` puts its files.
@@ -54,7 +56,7 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
         foreground: Foreground | None = None,
     ) -> None:
         super().__init__()
-        self.augmentation, self.batch_size = augmentation, batching.batch_size
+        self.augmentation, self.batch_size, self.num_views = augmentation, batching.batch_size, batching.num_views
         num_workers = settings.loader_workers
         self._loader: dict[str, Any] = {
             "batch_size": batching.at_once or batching.batch_size,
@@ -66,18 +68,23 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
             self._loader["multiprocessing_context"] = "forkserver"  # forking a process that runs threads can deadlock
         assert settings.cache != "disk" or cache_folder is not None, "cache=disk needs a folder"
 
-        def split(name: str, mask: Foreground | None) -> GalaxyDataset:
+        def split(name: str, masks: Masks | None) -> GalaxyDataset:
             kept: Path | Literal["memory"] | None = "memory" if settings.cache == "memory" else None
             if settings.cache == "disk" and cache_folder is not None:
                 kept = cache_folder / f"{name}.bin"
             return GalaxyDataset(
-                table.of_split(name), side=settings.side, seed=batching.seed, cache=kept, foreground=mask,
-                mask_share=augmentation.filter_probability,
+                table.of_split(name), side=settings.side, seed=batching.seed, cache=kept, masks=masks,
+                num_views=batching.num_views,
             )  # fmt: skip
 
-        self.training = split("train", foreground if augmentation.needs_mask else None)
-        self.validation = split("validation", None)
-        self.testing = GalaxyDataset(table.of_split("test"), side=settings.side, seed=batching.seed)  # seen once
+        masks = Masks(foreground, augmentation.filter_probability) if foreground and augmentation.needs_mask else None
+        self.training = split("train", masks)
+        measured = masks if batching.num_views > 1 else None
+        self.validation = split("validation", measured)
+        self.testing = GalaxyDataset(  # seen once
+            table.of_split("test"), side=settings.side, seed=batching.seed, num_views=batching.num_views,
+            masks=measured,
+        )  # fmt: skip
         images_per_check = batching.steps_per_check * batching.batch_size
         self.sampler = PassSampler(len(self.training), images_per_check, batching.seed, self._taken, self._part)
 
@@ -105,13 +112,16 @@ class GalaxyData(pytorch_lightning.LightningDataModule):
         return DataLoader(self.testing, shuffle=False, **self._loader)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment on the device what trains; validation and test see images as they are."""
+        """Augment on the device what trains, or is compared; validation and test see other images as they are."""
         training = self.trainer is not None and self.trainer.training
         with torch.no_grad():
             image = batch["image"]
-            batch["image"] = (
-                augment(image, batch["numbers"], self.augmentation)
-                if training
-                else validation_view(image, self.augmentation)
-            )
+            if self.num_views > 1:
+                numbers = torch.cat(batch["numbers"].split(NUM_DRAWS, dim=1))
+                batch["image"] = augment(image.repeat(self.num_views, 1, 1, 1), numbers, self.augmentation)
+                batch["matrices"] = view_matrices(numbers, self.augmentation)
+            elif training:
+                batch["image"] = augment(image, batch["numbers"], self.augmentation)
+            else:
+                batch["image"] = validation_view(image, self.augmentation)
         return batch

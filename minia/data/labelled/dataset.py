@@ -18,12 +18,25 @@ from torch.utils.data import Dataset, Sampler
 
 from minia.core.artifact import InputError
 from minia.data.files import UnreadableImageError
-from minia.data.labelled.augmentation import MOVE, draw_numbers
+from minia.data.labelled.augmentation import MOVE, NUM_DRAWS, draw_numbers
 from minia.data.labelled.decoding import decode_image, to_square
 from minia.data.labelled.table import GalaxyTable
 from minia.data.labelled.votes import votes_of
 
 Foreground: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+
+
+class Masks(NamedTuple):
+    """The fourth channel of images: their foreground.
+
+    Attributes:
+        foreground: marks an image's foreground, (height, width, 3) uint8 to (height, width) bool.
+        share: the share of views that use it, those of the lowest draw ``move``. Where images are not kept, it is
+            worked out for these alone; for the others all is foreground.
+    """
+
+    foreground: Foreground
+    share: float = 1.0
 
 
 class Visit(NamedTuple):
@@ -41,10 +54,12 @@ class Visit(NamedTuple):
 class Batch(TypedDict):
     """Some images with their labels and random numbers, or one of them, then without the first dimension.
 
-    image: (batch, 3 or 4, side, side) uint8; float32 (batch, 3, image_size, image_size) once on the device.
+    image: (batch, 3 or 4, side, side) uint8; float32 (num_views * batch, 3, image_size, image_size) once on the
+        device, the first views of all images before the second ones.
     label: (batch,) int64.
     index: (batch,) int64, rows of the table.
-    numbers: (batch, NUM_DRAWS) float32.
+    numbers: (batch, num_views * NUM_DRAWS) float32.
+    matrices: (num_views * batch, 3, 3) float32, from the views to the images; only where there are several.
     votes: (batch, num_answers) float32, for the answers of all questions; only where votes are trained on.
     """
 
@@ -52,6 +67,7 @@ class Batch(TypedDict):
     label: Tensor
     index: Tensor
     numbers: Tensor
+    matrices: NotRequired[Tensor]
     votes: NotRequired[Tensor]
 
 
@@ -64,10 +80,8 @@ class GalaxyDataset(Dataset[Batch]):
         seed: of the random numbers.
         cache: ``memory`` keeps every decoded image in memory, which worker processes share; a path keeps them in
             that file, which is written from scratch; None decodes an image whenever it is asked for.
-        foreground: marks an image's foreground, (height, width, 3) uint8 to (height, width) bool, for a fourth
-            channel; None for three channels.
-        mask_share: the share of visits that use the foreground, those of the lowest draw ``move``. Where images are not
-            kept, it is worked out for these alone; for the others all is foreground.
+        masks: of a fourth channel; None for three channels.
+        num_views: views that are made of an image at a time, each with random numbers of its own.
     """
 
     def __init__(
@@ -77,17 +91,17 @@ class GalaxyDataset(Dataset[Batch]):
         side: int,
         seed: int,
         cache: Path | Literal["memory"] | None = None,
-        foreground: Foreground | None = None,
-        mask_share: float = 1.0,
+        masks: Masks | None = None,
+        num_views: int = 1,
     ) -> None:
-        self.mask_share = mask_share
+        self.masks, self.num_views = masks, num_views
         self.paths = [str(path) for path in images.table["path"]]
-        self.root, self.side, self.seed, self.foreground = images.root, side, seed, foreground
+        self.root, self.side, self.seed = images.root, side, seed
         ids = {label: number for number, label in enumerate(images.classes)}
         self.labels = [ids[str(label)] for label in images.table["label"]]
         columns = votes_of(images.table)
         self.votes = torch.tensor(images.table[columns].to_numpy(np.float32)) if columns else None
-        shape = (len(self.paths), 3 if foreground is None else 4, side, side)
+        shape = (len(self.paths), 3 if masks is None else 4, side, side)
         self._cache = None if cache is None else _Cache(shape, cache if isinstance(cache, Path) else None)
 
     def __len__(self) -> int:
@@ -95,8 +109,8 @@ class GalaxyDataset(Dataset[Batch]):
 
     def __getitem__(self, visit: Visit | int) -> Batch:
         index, epoch = visit if isinstance(visit, tuple) else (visit, 0)
-        numbers = draw_numbers(self.seed, epoch, index)
-        masked = float(numbers[MOVE]) < self.mask_share
+        numbers = draw_numbers(self.seed, epoch, index, self.num_views)
+        masked = self.masks is not None and bool((numbers[MOVE::NUM_DRAWS] < self.masks.share).any())
         batch: Batch = {
             "image": self._load(index, masked) if self._cache is None else self.image(index),
             "label": torch.tensor(self.labels[index]),
@@ -130,8 +144,8 @@ class GalaxyDataset(Dataset[Batch]):
             image = to_square(decode_image(path), self.side)
         except UnreadableImageError as error:
             raise InputError(f"{path}: {error}; it could be read when the table was made") from None
-        if self.foreground is not None:
-            mask = self.foreground(image) if masked else np.ones(image.shape[:2], dtype=np.bool_)
+        if self.masks is not None:
+            mask = self.masks.foreground(image) if masked else np.ones(image.shape[:2], dtype=np.bool_)
             image = np.dstack([image, mask.astype(np.uint8) * np.uint8(255)])
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 

@@ -42,6 +42,11 @@ class LabelledImages(Settings):
     pin_memory: bool
     persistent_workers: bool
 
+    @property
+    def labelled(self) -> bool:
+        """Whether images have a class."""
+        return True
+
 
 class VoteRules(Settings):
     """How the votes for a galaxy become its class.
@@ -101,7 +106,7 @@ class CSVData(LabelledImages):
         dir: where paths start; None for the table's own folder.
         id_column: the image's name, unique.
         path_column: the image's file; None where the name is the file, with its extension or without.
-        label_column: the image's class; rows without one are left out.
+        label_column: the image's class; rows without one are left out. None where there are no labels.
         more_labels: further columns to train on besides, each a question of its own; an image may lack answers.
         split_column: ``train``, ``validation`` or ``test``; None to split here.
         galaxy_column: images with the same value stay on one side of the split, those without one on
@@ -113,10 +118,21 @@ class CSVData(LabelledImages):
     dir: ExistingFolder | None
     id_column: Text
     path_column: Text | None
-    label_column: Text
+    label_column: Text | None
     more_labels: list[Text] = Field(default=[], strict=False)
     split_column: Text | None
     galaxy_column: Text | None
+
+    @model_validator(mode="after")
+    def _check_together(self) -> CSVData:
+        if self.more_labels and self.label_column is None:
+            raise InputError("data.more_labels: needs data.label_column, the first of them; allowed without it: []")
+        return self
+
+    @property
+    def labelled(self) -> bool:
+        """Whether images have a class."""
+        return self.label_column is not None
 
 
 class FolderData(LabelledImages):
@@ -128,6 +144,22 @@ class FolderData(LabelledImages):
 
     kind: Literal["folder"]
     dir: ExistingFolder
+
+
+class ImagesData(LabelledImages):
+    """``data=images``: a folder of images without labels, searched with its subfolders.
+
+    Attributes:
+        dir: the folder.
+    """
+
+    kind: Literal["images"]
+    dir: ExistingFolder
+
+    @property
+    def labelled(self) -> bool:
+        """Whether images have a class."""
+        return False
 
 
 class ListData(LabelledImages):
@@ -145,7 +177,9 @@ class ListData(LabelledImages):
     ambiguous: Literal["drop", "first", "last"]
 
 
-LabelledData = Annotated[SimulatedData | GZ2Data | CSVData | FolderData | ListData, Field(discriminator="kind")]
+LabelledData = Annotated[
+    SimulatedData | GZ2Data | CSVData | FolderData | ImagesData | ListData, Field(discriminator="kind")
+]
 
 
 class Augmentation(Settings):

@@ -29,11 +29,13 @@ from minia.data.labelled.settings import (
     CSVData,
     FolderData,
     GZ2Data,
+    ImagesData,
     LabelledData,
     SimulatedData,
     VoteRules,
 )
 from minia.data.labelled.table import (
+    NO_LABEL,
     Candidates,
     Selection,
     drop_missing,
@@ -71,7 +73,7 @@ def labelled_table(store: Path, settings: LabelledData, context: Context) -> Pat
         return gz2_table(store, settings, selection)
     if isinstance(settings, CSVData):
         return csv_table(store, settings, selection)
-    if isinstance(settings, FolderData):
+    if isinstance(settings, (FolderData, ImagesData)):
         return folder_table(store, settings, selection)
     return list_table(store, settings, selection)
 
@@ -279,11 +281,13 @@ def csv_table(store: Path, settings: CSVData, selection: Selection) -> Path:
     path = settings.path
     given = read_table(path, "data.path")
     others = {"path": settings.path_column, "split": settings.split_column, "galaxy": settings.galaxy_column}
-    columns = {"id": settings.id_column, "label": settings.label_column}
-    columns |= {ours: theirs for ours, theirs in others.items() if theirs}
+    others["label"] = settings.label_column
+    columns = {"id": settings.id_column} | {ours: theirs for ours, theirs in others.items() if theirs}
     require_columns(given, [*columns.values(), *settings.more_labels], f"data.path={path}")
     table = pd.DataFrame({ours: given[theirs] for ours, theirs in columns.items()}, dtype=object)
-    if settings.more_labels:
+    if settings.label_column is None:
+        table["label"] = NO_LABEL
+    elif settings.more_labels:
         questions = given[list(dict.fromkeys([settings.label_column, *settings.more_labels]))]
         table = pd.concat([table, votes_of_labels(questions, f"data.path={path}")], axis=1)
     root = (settings.dir or path.parent).absolute()
@@ -303,20 +307,26 @@ def csv_table(store: Path, settings: CSVData, selection: Selection) -> Path:
     return make_table(Stage("table", "csv", store, parameters, inputs, version=3), candidates, selection)
 
 
-def folder_table(store: Path, settings: FolderData, selection: Selection) -> Path:
-    """The table of a folder with one folder a class, each searched with its subfolders.
+def folder_table(store: Path, settings: FolderData | ImagesData, selection: Selection) -> Path:
+    """The table of a folder with one folder a class, each searched with its subfolders, or of one without labels.
 
     Raises:
         InputError: there are no such folders, or too little is left.
     """
     root = settings.dir.absolute()
     found, undecodable = find_images(root, store.absolute())
-    rows = [(path, path, path.split("/")[0]) for path in found.to_pylist() if "/" in path]
+    if settings.labelled:
+        rows = [(path, path, path.split("/")[0]) for path in found.to_pylist() if "/" in path]
+    else:
+        rows = [(path, path, NO_LABEL) for path in found.to_pylist()]
     if not rows:
-        raise InputError(f"data.dir={settings.dir}: holds no folder of images; expected one folder a class")
+        wanted = "folder of images; expected one folder a class" if settings.labelled else "image"
+        raise InputError(f"data.dir={settings.dir}: holds no {wanted}")
     table = pd.DataFrame(rows, columns=["id", "path", "label"], dtype=object)
     candidates = Candidates(table.sort_values("id", ignore_index=True), root, sorted(set(table["label"])))
-    candidates.skipped = [(name, "its name is not valid UTF-8") for name in undecodable if "/" in name]
+    candidates.skipped = [
+        (name, "its name is not valid UTF-8") for name in undecodable if "/" in name or not settings.labelled
+    ]
     files_digest = drop_missing(candidates)
-    stage = Stage("table", "folder", store, selection.parameters | {"root": str(root)}, {"files": files_digest})
+    stage = Stage("table", settings.kind, store, selection.parameters | {"root": str(root)}, {"files": files_digest})
     return make_table(stage, candidates, selection)

@@ -7,7 +7,7 @@ column             type     meaning
 =================  =======  ==================================================================
 id                 string   the image's name, unique
 path               string   its file, relative to ``root`` in ``source.json`` (or absolute)
-label              string   its class
+label              string   its class; ``unlabelled`` for all where there are none
 split              string   ``train``, ``validation`` or ``test``
 ``..._debiased``   float    the vote fractions, 0..1 (Galaxy Zoo 2 alone)
 ``votes:...``      float    the votes for each answer of each question, where they are trained on
@@ -47,6 +47,7 @@ from minia.data.labelled.votes import votes_of
 logger = logging.getLogger(__name__)
 
 TABLE = "table.parquet"
+NO_LABEL = "unlabelled"  # the one class of images without labels
 SPLITS = ("train", "validation", "test")
 _IMAGES_PER_TASK = 64
 _MAX_NAMES_IN_MANIFEST = 100
@@ -173,7 +174,7 @@ def write_table(work: Path, candidates: Candidates, selection: Selection) -> dic
         table = _readable(table, candidates, selection.num_workers)
         candidates.count("rows_with_readable_image", len(table))
     classes = [label for label in candidates.classes if (table["label"] == label).any()]
-    if len(classes) < 2:
+    if len(classes) < 2 and candidates.classes != [NO_LABEL]:
         raise InputError(
             f"data: {len(table)} images of {len(classes)} classes are left, at least 2 classes are needed;"
             f" counts: {json.dumps(candidates.counts)}"

@@ -106,6 +106,10 @@ class Backbone(nn.Module):
         pool = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self._tap(self.layer3(self.layer2(self.layer1(pool))))
 
+    def deeper(self) -> list[nn.Module]:
+        """What only layer4's map needs."""
+        return [self.layer4]
+
     def trunk(self) -> nn.Module:
         """What gives layer3's map before every second row is left out, once batch normalisation is folded away."""
         return nn.Sequential(self.conv1, self.relu, self.maxpool, self.layer1, self.layer2, self.layer3)

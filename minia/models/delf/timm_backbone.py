@@ -72,11 +72,28 @@ class TimmBackbone(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """The map of layer3 alone."""
-        return self.forward(images)[0]
+        modules = self._until_layer3()
+        layer3: Tensor = nn.Sequential(*modules)(images) if modules else self.body(images)[0]
+        return layer3[:, :, :: self.tap_stride, :: self.tap_stride]
+
+    def deeper(self) -> list[nn.Module]:
+        """What only layer4's map needs, as far as it can be told apart."""
+        before = len(self._until_layer3())
+        return list(self.body.children())[before:] if before else []
+
+    def _until_layer3(self) -> list[nn.Module]:
+        """The modules that give layer3's map one after the other; none where the encoder is not such a list."""
+        from timm.models import FeatureListNet
+
+        if type(self.body) is not FeatureListNet:
+            return []
+        names, last = list(self.body), next(iter(self.body.return_layers))
+        return [self.body[name] for name in names[: names.index(last) + 1]]
 
     def trunk(self) -> nn.Module:
         """What gives layer3's map before every second row is left out."""
-        return _First(self.body)
+        modules = self._until_layer3()
+        return nn.Sequential(*modules) if modules else _First(self.body)
 
     def load(self, state: Mapping[str, Tensor], source: str) -> list[str]:
         """Load weights.
