@@ -66,7 +66,11 @@ def test_a_signal_in_any_stage_of_mining_is_one_line_and_the_next_run_goes_on(
         sent = list(SIGNALS)[number % 2]
 
         def sending(
-            self: Stage, make: Callable[[Path], Mapping[str, Any]], stage: str = stage, sent: signal.Signals = sent
+            self: Stage,
+            make: Callable[[Path], Mapping[str, Any]],
+            *share: Any,
+            stage: str = stage,
+            sent: signal.Signals = sent,
         ) -> Path:
             def make_and_send(work: Path) -> Mapping[str, Any]:
                 counts = make(work)
@@ -75,7 +79,7 @@ def test_a_signal_in_any_stage_of_mining_is_one_line_and_the_next_run_goes_on(
                     time.sleep(10)  # it is heard at once
                 return counts
 
-            return made(self, make_and_send)
+            return made(self, make_and_send, *share)
 
         with monkeypatch.context() as patched:
             patched.setattr(Stage, "run", sending)
