@@ -3,12 +3,16 @@
     python benchmarks/vocabulary.py FEATURES... [--sizes 1000 5000] [--descriptors 1000000] [--seeds 1] [--threads 1]
     python benchmarks/vocabulary.py synthetic
     python benchmarks/vocabulary.py FEATURES... --assignment
+    python benchmarks/vocabulary.py FEATURES... --search [--sizes 5000 20000]
 
 FEATURES are features artifacts of runs (``outputs/store/features/sift-...``), of which descriptors are drawn
 at random; ``synthetic`` draws them from 3,000 Gaussians instead. 50,000 more are held out: their mean squared
 distance to the nearest centroid is the quality. The methods run in this process in turns, a seed each; times
 are the least over the seeds, and ratios are of processor seconds, which other work on the machine disturbs
 less: how many times ours each takes. The last column is the quality as a ratio to ours; above 1 ours is better.
+
+``--search`` clusters the descriptors and finds the words of 300,000 held out ones exactly and by approximate
+searches, ours, faiss's HNSW graph and its inverted lists, in turns: the share of right words, and seconds.
 
 The original minIA has two programs with MiniBatchKMeans: ``minibatch`` is its ``cluster.py``,
 ``minibatch-chunks`` its ``cluster_chunks.py``, ten calls of ``partial_fit`` (one step each, on a tenth of the
@@ -25,6 +29,7 @@ that rate: 0.2 s whatever k, and 0.2 s to fetch them and to find the largest; 5 
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +43,8 @@ from threadpoolctl import threadpool_limits
 
 from minia.mining.features.store import FeatureStore
 from minia.mining.vocabulary import faiss_kmeans, kmeans, nearest
-from minia.mining.vocabulary import stage as vocabulary
+from minia.mining.vocabulary.approximate import NearLists
+from minia.mining.vocabulary.assignment import nearest_words
 from minia.mining.vocabulary.clustering import Clustering
 
 Method = Callable[[NDArray[np.float32], int, int], NDArray[np.float32]]
@@ -134,7 +140,7 @@ def compare_assignment(descriptors: NDArray[np.float32], size: int, repeats: int
     square, offsets = torch.randn(2048, 2048), torch.zeros(2048)
     runs: dict[str, tuple[float, Callable[[], object]]] = {
         "ours": (2.0 * points.numel() * size, lambda: nearest.nearest_centroids(points, centroids)),
-        "words stage": (2.0 * points.numel() * size, lambda: vocabulary._nearest(stored, centroids.numpy(), "cpu")),
+        "words stage": (2.0 * points.numel() * size, lambda: nearest_words(stored, centroids.numpy(), "cpu")),
         "faiss": (2.0 * points.numel() * size, lambda: index.search(points.numpy(), 1)),
         "product (oneDNN)": (2.0 * 2048**3, lambda: nearest.scores_of(square, square, offsets)),
         "product (torch.mm)": (2.0 * 2048**3, lambda: torch.mm(square, square)),
@@ -153,6 +159,43 @@ def compare_assignment(descriptors: NDArray[np.float32], size: int, repeats: int
         print(f"{size:6} {name:20} {rate:7.0f} GFLOP/s {share} {each}", flush=True)
 
 
+def compare_searches(descriptors: NDArray[np.float32], size: int, repeats: int) -> None:
+    """Right words and seconds of approximate searches, their preparation included, beside the exact one."""
+    points, train = descriptors[:300_000].copy(), descriptors[300_000:]
+    centroids = kmeans.train_centroids(train[: 256 * size], Clustering(size, iterations=3))[0]
+
+    def graph(breadth: int) -> NDArray[np.int64]:
+        index = faiss.IndexHNSWFlat(centroids.shape[1], 16)
+        index.hnsw.efConstruction, index.hnsw.efSearch = 40, breadth
+        index.add(centroids)
+        return np.asarray(index.search(points, 1)[1][:, 0])
+
+    def inverted_lists(visited: int) -> NDArray[np.int64]:
+        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(centroids.shape[1]), centroids.shape[1], 256)
+        index.train(centroids)
+        index.add(centroids)
+        index.nprobe = visited
+        return np.asarray(index.search(points, 1)[1][:, 0])
+
+    runs: dict[str, Callable[[], NDArray[Any]]] = {
+        "exact": lambda: nearest_words(points, centroids, "cpu"),
+        "ours": lambda: NearLists.of(centroids, "cpu").nearest(points),
+        **{f"HNSW, efSearch={breadth}": functools.partial(graph, breadth) for breadth in (8, 16)},
+        **{f"IVF256, nprobe={visited}": functools.partial(inverted_lists, visited) for visited in (4, 16)},
+    }
+    best, words = dict.fromkeys(runs, (np.inf, np.inf)), {}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            begin = time.perf_counter(), time.process_time()
+            words[name] = run()
+            taken = time.perf_counter() - begin[0], time.process_time() - begin[1]
+            best[name] = min(best[name], taken, key=lambda seconds: seconds[1])
+    for name, (wall, processor) in best.items():
+        right = float((words[name] == words["exact"]).mean())
+        ratio = best["exact"][1] / processor
+        print(f"{size:6} {name:18} {right:8.4f} {wall:8.2f} {processor:8.2f} {ratio:7.1f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", nargs="+")
@@ -162,19 +205,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--assignment", action="store_true", help="compare assignment alone, in one thread")
+    parser.add_argument("--search", action="store_true", help="compare approximate searches of the nearest word")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1 if arguments.assignment else arguments.threads)
     faiss.omp_set_num_threads(torch.get_num_threads())
     descriptors = load(arguments.features, arguments.descriptors + NUM_HELD_OUT)
     with threadpool_limits(torch.get_num_threads()):
-        if not arguments.assignment:
+        if arguments.search:
+            print(f"{'words':>6} {'search':18} {'right':>8} {'seconds':>8} {'cpu':>8} {'faster':>7}")
+        elif not arguments.assignment:
             print(
                 f"{'words':>6} {'given':>8} {'method':16} {'seconds':>8} {'cpu':>8}"
                 f" {'ratio':>6} {'held out':>12} {'to ours':>8}"
             )
         for size in arguments.sizes:
-            if arguments.assignment:
+            if arguments.search:
+                compare_searches(descriptors, size, repeats=2)
+            elif arguments.assignment:
                 compare_assignment(descriptors, size, repeats=5)
             else:
                 compare_methods(descriptors, size, arguments.methods, arguments.seeds)

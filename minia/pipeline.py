@@ -89,7 +89,7 @@ class Pipeline:
         if self.keeps_descriptors:
             artifact = self.described
         else:
-            how = words_by(self.vocabulary, self.context)
+            how = words_by(self.vocabulary, self.context, self.settings.vocabulary.search)
             words = WordsOfDescriptors(self.vocabulary, *how, self.__dict__.get("described"))
             artifact = extract_words(self.images, self.store, self.extraction, self.context, words)
         if not isinstance(self.settings.features, StoredFeatures):
@@ -161,7 +161,9 @@ class Pipeline:
         from minia.mining.vocabulary.assignment import assign_words
 
         features, vocabulary = self.features, self.vocabulary
-        return assign_words(features, vocabulary, self.store, self.context) if self.keeps_descriptors else features
+        if not self.keeps_descriptors:
+            return features
+        return assign_words(features, vocabulary, self.store, self.context, self.settings.vocabulary.search)
 
     @functools.cached_property
     def words(self) -> Path:

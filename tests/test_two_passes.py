@@ -116,7 +116,7 @@ def test_what_needs_descriptors_says_so(runs: list[minia.Run], tmp_path: Path) -
 
 
 def words_of(vocabulary: Path, features: Path | None) -> WordsOfDescriptors:
-    return WordsOfDescriptors(vocabulary, *words_by(vocabulary, CPU), features)
+    return WordsOfDescriptors(vocabulary, *words_by(vocabulary, CPU, "auto"), features)
 
 
 def test_a_killed_second_pass_goes_on(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from test_features import extract, folder_images
 from minia.core.artifact import InputError, read_manifest
 from minia.core.context import Context
 from minia.mining.features.store import FeatureStore
-from minia.mining.vocabulary.assignment import assign_words, load_assignment, load_centroids
+from minia.mining.vocabulary.assignment import assign_words, load_assignment, load_centroids, search_of, words_by
 from minia.mining.vocabulary.sample import sample_descriptors
 from minia.mining.vocabulary.size import choose_size, count_draws
 from minia.mining.vocabulary.stage import build_vocabulary, import_vocabulary
@@ -127,6 +127,33 @@ def test_sample_takes_the_same_number_from_every_image(features: Path) -> None:
     assert np.array_equal(sample, sample_descriptors(found, 60, seed=0))
     assert not np.array_equal(sample, sample_descriptors(found, 60, seed=1))
     assert np.array_equal(sample_descriptors(found, 10**9, seed=0), all_descriptors(features))
+
+
+@pytest.mark.parametrize(("dimensions", "size"), [(8, 1024), (16, 3000)])
+def test_an_approximate_search_finds_nearly_all_words(tmp_path: Path, dimensions: int, size: int) -> None:
+    random, number = np.random.default_rng(0), 9000 + size
+    centres = random.normal(size=(200, dimensions))[random.integers(200, size=number)]
+    points = (centres + random.normal(size=(number, dimensions)) / 3).astype(np.float32)
+    np.save(tmp_path / "mine.npy", points[:size])
+    vocabulary = import_vocabulary(tmp_path / "mine.npy", tmp_path)
+    exact, approximate = (words_by(vocabulary, CPU, search)[1] for search in ("exact", "approximate"))
+    points = points[size:]
+    found = approximate(points)
+    assert 0.95 < (found == exact(points)).mean() <= 1
+    assert np.array_equal(np.concatenate([approximate(points[:10]), approximate(points[10:])]), found)
+    points[-1, 2] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        approximate(points)
+
+
+def test_the_search_is_approximate_where_words_are_many(tmp_path: Path, features: Path, store: Path) -> None:
+    searches = {}
+    for size in (1023, 10_000):
+        np.save(tmp_path / "mine.npy", np.random.default_rng(0).random((size, 128), dtype=np.float32))
+        vocabulary = import_vocabulary(tmp_path / "mine.npy", tmp_path)
+        searches[size] = [words_by(vocabulary, CPU, search)[0].get("search") for search in ("auto", "exact")]
+        assert search_of(assign_words(features, vocabulary, tmp_path, CPU)) == (searches[size][0] or "exact")
+    assert searches == {1023: [None, None], 10_000: ["approximate", None]}
 
 
 def test_no_keypoints_at_all_is_an_error(tmp_path: Path, image_folder: Path) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minia.core.artifact import InputError, read_manifest
-from minia.core.device import choose_device
 from minia.core.progress import progress
 from minia.data.files import find_images
 from minia.data.images import ImageTable
@@ -20,7 +19,7 @@ from minia.mining.features.pca import PCA
 from minia.mining.features.reader import Reader
 from minia.mining.features.write import as_stored
 from minia.mining.lists.listdb import ListDB
-from minia.mining.vocabulary.assignment import load_centroids, nearest_words
+from minia.mining.vocabulary.assignment import load_centroids, search_of, words_by
 from minia.mining.words.stage import KeypointsOfImages, bags_of, keep_words, kept_words
 from minia.models.extractors.base import Features
 from minia.query.recorded import Recorded
@@ -65,7 +64,7 @@ class Eye:
         centroids: (num_words, descriptor_size) float32.
         kept: (num_words,) bool, the words that bags hold.
         weighting: what a word's frequency in a bag is.
-        device: where words are assigned.
+        words_of: the visual words, (n,) int32, of descriptors, (n, descriptor_size).
     """
 
     reader: Reader
@@ -73,7 +72,7 @@ class Eye:
     centroids: NDArray[np.float32]
     kept: NDArray[np.bool_]
     weighting: str
-    device: str
+    words_of: Callable[[NDArray[Any]], NDArray[np.int32]]
 
     @classmethod
     def of(cls, run: Recorded) -> Eye:
@@ -90,7 +89,8 @@ class Eye:
         centroids = load_centroids(run.artifacts["vocabulary"])
         counted = read_manifest(run.artifacts["words"])["parameters"]
         kept = kept_words(features, assignment, len(centroids), counted["outlier_sigma"])
-        return cls(reader, pca, centroids, kept, counted["weighting"], choose_device(run.context.device))
+        _, words_of = words_by(run.artifacts["vocabulary"], run.context, search_of(assignment))
+        return cls(reader, pca, centroids, kept, counted["weighting"], words_of)
 
     def see(self, images: Sequence[NamedImage]) -> Iterator[SeenImages]:
         """See images, some at a time, in their order.
@@ -124,7 +124,7 @@ class Eye:
         if not counts.sum():
             empty = ListDB.from_lists([[] for _ in features], len(self.centroids))
             return SeenImages(images, features, [np.zeros(0, np.int32) for _ in features], empty, failed)
-        words = nearest_words(np.concatenate([each["descriptors"] for each in features]), self.centroids, self.device)
+        words = self.words_of(np.concatenate([each["descriptors"] for each in features]))
         sizes = np.concatenate([each["sizes"] for each in features])
         bags = keep_words(
             bags_of(KeypointsOfImages(counts, words, sizes), len(self.centroids), self.weighting), self.kept

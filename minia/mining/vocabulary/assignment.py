@@ -6,7 +6,9 @@ The assignment artifact holds one file a shard of the features, ``words-00000.np
 
 from __future__ import annotations
 
+import functools
 import itertools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,10 @@ from minia.core.workers import map_in_order
 from minia.core.writing import appearing_whole
 from minia.mining.features.store import WORDS, FeatureStore, features_fingerprint, shard_path
 
+logger = logging.getLogger(__name__)
+
 _DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions
+_MANY = 10_000  # words: comparing with all takes several times as long as the approximate search
 _VERSION = 3  # raise it when the same vocabulary gives other words
 
 
@@ -33,7 +38,7 @@ def load_centroids(vocabulary: Path) -> NDArray[np.float32]:
     return centroids
 
 
-def assign_words(features: Path, vocabulary: Path, store: Path, context: Context) -> Path:
+def assign_words(features: Path, vocabulary: Path, store: Path, context: Context, search: str = "auto") -> Path:
     """Find the visual word, the nearest centroid in Euclidean distance, of every keypoint.
 
     The descriptors are streamed; a finished shard survives a kill.
@@ -43,6 +48,7 @@ def assign_words(features: Path, vocabulary: Path, store: Path, context: Context
         vocabulary: artifact of the vocabulary stage.
         store: folder of artifacts.
         context: of the run.
+        search: see :func:`words_by`.
 
     Returns:
         The assignment artifact.
@@ -54,12 +60,12 @@ def assign_words(features: Path, vocabulary: Path, store: Path, context: Context
         "features": features_fingerprint(features, store),
         "vocabulary": read_manifest(vocabulary)["fingerprint"],
     }
-    label, parameters = vocabulary.name.rsplit("-", 1)[0], _parameters(context)
-    stage = Stage("assignment", label, store, parameters, inputs, resumable=True, version=_VERSION)
+    label, (parameters, words_of) = vocabulary.name.rsplit("-", 1)[0], words_by(vocabulary, context, search)
+    version = parameters.pop("version")
+    stage = Stage("assignment", label, store, parameters, inputs, resumable=True, version=version)
     if stage.done:
         return stage.run(lambda _: {})
     found = FeatureStore.load(features)
-    _, words_of = words_by(vocabulary, context)
 
     def share(work: Path, claims: Claims) -> None:
         def is_missing(shard: int) -> bool:
@@ -78,19 +84,38 @@ def assign_words(features: Path, vocabulary: Path, store: Path, context: Context
     return stage.run(lambda _: {"num_keypoints": found.num_keypoints}, share)
 
 
-def words_by(vocabulary: Path, context: Context) -> tuple[dict[str, Any], Callable[[NDArray[Any]], NDArray[np.int32]]]:
+def words_by(
+    vocabulary: Path, context: Context, search: str
+) -> tuple[dict[str, Any], Callable[[NDArray[Any]], NDArray[np.int32]]]:
     """How descriptors become words.
 
     Args:
         vocabulary: artifact of the vocabulary stage.
         context: of the run.
+        search: ``exact``, ``approximate`` or ``auto`` (see :class:`minia.mining.vocabulary.settings.Search`).
 
     Returns:
         All that decides the words beside the vocabulary, as JSON values; and a function that gives the words, (n,)
         int32, of descriptors, (n, descriptor_size), which may be memory-mapped. It raises InputError where the
         descriptors and the centroids differ in length, or a descriptor is not finite.
     """
-    centroids = load_centroids(vocabulary)
+    centroids, device = load_centroids(vocabulary), choose_device(context.device)
+    approximate = search == "approximate" or (search == "auto" and len(centroids) >= _MANY and device == "cpu")
+    parameters: dict[str, Any] = {"gpu": device == "cuda", "version": _VERSION}  # a GPU breaks ties its own way
+    if approximate:
+        parameters["search"] = "approximate"
+
+    @functools.cache
+    def searched() -> Callable[[NDArray[Any]], NDArray[np.int32]]:
+        from minia.mining.vocabulary.approximate import FEWEST, NearLists  # imports torch, which takes seconds
+
+        if not approximate or len(centroids) < FEWEST:
+            return lambda descriptors: nearest_words(descriptors, centroids, device)
+        logger.info(
+            "assignment: approximate, for %d words are many: some 2 in 100 keypoints get a word that is nearly the"
+            " nearest (vocabulary.search=exact compares with all)", len(centroids),
+        )  # fmt: skip
+        return NearLists.of(centroids, device).nearest
 
     def words_of(descriptors: NDArray[Any]) -> NDArray[np.int32]:
         if descriptors.shape[1] != centroids.shape[1]:
@@ -98,13 +123,19 @@ def words_by(vocabulary: Path, context: Context) -> tuple[dict[str, Any], Callab
                 f"the vocabulary's centroids have {centroids.shape[1]} numbers, "
                 f"the descriptors {descriptors.shape[1]}: they must be of one kind"
             )
-        return nearest_words(descriptors, centroids, choose_device(context.device))
+        return searched()(descriptors)
 
-    return _parameters(context) | {"version": _VERSION}, words_of
+    return parameters, words_of
 
 
-def _parameters(context: Context) -> dict[str, Any]:
-    return {"gpu": choose_device(context.device) == "cuda"}  # it breaks ties its own way
+def search_of(assignment: Path) -> str:
+    """How the words of an assignment were found, ``exact`` or ``approximate``: others must be found likewise.
+
+    Args:
+        assignment: artifact of ``assign_words``, or of the features stage where it does not keep descriptors.
+    """
+    parameters = read_manifest(assignment).get("parameters", {})
+    return str(parameters.get("words", parameters).get("search", "exact"))
 
 
 def load_assignment(assignment: Path, shard: int) -> NDArray[np.int32]:

@@ -18,6 +18,7 @@ from minia.core.artifact import InputError
 
 _FOLDS = 8  # parts that a row of scores is folded into to find its largest
 _VECTOR = 16  # numbers of float32 in a vector of AVX-512
+FOLDED = _FOLDS * _VECTOR  # a number of centroids that is a multiple of it is compared fastest
 _SCORES = 1 << 18  # scores computed at once: 1 MB, to stay in the second-level cache
 _SCORES_ON_GPU = 1 << 27
 
@@ -37,7 +38,7 @@ def nearest_centroids(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor
         InputError: a point is not finite.
     """
     # Centroids that are never nearest make every fold of a row begin where a vector does: a tenth faster at 1,000.
-    padding = -len(centroids) % (_FOLDS * _VECTOR)
+    padding = -len(centroids) % FOLDED
     centroids = torch.nn.functional.pad(centroids, (0, 0, 0, padding))
     offsets = half_norms(centroids)
     if padding:
@@ -47,7 +48,7 @@ def nearest_centroids(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor
     step = max(256, scores_at_once(points) // len(centroids))
     for begin in range(0, len(points), step):
         block = slice(begin, begin + step)
-        scores[block], words[block] = _largest(scores_of(points[block], centroids, offsets))
+        scores[block], words[block] = largest(scores_of(points[block], centroids, offsets))
     if not bool(torch.isfinite(scores).all()):
         raise InputError("the features hold descriptors that are not finite numbers")
     return words, scores
@@ -102,8 +103,14 @@ def _onednn_product() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
     return product if as_expected else None
 
 
-def _largest(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of each row and its column; the number of columns is a multiple of ``_FOLDS``.
+def largest(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of each row and its column.
+
+    Args:
+        scores: (n, columns) float32, a multiple of 8 columns.
+
+    Returns:
+        (n,) float32 and (n,) int64.
 
     ``max`` over a row costs as much as half the product that made it, ``amax`` hardly anything: so the
     row is folded to an eighth by the latter first, and the column is one of the eight under the largest.

@@ -12,7 +12,18 @@ from minia.core.setting_types import ExistingPath, Settings
 Words = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
-class Sampling(Settings):
+class Search(Settings):
+    """How the words of descriptors are found.
+
+    Attributes:
+        search: ``exact``: by comparing with all centroids; ``approximate``: with those of a neighbourhood; ``auto``:
+            approximate where there are at least 10,000, but not on a GPU.
+    """
+
+    search: Literal["auto", "exact", "approximate"] = "auto"
+
+
+class Sampling(Search):
     """What the stage needs to know beside the settings of what makes a vocabulary.
 
     Attributes:
@@ -54,7 +65,7 @@ class PlugInVocabulary(PlugIn, Sampling):
     """A way to make a vocabulary from elsewhere (see :class:`minia.mining.vocabulary.contract.VocabularyMaker`)."""
 
 
-class StoredVocabulary(Settings):
+class StoredVocabulary(Search):
     """``vocabulary=artifact``."""
 
     kind: Literal["artifact"]

@@ -55,7 +55,7 @@ def build_vocabulary(
     on_gpu = choose_device(context.device) == "cuda"
     if settings.algorithm == "lloyd":
         on_gpu = faiss_kmeans.uses_gpu(context.device)
-    parameters = settings.model_dump(exclude={"kind"}) | {"seed": context.seed, "gpu": on_gpu}
+    parameters = settings.model_dump(exclude={"kind", "search"}) | {"seed": context.seed, "gpu": on_gpu}
     inputs = {"features": features_fingerprint(features, store)}
     stage = Stage("vocabulary", f"kmeans{settings.size}", store, parameters, inputs, version=3)
 
