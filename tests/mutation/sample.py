@@ -1,0 +1,31 @@
+"""Leave out all mutants of a session but some that are drawn with a seed: ``sample.py SESSION --keep 40 --seed 0``."""
+
+from __future__ import annotations
+
+import random
+import sys
+from argparse import ArgumentParser, Namespace
+
+from cosmic_ray.tools.filters.filter_app import FilterApp
+from cosmic_ray.work_db import WorkDB
+from cosmic_ray.work_item import WorkerOutcome, WorkResult
+
+
+class Sample(FilterApp):  # type: ignore[misc]
+    def add_args(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--keep", type=int, default=40)
+        parser.add_argument("--seed", type=int, default=0)
+
+    def filter(self, work_db: WorkDB, args: Namespace) -> None:
+        # By where they are: the names of the jobs are drawn anew for every session.
+        waiting = sorted(work_db.pending_work_items, key=lambda item: [repr(each) for each in item.mutations])
+        kept = random.Random(args.seed).sample(waiting, min(args.keep, len(waiting)))
+        names = {item.job_id for item in kept}
+        for item in waiting:
+            if item.job_id not in names:
+                skipped = WorkResult(output="not drawn", worker_outcome=WorkerOutcome.SKIPPED)
+                work_db.set_result(item.job_id, skipped)
+
+
+if __name__ == "__main__":
+    sys.exit(Sample().main())
