@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from minia.models.delf.export import (
     ExportedDELF,
     ExtractionDefaults,
     export_delf,
-    is_torchscript,
+    is_exported,
     load_exported,
 )
 from minia.models.delf.local_features import LocalFeatures, Selection, keep_apart, overlaps, resized_side
@@ -282,15 +283,15 @@ def test_existing_files_are_kept(network: DELF, exported: Path, tmp_path: Path) 
     assert exported.read_bytes() == before
     (tmp_path / "a.pt").write_text("old")
     export_delf(network, tmp_path / "a.pt", classes=CLASSES, config={}, overwrite=True)
-    assert is_torchscript(tmp_path / "a.pt")
+    assert is_exported(tmp_path / "a.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
-    with pytest.raises(InputError, match=r"ends in \.pt or \.pt2 or \.onnx"):
+    with pytest.raises(InputError, match=r"ends in \.pt or \.pt2 or \.aoti\.pt2 or \.onnx"):
         export_delf(network, tmp_path / "b.pickle", classes=CLASSES, config={})
 
 
 def test_files_of_others_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pt")
-    assert not is_torchscript(tmp_path / "a.pt")
+    assert not is_exported(tmp_path / "a.pt")
     with pytest.raises(InputError, match="not a TorchScript file that train"):
         load_exported(tmp_path / "a.pt")
     with pytest.raises(InputError, match="not a TorchScript file"):
@@ -363,6 +364,76 @@ def test_pt2_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) ->
         found = model(images(*size), torch.ones(size, dtype=torch.bool))
         assert torch.equal(found[1], expected.keypoints)
         assert all((ours - theirs).abs().max() < TOLERANCE for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_a_pt2_file_gives_the_network_back(network: DELF, local: LocalFeatures, tmp_path: Path) -> None:
+    path = export_delf(network, tmp_path / "a.pt2", classes=CLASSES, config={})
+    assert is_exported(path)
+    state = torch.random.get_rng_state()
+    loaded, metadata = load_exported(path)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert isinstance(loaded, LocalFeatures) and metadata["classes"] == CLASSES
+    for size in SIZES:  # at scales that the file's own program does not know
+        expected, found = (select(each, images(*size), [0.8], 9, 0.5) for each in (local, loaded))
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_a_pt2_file_is_the_same_bytes_each_time(network: DELF, tmp_path: Path) -> None:
+    defaults = ExtractionDefaults([1.0], max_features=8)
+    written = [
+        export_delf(network, tmp_path / name, classes=CLASSES, config={}, defaults=defaults)
+        for name in ("a.pt2", "another.pt2")
+    ]
+    assert written[0].read_bytes() == written[1].read_bytes()
+
+
+def test_a_compiled_file_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler is here")
+    defaults = ExtractionDefaults([1.0], max_features=16)
+    path = export_delf(network, tmp_path / "a.aoti.pt2", classes=CLASSES, config={}, defaults=defaults)
+    model = torch._inductor.aoti_load_package(str(path))
+    assert json.loads(model.get_metadata()["metadata.json"])["classes"] == CLASSES
+    expected = select(local, images(2, 130, 201), [1.0], 16)
+    found = model(images(2, 130, 201), torch.ones(2, 130, 201, dtype=torch.bool))
+    assert all((ours - theirs).abs().max() < TOLERANCE for ours, theirs in zip(found, expected, strict=True))
+    with pytest.raises(
+        InputError, match=r"a\.aoti\.pt2 is compiled, with settings that are fixed; allowed: a pt or pt2"
+    ):
+        load_exported(path)
+
+
+def test_a_compiler_that_fails_is_one_line(network: DELF, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler\nand a long story")
+
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
+    with pytest.raises(InputError, match=r"export=aoti: torch's compiler failed, RuntimeError: no compiler; it needs"):
+        export_delf(network, tmp_path / "a.aoti.pt2", classes=CLASSES, config={})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("replaced", "by", "message"),
+    [
+        ("model_weights_config.json", b'"as_int": 64}, {"as_int": 3}=>"as_int": 64}, {"as_int": 9}', "beyond its file"),
+        ("model_weights_config.json", b'"use_pickle": false=>"use_pickle": true', "plain float32"),
+        ("metadata.json", b'"attention_channels"=>"other"', "earlier minIA and does not tell attention_channels"),
+        ("metadata.json", b'"descriptor_size": =>"descriptor_size": 1', "size mismatch|not a pt2 file"),
+    ],
+)
+def test_a_pt2_file_of_someone_else(network: DELF, tmp_path: Path, replaced: str, by: bytes, message: str) -> None:
+    whole = export_delf(network, tmp_path / "a.pt2", classes=CLASSES, config={}, defaults=ExtractionDefaults([1.0]))
+    before, after = by.split(b"=>")
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(tmp_path / "b.pt2", "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith(replaced):
+                assert before in content
+                content = content.replace(before, after, 1)
+            target.writestr(name, content)
+    with pytest.raises(InputError, match=message):
+        load_exported(tmp_path / "b.pt2")
 
 
 def test_onnx_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) -> None:

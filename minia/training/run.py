@@ -51,9 +51,10 @@ logger = logging.getLogger(__name__)
 
 _PICTURES = ("history.csv", "history.png", "confusion.png", "attention.png")
 _WHILE_TRAINING = (f"{CHECKPOINTS}/{LAST}", f"{CHECKPOINTS}/{BEST}", CACHE, LOGS, PROFILE)
+_EXPORTED = {"pt": "model.pt", "pt2": "model.pt2", "aoti": "model.aoti.pt2", "onnx": "model.onnx"}
 FILES = (  # what a run writes in its folder
     *("config.yaml", "metrics.json", *_PICTURES, *_WHILE_TRAINING),
-    *(f"model.{each}" for each in ("pt", "pt2", "onnx")),
+    *_EXPORTED.values(),
 )
 _STEPS_TO_FIND_RATE = 100
 
@@ -251,10 +252,10 @@ def _finish(
         if module.hparams["classes"]:
             plot_confusion(output / "confusion.png", module)
         plot_attention(output / "attention.png", module, data)
-    for ending in settings.export:
-        with folder.replacing(f"model.{ending}"):
+    for name in [_EXPORTED[each] for each in settings.export]:
+        with folder.replacing(name):
             export_delf(
-                module.model, output / f"model.{ending}", classes=list(module.hparams["classes"]),
+                module.model, output / name, classes=list(module.hparams["classes"]),
                 config=settings.model_dump(mode="json"), overwrite=True,  # refused before, where it is not
             )  # fmt: skip
     for name, prefix in (("validation", ""), ("test", "test_")):

@@ -235,7 +235,7 @@ class TrainSettings(Settings):
     threads: Workers | None
     debug: bool
     resume: ExistingPath | None
-    export: list[Literal["pt", "pt2", "onnx"]]
+    export: list[Literal["pt", "pt2", "aoti", "onnx"]]
     overwrite: bool
     data: LabelledData
     augmentation: Augmentation

@@ -1,12 +1,13 @@
 """Export of a trained network as one file that needs neither minia nor Python, and its loading.
 
-The only module that names TorchScript. Three formats, all with dynamic image sizes and the same numbers:
+The only module that names TorchScript. Four formats, all with dynamic image sizes and the same numbers:
 
 - ``torchscript``: scales, limits, thresholds, NMS and a mask are arguments; runs in Python and C++, CPU and CUDA.
 - ``pt2`` (``torch.export``) and ``onnx``: scales, limit and thresholds are fixed at export, a mask is an input (all
   True for none), there is no NMS, rows of score -1 at the end are to be dropped, and an image must be large enough for
   a map of two rows and columns at the smallest scale (65 pixels at 0.5). For the day when TorchScript, which is
-  deprecated upstream, is gone.
+  deprecated upstream, is gone; ``features.model`` takes a pt2 as well, and builds its network anew from the weights.
+- ``aoti``: the program of ``pt2``, compiled for this machine's processor by torch's AOTInductor, for Python and C++.
 """
 
 import contextlib
@@ -27,14 +28,14 @@ from minia.core.artifact import InputError
 from minia.core.writing import appearing_whole
 from minia.models.delf.local_features import LocalFeatures, Selection
 from minia.models.delf.network import DELF
+from minia.models.delf.pt2 import METADATA_FILE, is_pt2, load_pt2
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {".pt": "torchscript", ".pt2": "pt2", ".onnx": "onnx"}  # by the ending of the file
+FORMATS = {".pt": "torchscript", ".pt2": "pt2", ".aoti.pt2": "aoti", ".onnx": "onnx"}  # by the ending of the file
 SCALES = (0.5, 0.7071, 1.0, 1.4142, 2.0, 2.4494, 4.0)  # the original's, for galaxies
 MAX_FEATURES = 1000
 OUTPUTS = Selection._fields
-_METADATA_FILE = "metadata.json"
 
 
 class ExportedDELF(nn.Module):
@@ -177,7 +178,8 @@ def export_delf(
     Raises:
         InputError: the path exists, its ending is unknown or of a format that needs a package that is not installed.
     """
-    if path.suffix not in FORMATS:
+    written_as = format_of(path)
+    if written_as is None:
         raise InputError(f"export: {path}: expected a file that ends in {' or '.join(FORMATS)}")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; allowed: another path, or overwrite=true")
@@ -185,15 +187,23 @@ def export_delf(
     recorded = defaults._asdict() | {"scales": list(defaults.scales)}
     metadata = json.dumps(describe(network, classes, {**config}, recorded), sort_keys=True)
     with appearing_whole(path) as temporary:
-        if path.suffix == ".pt":
-            with _quiet():
+        if written_as == "torchscript":
+            with _quiet(), temporary.open("wb") as file:  # by its name torch would name the archive's folder
                 scripted: Any = torch.jit.script(ExportedDELF(network, metadata).cpu().eval())
-                scripted.save(str(temporary))
+                torch.jit.save(scripted, file)
         else:
             fixed = _FixedDELF(network, defaults).cpu().eval()
-            (_save_pt2 if path.suffix == ".pt2" else _save_onnx)(fixed, temporary, metadata)
-    logger.info("exported %s (%s, %.1f MB)", path, FORMATS[path.suffix], path.stat().st_size / 1e6)
+            {"pt2": _save_pt2, "aoti": _save_aoti, "onnx": _save_onnx}[written_as](fixed, temporary, metadata)
+    logger.info("exported %s (%s, %.1f MB)", path, written_as, path.stat().st_size / 1e6)
     return path
+
+
+def format_of(path: Path) -> str | None:
+    """The format that a file's ending names; None for another ending."""
+    for ending in sorted(FORMATS, key=len, reverse=True):
+        if path.name.endswith(ending):
+            return FORMATS[ending]
+    return None
 
 
 def describe(
@@ -207,6 +217,8 @@ def describe(
         "network": {
             "backbone": network.backbone.name,
             "stride_in_1x1": network.backbone.stride_in_1x1,
+            "block3_stride": network.backbone.tap_stride > 1,
+            "attention_channels": network.attention.conv1.out_channels,
             "receptive_field": network.receptive_field,
             "stride": network.stride,
             "padding": network.padding,
@@ -228,11 +240,13 @@ def describe(
 
 
 def load_exported(path: Path) -> tuple[LocalFeatures, dict[str, Any]]:
-    """The extraction part of a TorchScript file, on the CPU, and the metadata.
+    """The extraction part of a TorchScript or pt2 file, on the CPU, and the metadata.
 
     Raises:
         InputError: the file is missing or was not written by ``export_delf``.
     """
+    if is_pt2(path):
+        return load_pt2(path)
     try:
         load: Any = torch.jit.load  # it has no types
         with _quiet():
@@ -242,12 +256,12 @@ def load_exported(path: Path) -> tuple[LocalFeatures, dict[str, Any]]:
         raise InputError(f"{path} is not a TorchScript file that train.py exported") from None
 
 
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive rather than a checkpoint."""
+def is_exported(path: Path) -> bool:
+    """Whether a file is an archive of TorchScript or of torch.export rather than a checkpoint."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        return is_pt2(path) or any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 @contextlib.contextmanager
@@ -259,10 +273,26 @@ def plain_execution() -> Iterator[None]:
 
 def _save_pt2(fixed: _FixedDELF, path: Path, metadata: str) -> None:
     program = torch.export.export(fixed, _example(fixed), dynamic_shapes=_dynamic())
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), path.open("wb") as file:  # by its name torch would name the archive's folder
         # Said of kernels that training laid out channels last; they are stored whole, with their strides.
         warnings.filterwarnings("ignore", message="No complete tensor found")
-        torch.export.save(program, path, extra_files={_METADATA_FILE: metadata})
+        torch.export.save(program, file, extra_files={METADATA_FILE: metadata})
+
+
+def _save_aoti(fixed: _FixedDELF, path: Path, metadata: str) -> None:
+    program = torch.export.export(fixed, _example(fixed), dynamic_shapes=_dynamic())
+    compile_package: Any = torch._inductor.aoti_compile_and_package  # its types are wider than what it takes
+    options = {"aot_inductor.metadata": {METADATA_FILE: metadata}}
+    try:
+        compile_package(program, package_path=str(path), inductor_configs=options)
+    except InputError:
+        raise
+    except Exception as error:
+        why = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"export=aoti: torch's compiler failed, {type(error).__name__}: {why}; it needs a C++ compiler (g++ or"
+            " clang); allowed: pt, pt2, onnx"
+        ) from None
 
 
 def _save_onnx(fixed: _FixedDELF, path: Path, metadata: str) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from minia.core.artifact import InputError
 from minia.core.context import Context
 from minia.core.device import choose_precision
-from minia.models.delf.export import is_torchscript, load_exported, plain_execution
+from minia.models.delf.export import is_exported, load_exported, plain_execution
 from minia.models.delf.local_features import LocalFeatures, Selection, prepare
 from minia.models.delf.weights import load_checkpoint
 from minia.models.extractors.base import Features
@@ -166,6 +166,6 @@ def _load(path: Path) -> LocalFeatures:
     if not path.is_file():
         raise InputError(f"features.model={path}: expected a file that exists, exported by train.py or its checkpoint")
     try:
-        return load_exported(path)[0] if is_torchscript(path) else LocalFeatures(load_checkpoint(path)[0])
+        return load_exported(path)[0] if is_exported(path) else LocalFeatures(load_checkpoint(path)[0])
     except InputError as error:
         raise InputError(f"features.model: {error}") from None
