@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from minia.core.checksums import checksums_of, find_damage
 from minia.core.claims import Claims
+from minia.core.foreign import read_json
 from minia.core.writing import make_folders, publish, remove_unfinished, remove_unfinished_of, write_text_whole
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _RECORDED_PACKAGES = (
     "pyarrow", "scikit-learn", "scipy", "torch",
 )  # fmt: skip
 MOST_READ_AGAIN = 1 << 28  # bytes of an artifact that is reused: of larger ones only the files' sizes are compared
+_KINDS = {"stage": str, "fingerprint": str, "counts": dict, "seconds": int | float}  # what any manifest holds
 STARTED_WITH = ".versions.json"  # in an unfinished artifact: what its finished parts were made with
 
 
@@ -59,14 +61,17 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
         InputError: there is no artifact at that path.
     """
     try:
-        manifest: dict[str, Any] = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(artifact / MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{artifact} is not a finished artifact: it holds no {MANIFEST}") from None
     except ValueError:
         raise InputError(f"{artifact / MANIFEST} is damaged: delete the folder and run again") from None
-    missing = [key for key in ("stage", "fingerprint", "counts", "seconds") if key not in manifest]
-    if missing:
+    if not isinstance(manifest, dict):
+        raise InputError(f"{artifact / MANIFEST}: expected an object in JSON")
+    if missing := [key for key in _KINDS if key not in manifest]:
         raise InputError(f"{artifact / MANIFEST}: lacks {', '.join(missing)}")
+    if wrong := [key for key, kind in _KINDS.items() if not isinstance(manifest[key], kind)]:
+        raise InputError(f"{artifact / MANIFEST}: {wrong[0]} is {manifest[wrong[0]]!r:.40}, which it cannot be")
     return manifest
 
 
@@ -309,7 +314,7 @@ def _discard(work: Path, *, ignore_errors: bool = False) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError):
         return None
 

@@ -41,6 +41,8 @@ def find_damage(folder: Path, files: Mapping[str, Mapping[str, Any]], most_bytes
             read, only missing, cut and grown files are found.
     """
     for path, known in files.items():
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            return f"{path} is not in it"
         try:
             size = (folder / path).stat().st_size
         except OSError:

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from minia.core.artifact import InputError
 from minia.core.checksums import fingerprint_file
+from minia.core.foreign import read_json
 from minia.core.writing import make_folders, remove_unfinished, remove_unfinished_of, write_text_whole
 
 MARK = ".minia.json"
@@ -59,7 +60,7 @@ class RunFolder:
             InputError: the mark is damaged.
         """
         try:
-            given = json.loads((path / MARK).read_text(encoding="utf-8"))
+            given = read_json(path / MARK)
             artifacts = {str(stage): _found(path, str(where)) for stage, where in given["artifacts"].items()}
             store = None if given["store"] is None else _found(path, given["store"])
             files = {str(name): None if state is None else list(state) for name, state in given["files"].items()}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minia.core.artifact import MANIFEST, STARTED_WITH, InputError, fingerprint, read_manifest
+from minia.core.foreign import read_json
 from minia.core.run_folder import MARK, RunFolder
 from minia.core.writing import make_folders, remove_unfinished_of, write_text_whole
 
@@ -64,7 +65,7 @@ def runs_of(store: Path) -> list[RunFolder]:
     found: dict[Path, RunFolder] = {}
     for entry in (store / _RUNS).glob("*.json"):
         try:
-            told = json.loads(entry.read_text(encoding="utf-8"))
+            told = read_json(entry)
             places = [Path(os.path.normpath(store.absolute() / told["near"])), Path(told["absolute"])]
         except (OSError, ValueError, KeyError, TypeError):
             continue

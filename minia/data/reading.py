@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import struct
 import threading
@@ -19,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from minia.core.artifact import InputError
+from minia.core.foreign import read_json
 from minia.data.files import UnreadableImageError, open_file
 from minia.data.fits_images import is_fits, read_bands, too_many_pixels
 from minia.data.stretch import Stretch, to_grey_levels
@@ -51,11 +52,14 @@ class Reading:
     @classmethod
     def load(cls, artifact: Path) -> Reading:
         """How the images of an artifact of the stage images or features are read; by default where it says nothing."""
-        values = json.loads((artifact / "source.json").read_text(encoding="utf-8")).get("reading")
-        if values is None:
-            return cls()
-        bands = values["bands"]
-        return cls(values["stretch"], None if bands is None else tuple(bands), values["max_pixels"])
+        try:
+            values = read_json(artifact / "source.json").get("reading")
+            if values is None:
+                return cls()
+            bands = values["bands"]
+            return cls(values["stretch"], None if bands is None else tuple(bands), int(values["max_pixels"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{artifact / 'source.json'}: does not tell how images are read") from None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, for ``reading`` in an artifact's ``source.json``."""

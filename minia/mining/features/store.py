@@ -38,7 +38,6 @@ descriptors were shortened, the folder ``pca`` holds what by (see ``pca``).
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minia.core.artifact import InputError, Stage, fingerprint, read_manifest
+from minia.core.foreign import map_array, read_json
 from minia.core.progress import progress
 from minia.mining.features.compact import COMPACT, NO_ANGLE, decode
 
@@ -101,7 +101,7 @@ class FeatureStore:
             raise InputError(f"{artifact} is an artifact of the stage {manifest.get('stage')}, not of features")
         try:
             images = pd.read_parquet(artifact / "images.parquet")
-            root = artifact / json.loads((artifact / "source.json").read_text(encoding="utf-8"))["root"]
+            root = artifact / read_json(artifact / "source.json")["root"]
             num_shards = int(manifest["counts"]["num_shards"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = str(error).split("\n")[0]
@@ -236,8 +236,7 @@ class FeatureStore:
         file = shard_path(self.artifact, shard) / f"{array}.npy"
         if array == _OPTIONAL and not file.exists():
             return np.full(len(self.shard(shard, "scores")), NO_ANGLE, dtype=np.float32)
-        loaded: NDArray[Any] = np.load(file, mmap_mode="r")
-        return loaded
+        return map_array(file)
 
     def _compact(self, shard: int, array: str) -> NDArray[Any]:
         records = np.load(shard_path(self.artifact, shard) / COMPACT, mmap_mode="r")

@@ -6,11 +6,11 @@ structure numbers and names: ``{"report": "0123456789ab", "names": {"3": "edge-o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from minia.core.artifact import InputError, read_manifest
+from minia.core.foreign import read_json
 
 _MOST_LETTERS = 200
 
@@ -36,9 +36,9 @@ def read_names(path: Path, report: str) -> dict[str, str]:
     """
     given = f"report.names={path}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         names = {str(int(number)): str(name)[:_MOST_LETTERS] for number, name in content["names"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise InputError(f"{given}: expected the JSON that the page of a report saves as its names") from None
     if content.get("report") != report:
         raise InputError(f"{given}: these names are of the structures of another run")

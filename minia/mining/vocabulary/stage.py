@@ -17,6 +17,7 @@ from minia.core.artifact import InputError, Stage
 from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.core.device import choose_device
+from minia.core.foreign import map_array
 from minia.core.principal_axes import principal_axes
 from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.vocabulary import faiss_kmeans
@@ -185,11 +186,9 @@ def import_vocabulary(path: Path, store: Path) -> Path:
     """
     path = path / "centroids.npy" if path.is_dir() else path
     try:
-        centroids = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        centroids = map_array(path)
+    except (OSError, ValueError):
         raise InputError(f"vocabulary.path={path}: not a .npy file of numbers") from None
-    if not isinstance(centroids, np.ndarray):
-        raise InputError(f"vocabulary.path={path}: an archive of arrays; expected one array in a .npy file")
     if centroids.ndim != 2 or not centroids.size or centroids.dtype.kind not in "fiu":
         raise InputError(
             f"vocabulary.path={path}: expected numbers of shape (size, descriptor_size), "

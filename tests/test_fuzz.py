@@ -1,0 +1,61 @@
+"""Damaged files are refused in one line or read, whatever the damage; ``benchmarks/fuzz.py`` looks for more of it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fuzz_targets import targets
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+TARGETS = targets()
+EDITS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4)
+TOKENS = (b"", b"{", b"[" * 3000, b"null", b"-1", b"1e999", b"4000000000", b'"../../evil"', b"\x93NUMPY", b"\xff" * 8)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Libraries warn of what is damaged."""
+    logging.disable(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@given(data=st.data())
+def test_damage_is_refused_in_one_line_or_read(name: str, data: st.DataObject) -> None:
+    target = TARGETS[name]
+    file = data.draw(st.sampled_from(sorted(target.files)))
+    content = bytearray(target.files[file])
+    for place, byte in data.draw(EDITS):
+        content[int(place * len(content))] = byte
+    cut, token = data.draw(st.floats(0, 1)), data.draw(st.sampled_from(TOKENS))
+    if data.draw(st.booleans()):
+        content = content[: int(cut * len(content))] + token + content[int(cut * len(content)) + len(token) :]
+    elif token == b"":
+        content = content[: int(cut * len(content))]
+    with tempfile.TemporaryDirectory() as folder:
+        target.try_(Path(folder), file, bytes(content))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_whole_files_are_read_and_others_refused(name: str, tmp_path: Path) -> None:
+    target = TARGETS[name]
+    for number, file in enumerate(sorted(target.files)):
+        assert target.try_(tmp_path / f"whole{number}", file, target.files[file]) is None
+        assert target.try_(tmp_path / f"other{number}", file, b"\x00[ 1 x") is not None, file
+
+
+def test_a_header_that_numpys_parser_gives_up_on_is_refused(tmp_path: Path) -> None:
+    whole = TARGETS["vocabulary"].files["v.npy"]
+    told = TARGETS["vocabulary"].try_(tmp_path, "v.npy", whole.replace(b", }", b"\x80\x3f\x00"))  # found by atheris
+    assert told is not None
+    assert "not a .npy file of numbers" in told
