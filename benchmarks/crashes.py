@@ -222,7 +222,7 @@ class Bench:
     def _half_written(self) -> str:
         """What of a run that could say goodbye has its final name and is not whole, or is left under another."""
         for name, found in content(self.root).items():
-            unfinished = re.search(r"^store/(images|features|assignment)/\.[^/]*\.part(/|$)", name)
+            unfinished = re.search(r"^store/(images|features|assignment)/\.[^/]*\.(part|claims)(/|$)", name)
             if ".part-" in name and not unfinished:
                 return f"left over: {name}"
             if not unfinished and not re.search(r"\.(log|lock)$|\.minia", name) and found != self.reference.get(name):
