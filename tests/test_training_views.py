@@ -25,6 +25,7 @@ from test_train import (  # noqa: F401 - a fixture
 )
 
 from minia.core.setting_types import check
+from minia.data.labelled import augmentation
 from minia.data.labelled.augmentation import augment, draw_numbers, view_matrices
 from minia.data.labelled.settings import Augmentation
 from minia.data.labelled.sources import labelled_table
@@ -106,6 +107,24 @@ def test_the_contrast_is_infonce_both_ways() -> None:
     assert nearest(first, first[[2, 0, 1, 3]]).tolist() == [1, 2, 0, 3]
     excluded[0, 1] = True
     assert nearest(first, first[[2, 0, 1, 3]], excluded)[0] != 1
+
+
+@pytest.mark.parametrize("side", [200, 201])
+def test_small_views_go_through_the_middle_alone(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (12, 3, side, side), dtype=np.uint8))
+    small = VIEWS.model_copy(update={"view": 0.25})
+    numbers, seen = drawn(6), []
+    sample = augmentation._sample
+
+    def note(pictures: torch.Tensor, *given: Any) -> torch.Tensor:
+        seen.append(pictures.shape[-1])
+        return sample(pictures, *given)
+
+    monkeypatch.setattr(augmentation, "_sample", note)
+    found = augment(images, numbers, small)
+    monkeypatch.setattr(augmentation, "_middle", lambda pictures, matrices, _: (pictures, matrices))
+    torch.testing.assert_close(found, augment(images, numbers, small), atol=0.1, rtol=0)
+    assert seen[0] < 0.6 * side and seen[1] == side
 
 
 def coloured(number: int) -> np.ndarray:

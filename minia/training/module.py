@@ -201,9 +201,12 @@ class DELFTraining(Training):
     Batches are ``{"image": (batch, 3, side, side) float grey levels 0..255, "label": (batch,) int64}``.
 
     Args:
-        network, classes, loss_weights, optimisation: as of every training; with questions, the classes are of the
-            first one's answers.
-        data: of it ``questions`` is used, where batches bring ``votes``: the names of each question's answers.
+        network: arguments of :class:`~minia.models.delf.network.DELF`, and ``normalisation``, of its images.
+        classes: the name of each class, in the order of the labels; with questions, of the first one's answers.
+        loss_weights: factors of the three losses.
+        optimisation: how the weights are found.
+        data: what it is trained on, plain values; kept in checkpoints. Of them ``questions`` is used, where batches
+            bring ``votes``: the names of each question's answers.
     """
 
     def __init__(
@@ -229,7 +232,7 @@ class DELFTraining(Training):
         """The losses of a batch, and the classes that the branches answer.
 
         Args:
-            batch: see the class.
+            batch: images with their labels, or votes.
             closely: measure the shares of zeros too.
         """
         output, labels = self(batch["image"], with_zero_fractions=closely), batch["label"]

@@ -57,8 +57,8 @@ class ViewTraining(Training):
         """The losses of a batch, and what the branches take for the same.
 
         Args:
-            batch: see the class.
-            closely: not used.
+            batch: the views of some images, and the maps from them to the images.
+            closely: not used: nothing here takes another pass over the maps.
         """
         images, how = batch["image"], self._comparison
         output = self(images)
