@@ -16,6 +16,7 @@ from minia.command_line.mine_settings import MineSettings
 from minia.command_line.program import CONFIGURATION, Program, run_job, settings_of, start
 from minia.command_line.sweep_jobs import share_of_cores
 from minia.core.artifact import InputError
+from minia.core.processes import process_number
 from minia.training.settings import TrainSettings
 
 ABOUT = """minIA discovers, without labels, the visual structures that recur across an image collection.
@@ -90,9 +91,10 @@ def _mine(config: DictConfig) -> dict[str, Any]:
     """One job of the mining pipeline; its metrics."""
     settings = settings_of(config, MineSettings)
     settings = settings.model_copy(update={"num_workers": settings.num_workers or share_of_cores()})
-    from minia.pipeline import mine  # errors in the settings come first
+    from minia.command_line.take_part import take_part  # errors in the settings come first
+    from minia.pipeline import mine
 
-    return run_job(config, settings.store, functools.partial(mine, settings))
+    return run_job(config, settings.store, functools.partial(take_part if process_number() else mine, settings))
 
 
 def _train(config: DictConfig) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from minia.core.artifact import InputError, Stage, read_manifest
 from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.core.device import choose_device
+from minia.core.processes import processes
 from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb
 from minia.mining.structures.contract import Linkage
 from minia.mining.structures.minhash.choose_tuples import choose_tuples
@@ -61,7 +62,7 @@ def mine_structures(words: Path, store: Path, settings: SMHMining, context: Cont
         inputs["weights"] = fingerprint_file(settings.weights_path)
     label = f"r{settings.tuple_size}l{settings.num_tuples or 'auto'}"
     stage = Stage("mining", label, store, _parameters(settings, context), inputs, version=3)
-    return stage.run(lambda work: mine_bags(work, load_bags(words, mapped=True), settings, context))
+    return processes().make(stage, lambda work: mine_bags(work, load_bags(words, mapped=True), settings, context))
 
 
 def check_linkage(settings: SMHMining, context: Context) -> None:
@@ -151,8 +152,12 @@ def _remedy(linkage: object, counts: Mapping[str, Any]) -> str:
     return f"{holds}, and a word is in {shared:.0f} images: try more images, other features, or mining.linkage={other}."
 
 
-def mine_bags(work: Path, bags: ListDB, settings: SMHMining, context: Context) -> dict[str, Any]:
-    """Mine bags of words and write the files of the artifact but its manifest, whose counts are returned."""
+def mine_bags(work: Path | None, bags: ListDB, settings: SMHMining, context: Context) -> dict[str, Any]:
+    """Mine bags of words and write the files of the artifact but its manifest, whose counts are returned.
+
+    Of the processes of a run that mine together all but the first have no folder, and end once they have sent it the
+    sets that they found.
+    """
     # These import torch, which takes seconds: only where there is something to mine.
     from minia.mining.structures.minhash.cooccurring_sets import image_weights, mine_cooccurring_sets
     from minia.mining.structures.minhash.tuple_tables import TupleHashing
@@ -177,6 +182,8 @@ def mine_bags(work: Path, bags: ListDB, settings: SMHMining, context: Context) -
         expand_frequencies=settings.expand_frequencies,
         memory_budget=_bytes(settings),
     )
+    if work is None:
+        return {}
     if settings.prune_images:
         from minia.mining.structures.minhash.prune import prune_sets
 

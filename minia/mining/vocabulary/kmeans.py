@@ -14,7 +14,8 @@ does so in every iteration. Compared with near centroids alone, a descriptor cos
 whatever k. ``benchmarks/vocabulary.py`` has the figures.
 
 On a CPU the result does not depend on the number of threads: each score is one sum in the order of the
-dimensions, and descriptors are added up in float64, exactly if they came as uint8 or float16.
+dimensions, and descriptors are added up in float64, exactly if they came as uint8 or float16. Nor does it depend on the
+number of processes that torchrun starts: each compares a part of the descriptors, and all add up the same ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from minia.core.artifact import InputError
 from minia.core.device import choose_device
+from minia.core.processes import processes
 from minia.core.progress import progress
 from minia.core.threads import single_threaded_torch
 from minia.core.workers import map_in_order
@@ -97,7 +99,7 @@ def _cluster(points: Tensor, clustering: Clustering, restart: int, num_threads: 
         seed = int(generator.integers(2**31))
         seeding = dataclasses.replace(clustering, iterations=0, restarts=1, seed=seed, device="cpu")
         drawn, _ = faiss_kmeans.train_centroids(first_sample, seeding)
-        centroids = torch.from_numpy(drawn).to(points.device)
+        centroids = processes().of_first(torch.from_numpy(drawn).to(points.device))
     clusters = _Clusters(points, centroids, generator, num_threads)
     taken, moving, distance = 0, True, math.inf
     with progress("clustering", len(points), "descriptor") as advance:
@@ -140,7 +142,7 @@ class _Clusters:
         self.sums = torch.zeros(centroids.shape, dtype=torch.float64, device=points.device)
         self.counts = torch.zeros(len(centroids), dtype=torch.int64, device=points.device)
         self._norms = torch.linalg.vector_norm(points, dim=1).square_()
-        self._generator = generator
+        self._generator, self._together = generator, processes()
         self._block = _BLOCK_ON_GPU if points.is_cuda else _BLOCK
 
     def take_in(self, rows: Tensor, advance: Callable[[int], None]) -> None:
@@ -159,12 +161,7 @@ class _Clusters:
         def nearest(block: Tensor) -> Tensor:
             return pivots[nearest_centroids(self.points.index_select(0, block), centroids)[0]]
 
-        blocks = torch.split(rows, self._block)
-        found = []
-        for words in self._in_threads(nearest, blocks):
-            found.append(words)
-            advance(len(words))
-        words = torch.cat(found)
+        words = self._by_processes(nearest, torch.split(rows, self._block), torch.zeros_like(rows), advance)
         for _ in range(num_hops):
             words = self._compare(rows, words, near)[0][0]
         self._assign(rows, words)
@@ -295,7 +292,24 @@ class _Clusters:
         def nearest(block: Tensor) -> Tensor:
             return scores_of(block, self.centroids, offsets).topk(num_near).indices
 
-        return torch.cat(list(self._in_threads(nearest, torch.split(self.centroids, step))))
+        found = torch.zeros(len(self.centroids), num_near, dtype=torch.int64, device=self.centroids.device)
+        return self._by_processes(nearest, torch.split(self.centroids, step), found)
+
+    def _by_processes(
+        self,
+        function: Callable[[Tensor], Tensor],
+        blocks: Sequence[Tensor],
+        found: Tensor,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> Tensor:
+        """What a function finds for blocks, whole numbers, laid end to end in place of the zeros of ``found``."""
+        parts = self._together.own(torch.split(found, len(blocks[0])))
+        own = self._together.own(blocks)
+        for part, numbers in zip(parts, self._in_threads(function, own), strict=True):
+            part.copy_(numbers)
+            advance(len(numbers) * self._together.count)
+        self._together.add(found)
+        return found
 
     def _compare(self, sample: Tensor, start: Tensor, near: Tensor, num_best: int = 1) -> tuple[Tensor, Tensor]:
         """The best of the centroids near a word that is given for each descriptor.
@@ -330,10 +344,11 @@ class _Clusters:
                     products.scatter_(2, best[:, :, None], -math.inf)
 
         at_once = self._block // _PACK
-        for _ in self._in_threads(
-            compare, zip(torch.split(packs, at_once), torch.split(pack_words, at_once), strict=True)
-        ):
+        blocks = list(zip(torch.split(packs, at_once), torch.split(pack_words, at_once), strict=True))
+        for _ in self._in_threads(compare, self._together.own(blocks)):
             pass
+        self._together.add(words)  # each is found by one process, and 0 in the others
+        self._together.largest(scores)
         return words, scores
 
     def _in_threads(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:

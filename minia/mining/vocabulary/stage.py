@@ -19,6 +19,7 @@ from minia.core.context import Context
 from minia.core.device import choose_device
 from minia.core.foreign import map_array
 from minia.core.principal_axes import principal_axes
+from minia.core.processes import processes
 from minia.mining.features.store import FeatureStore, features_fingerprint
 from minia.mining.vocabulary import faiss_kmeans
 from minia.mining.vocabulary.clustering import Clustering
@@ -60,7 +61,7 @@ def build_vocabulary(
     inputs = {"features": features_fingerprint(features, store)}
     stage = Stage("vocabulary", f"kmeans{settings.size}", store, parameters, inputs, version=3)
 
-    def make(work: Path) -> dict[str, Any]:
+    def make(work: Path | None) -> dict[str, Any]:
         images = _images(features, settings, context.seed)
         size = _auto_size(images, context.seed) if settings.size == "auto" else settings.size
         target = min(size * settings.points_per_word, max(size, _MOST_SAMPLED))
@@ -73,12 +74,16 @@ def build_vocabulary(
             )
         logger.info("vocabulary: k-means of %d descriptors into %d words", len(sample), size)
         centroids, mean_squared_distance = _train(sample, size, settings, context)
+        if work is None:  # of the processes that cluster together the first one writes
+            return {}
         counts = _write(work, sample, centroids, context.seed) | {"mean_squared_distance": mean_squared_distance}
         if settings.algorithm == "lloyd":  # its sums of floats depend on how the threads split them
             counts["num_threads"] = faiss_kmeans.import_faiss().omp_get_max_threads()
         return counts
 
-    return stage.run(make)
+    if settings.algorithm == "lloyd":  # faiss works in one process
+        return stage.run(make)
+    return processes().make(stage, make)
 
 
 def check_vocabulary(settings: KMeansVocabulary | PlugInVocabulary, context: Context) -> None:

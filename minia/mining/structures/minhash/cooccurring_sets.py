@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minia.core.artifact import InputError
+from minia.core.processes import processes
 from minia.core.progress import progress
 from minia.mining.lists.listdb import ListDB, offsets_of, ones, read_weights
 from minia.mining.structures.minhash.random_keys import Universe, frequency_levels
@@ -86,7 +87,7 @@ def mine_cooccurring_sets(
 
     Returns:
         A list a co-occurring set: words ascending, frequency 1; duplicates are kept; largest sets first,
-        in the order of tables among equally large ones.
+        in the order of tables among equally large ones. Of the processes of a run the first has them all, others none.
 
     Raises:
         InputError: a setting is out of range, or the weights do not fit the bags.
@@ -102,17 +103,33 @@ def mine_cooccurring_sets(
     words, numbers = words.select(massive), numbers[massive]
     memory = memory_budget // 2 + _spare_memory(bags, words, universe)  # the other half is for temporaries
     tables = TupleTables(words, hashing, universe=universe, memory=memory)
-    members, sizes = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    with progress("mining", hashing.num_tuples, "tuple") as advance:
-        for begin, end in tables.blocks():
-            buckets = tables.buckets(begin, end, min_set_size)
-            members.append(numbers[buckets.members])
-            sizes.append(buckets.sizes)
-            advance(end - begin)
-    flat = np.concatenate(members)
-    members.clear()
-    unsorted = ListDB(offsets_of(np.concatenate(sizes)), flat, ones(len(flat)), bags.num_items)
+    members, sizes = _found(tables, numbers, min_set_size)
+    unsorted = ListDB(offsets_of(sizes), members, ones(len(members)), bags.num_items)
     return unsorted.select(np.argsort(-unsorted.sizes, kind="stable"))
+
+
+def _found(
+    tables: TupleTables, numbers: npt.NDArray[np.int32], smallest: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """The words of all buckets of enough words, end to end, and how many each has; in a run's first process alone.
+
+    Args:
+        tables: of the words.
+        numbers: (num_lists,) int32, what the words' numbers were.
+        smallest: number of words.
+    """
+    together = processes()
+    blocks = list(tables.blocks() if together.count == 1 else tables.blocks_for_all())
+    members, sizes = list[npt.NDArray[np.int32]](), list[npt.NDArray[np.int32]]()
+    with progress("mining", tables.num_tuples, "tuple") as advance:
+        for begin, end in together.own(blocks):
+            buckets = tables.buckets(begin, end, smallest)
+            members.append(numbers[buckets.members])
+            sizes.append(buckets.sizes.astype(np.int32))
+            advance((end - begin) * together.count)
+    members, sizes = together.gather(members, len(blocks)), together.gather(sizes, len(blocks))
+    none = np.zeros(0, np.int32)
+    return np.concatenate([none, *members]), np.concatenate([none, *sizes]).astype(np.int64)
 
 
 def _checked_weights(bags: ListDB, weights: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64] | None:

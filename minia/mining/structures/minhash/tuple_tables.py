@@ -99,6 +99,11 @@ class TupleTables:
         """All tables, as ranges small enough to be hashed at once."""
         return self._blocks(0, self.num_tuples if self.num_lists else 0)
 
+    def blocks_for_all(self) -> Iterator[tuple[int, int]]:
+        """All tables, as ranges that are the same in any process, whatever memory it has."""
+        for first in range(0, self.num_tuples if self.num_lists else 0, TABLES_AT_A_TIME):
+            yield first, min(first + TABLES_AT_A_TIME, self.num_tuples)
+
     def _blocks(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
         most = min(TABLES_AT_A_TIME if self.device.type == "cpu" else _TABLES_AT_A_TIME_CUDA, self._affordable)
         for first in range(begin, end, most):
