@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from minia.core.artifact import InputError
 from minia.mining.arrangement.arrange import FALSE_MATCHES, fewest_spots
 from minia.mining.arrangement.constellation import Constellation, locate
-from minia.mining.arrangement.part import Sightings
 from minia.mining.arrangement.places import Places
+from minia.mining.arrangement.sightings import Sightings
 from minia.models.extractors.base import Features
 from minia.query.places import Keypoints, keypoints_of_run, places_of
 from minia.query.recorded import Recorded

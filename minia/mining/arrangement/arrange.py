@@ -9,7 +9,7 @@ in a hundred.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ import numpy.typing as npt
 from minia.mining.arrangement.chance import exchange_probability
 from minia.mining.arrangement.constellation import Constellation, locate
 from minia.mining.arrangement.fitting import fit
-from minia.mining.arrangement.part import Part, Sightings
+from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.ragged import Numbers
+from minia.mining.arrangement.sightings import Sightings
 from minia.mining.lists.listdb import ListDB
 
 _FEWEST_SPOTS = 3  # two keypoints fit each other by chance too often
@@ -94,6 +95,19 @@ def arrange(
         advance(1)
 
 
+def find_constellations(places: Places, parts: Sequence[Part]) -> Iterator[Sightings]:
+    """Where each of several parts is in images, which need not be those that it was learned from.
+
+    Args:
+        places: the images' keypoints and their words.
+        parts: of :func:`arrange`.
+    """
+    for part in parts:
+        assert isinstance(part.model, Constellation)
+        seen = locate(part.model, places, places.of_words(part.words))
+        yield seen.select(seen.spots >= part.fewest_spots)
+
+
 def _explained(places: Places, words: Numbers, part: Constellation, seen: Sightings) -> npt.NDArray[np.bool_]:
     """Which words lie, in the images that hold a part, on the part more often than elsewhere."""
     row = np.full(places.num_images, -1)
@@ -130,6 +144,7 @@ def _part_of(places: Places, exchange: Exchange, words: Numbers, structure: int)
         probability=probability,
         fewest_spots=fewest,
         false_matches=false,
+        model=constellation,
     )
     return part, constellation
 

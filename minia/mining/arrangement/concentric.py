@@ -18,16 +18,17 @@ its edge even by chance, so that a band from the middle outwards says less than 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from minia.mining.arrangement.part import Part, Sightings
+from minia.mining.arrangement.part import Band, Part
 from minia.mining.arrangement.places import Complex, Places
 from minia.mining.arrangement.ragged import Numbers, about_mean, sums
+from minia.mining.arrangement.sightings import Sightings
 from minia.mining.lists.listdb import ListDB
 
 _EDGES = np.array([0, 0.08, 0.16, 0.24, 0.32, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.3, np.inf])  # of rings of radii
@@ -127,20 +128,41 @@ def _part_of(
     for learned, tested in ((own[one], own[~one]), (own[~one], own[one])):
         over = _over(objects, tested, _band(objects, learned))
         total, error = total + float(over.sum()), error + float((over**2).sum())
-    first, last = _band(objects, own)
-    inside = every[(objects.ring[every] >= first) & (objects.ring[every] < last)]
-    spots = places.words_in(inside, objects.image[inside])
+    band = _band(objects, own)
+    inside, spots = _inside(places, objects, words, band)
     fewest = fewest_words(spots, len(words))
-    seen = inside[(spots >= fewest)[objects.image[inside]]]
     return Part(
         structure=structure,
         words=words,
         num_spots=len(words),
-        sightings=_sightings(places, objects, seen, spots, words),
+        sightings=_sightings(places, objects, inside[(spots >= fewest)[objects.image[inside]]], spots, words),
         probability=float(norm.sf(total / np.sqrt(error))) if error else 1.0,
         fewest_spots=fewest,
         false_matches=float("nan"),
+        model=band,
     )
+
+
+def find_concentric(places: Places, parts: Sequence[Part]) -> Iterator[Sightings]:
+    """Where each of several parts is in images, which need not be those that it was learned from.
+
+    Args:
+        places: the images' keypoints and their words.
+        parts: of :func:`arrange_concentric`.
+    """
+    objects = Objects.of(places)
+    for part in parts:
+        assert isinstance(part.model, Band)
+        inside, spots = _inside(places, objects, part.words, part.model)
+        seen = inside[(spots >= part.fewest_spots)[objects.image[inside]]]
+        yield _sightings(places, objects, seen, spots, part.words)
+
+
+def _inside(places: Places, objects: Objects, words: npt.NDArray[np.int32], band: Band) -> tuple[Numbers, Numbers]:
+    """The keypoints of some words in a band, and how many of the words each image has there."""
+    every = places.of_words(words)
+    inside = every[(objects.ring[every] >= band.first) & (objects.ring[every] < band.last)]
+    return inside, places.words_in(inside, objects.image[inside])
 
 
 def fewest_words(shared: Numbers, num_words: int) -> int:
@@ -174,12 +196,12 @@ def fewest_words(shared: Numbers, num_words: int) -> int:
     return max(_FEWEST_WORDS, int(np.count_nonzero(odds <= 0)))
 
 
-def _band(objects: Objects, keypoints: Numbers) -> tuple[int, int]:
-    """The first ring and the one after the last of the band in which keypoints are most beyond what chance expects."""
+def _band(objects: Objects, keypoints: Numbers) -> Band:
+    """The band in which keypoints are most beyond what chance expects."""
     found = np.bincount(objects.ring[keypoints], minlength=_RINGS).astype(np.float64)
     of_kind = np.bincount(objects.kind[keypoints], minlength=len(objects.around))
     expected = np.diff(of_kind @ objects.around)
-    best, score, total = (0, _RINGS), 0.0, float(found.sum())
+    best, score, total = Band(0, _RINGS), 0.0, float(found.sum())
     for first in range(_RINGS):
         for last in range(first + 1, _RINGS + 1):
             inside, chance = float(found[first:last].sum()), float(expected[first:last].sum())
@@ -189,16 +211,16 @@ def _band(objects: Objects, keypoints: Numbers) -> tuple[int, int]:
             if inside < total:
                 ratio += (total - inside) * np.log((total - inside) / (total - chance))
             if ratio > score:
-                best, score = (first, last), float(ratio)
+                best, score = Band(first, last), float(ratio)
     return best
 
 
-def _over(objects: Objects, keypoints: Numbers, band: tuple[int, int]) -> Vector:
+def _over(objects: Objects, keypoints: Numbers, band: Band) -> Vector:
     """By how much the share of each image's keypoints in a band is above what chance expects; 0 without keypoints."""
     image, number = objects.image[keypoints], len(objects.axis)
     ring = objects.ring[keypoints]
-    found = (ring >= band[0]) & (ring < band[1])
-    chance = (objects.around[:, band[1]] - objects.around[:, band[0]])[objects.kind[keypoints]]
+    found = (ring >= band.first) & (ring < band.last)
+    chance = (objects.around[:, band.last] - objects.around[:, band.first])[objects.kind[keypoints]]
     return np.bincount(image, found - chance, number) / np.maximum(np.bincount(image, minlength=number), 1)
 
 

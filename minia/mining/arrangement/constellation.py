@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from minia.mining.arrangement.alike import TURN, ZOOM, alike_pairs
-from minia.mining.arrangement.part import Sightings
 from minia.mining.arrangement.places import Complex, Places
 from minia.mining.arrangement.ragged import Numbers, blocks, distinct, ranges, sums
+from minia.mining.arrangement.sightings import Sightings
 
 _NEAR = 1.0  # keypoint sizes that a keypoint may lie off its place
 _LEVER = 0.2  # and times the distance to the keypoint that the frame is taken from: its angle and size err

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from minia.mining.arrangement.alike import alike_pairs
 from minia.mining.arrangement.constellation import Constellation, locate
-from minia.mining.arrangement.part import Sightings
 from minia.mining.arrangement.places import Complex, Places
 from minia.mining.arrangement.ragged import Numbers, distinct, ranges, sums
+from minia.mining.arrangement.sightings import Sightings
 
 _REFERENCES = 4  # images that are tried as the first model
 _ROUNDS, _GAIN = 4, 1.05  # rounds end when spots in their place grow by less

@@ -19,6 +19,7 @@ with_num_words  rank correlation, over the images, of its spots with the number 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,17 @@ import pandas as pd
 from minia.core.artifact import Stage, read_manifest
 from minia.core.context import Context
 from minia.core.progress import progress
-from minia.mining.arrangement.arrange import arrange
+from minia.mining.arrangement.arrange import arrange, find_constellations
 from minia.mining.arrangement.chance import decoy_rates, false_discovery_rates
-from minia.mining.arrangement.concentric import arrange_concentric
+from minia.mining.arrangement.collection import Collection
+from minia.mining.arrangement.concentric import arrange_concentric, find_concentric
 from minia.mining.arrangement.describe import CONCENTRIC, CONSTELLATION
-from minia.mining.arrangement.part import Part
+from minia.mining.arrangement.part import Band, Part
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.settings import ConcentricArrangement, ConstellationArrangement
 from minia.mining.arrangement.swaps import exchange_words
-from minia.mining.arrangement.tables import PLACES, best_parts, describe_parts, places_table
-from minia.mining.features.store import FeatureStore, HowExtracted
+from minia.mining.arrangement.tables import PLACES, best_parts, describe_parts, places_table, write_places
+from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import ListDB
 from minia.mining.structures.settings import MiningSettings, SMHMining
 from minia.mining.structures.stage import (
@@ -49,8 +51,9 @@ from minia.mining.structures.stage import (
     why_no_structures,
     write_structures,
 )
-from minia.mining.vocabulary.assignment import load_assignment
 from minia.mining.words.stage import load_bags
+
+logger = logging.getLogger(__name__)
 
 Arrangement = ConcentricArrangement | ConstellationArrangement
 
@@ -95,33 +98,48 @@ def arrange_structures(
     def make(work: Path) -> dict[str, Any]:
         bags = load_bags(mined.words, mapped=True)
         structures = load_structures(mined.mining, bags.num_items)
-        places = load_places(mined.features, mined.assignment, bags.num_items)
-        with progress("arranging", structures.num_lists, "structure") as advance:
-            if isinstance(settings, ConcentricArrangement):
-                found = list(arrange_concentric(places, structures, context.seed, advance))
-                best = best_parts(found, places, CONCENTRIC)
-            else:
-                found = list(arrange(places, structures, settings.place_exchanges, context.seed, advance))
-                best = best_parts(found, places, CONSTELLATION)
+        collection = Collection(FeatureStore.load(mined.features), mined.assignment, bags.num_items)
+        sample = collection.to_learn_from(context.seed)
+        if sample is not None:
+            logger.info("arrangement: learned from a sample of %d of %d images", len(sample), collection.num_images)
+        places = collection.places(sample)
+        best = _parts(places, structures, settings, context.seed)
         table = _table(mined.mining, structures, best, places)
         table["q_words"] = _word_rates(work, mined.mining, bags, settings, mining, context)
         table = _listed(table, settings)
-        places_table(best, table["mined"].tolist(), places).to_parquet(work / PLACES, index=False)
+        if sample is None:
+            places_table(best, table["mined"].tolist(), places).to_parquet(work / PLACES, index=False)
+        else:
+            del places  # the spans need the memory
+            _seek(
+                work, {number: best[mined] for number, mined in enumerate(table["mined"]) if mined in best}, collection
+            )
         return _write(work, mined.mining, structures, table)
 
     return stage.run(make)
 
 
+def _parts(places: Places, structures: ListDB, settings: Arrangement, seed: int) -> dict[int, Part]:
+    """The strongest part of each structure that has one."""
+    with progress("arranging", structures.num_lists, "structure") as advance:
+        if isinstance(settings, ConcentricArrangement):
+            found = list(arrange_concentric(places, structures, seed, advance))
+            return best_parts(found, places, CONCENTRIC)
+        found = list(arrange(places, structures, settings.place_exchanges, seed, advance))
+        return best_parts(found, places, CONSTELLATION)
+
+
+def _seek(work: Path, parts: dict[int, Part], collection: Collection) -> None:
+    """Write where parts are in all images."""
+    concentric = all(isinstance(part.model, Band) for part in parts.values())
+    find = find_concentric if concentric else find_constellations
+    with progress("seeking parts", collection.num_images, "image") as advance:
+        write_places(work, parts, collection, find, advance)
+
+
 def load_places(features: Path, assignment: Path, num_words: int) -> Places:
     """The keypoints of a features artifact with their places and words."""
-    found = FeatureStore.load(features)
-    arrays = {
-        name: np.concatenate([np.asarray(part) for part in found.shards(name)])
-        for name in ("keypoints", "sizes", "angles")
-    }
-    words = np.concatenate([load_assignment(assignment, shard) for shard in range(found.num_shards)])
-    sizes = HowExtracted.of(features).as_sift(arrays["sizes"])
-    return Places.of(found.offsets, arrays["keypoints"], sizes, arrays["angles"], words, num_words)
+    return Collection(FeatureStore.load(features), assignment, num_words).places()
 
 
 def _table(mining: Path, structures: ListDB, best: dict[int, Part], places: Places) -> pd.DataFrame:

@@ -19,18 +19,29 @@ keypoints  list(int32)   the keypoints that are these, numbered inside the image
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from minia.mining.arrangement.collection import Collection
 from minia.mining.arrangement.describe import Likeness, distinct_parts, locality, rank_correlation
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
+from minia.mining.arrangement.sightings import Sightings
 
 PLACES = "places.parquet"
+_ROWS_PER_GROUP = 1 << 15  # so that a reader of some images skips most of them
+_SCHEMA = pa.schema(
+    [("structure", pa.int32()), ("image", pa.int32())]
+    + [(name, pa.float32()) for name in ("share", "x", "y", "size", "angle")]
+    + [("inliers", pa.int32()), ("keypoints", pa.list_(pa.int32()))]
+)
 _EVERYWHERE = 0.9  # of the images
 
 
@@ -70,8 +81,52 @@ def _described(part: Part, places: Places, num_words: npt.NDArray[np.float64]) -
 
 def places_table(best: dict[int, Part], chosen: Sequence[int], places: Places) -> pd.DataFrame:
     """The places of the chosen structures' parts, by their order among the chosen and by image (see the module)."""
-    tables = [_placed(number, best[mined], places) for number, mined in enumerate(chosen) if mined in best]
+    tables = [
+        _placed(number, best[mined], best[mined].sightings, places)
+        for number, mined in enumerate(chosen)
+        if mined in best
+    ]
     return pd.concat(tables, ignore_index=True) if tables else _empty()
+
+
+def write_places(
+    work: Path,
+    parts: dict[int, Part],
+    collection: Collection,
+    find: Callable[[Places, Sequence[Part]], Iterator[Sightings]],
+    advance: Callable[[int], object],
+) -> None:
+    """Seek parts in all images, span by span, and write their places as :func:`places_table` has them.
+
+    Memory holds a span of images, and the rows of one structure.
+
+    Args:
+        work: the artifact's folder.
+        parts: by the numbers that the table gives them, ascending.
+        collection: the keypoints.
+        find: where each part is in images.
+        advance: called with the number of images done.
+    """
+    with ExitStack() as opened, pq.ParquetWriter(work / PLACES, _SCHEMA) as writer:
+        spans: list[pq.ParquetFile] = []
+        for images in collection.spans():
+            file = work / f"span-{len(spans)}.parquet"
+            opened.callback(file.unlink)
+            places, first = collection.places(images), int(images[0])
+            with pq.ParquetWriter(file, _SCHEMA) as of_span:
+                for (number, part), seen in zip(parts.items(), find(places, list(parts.values())), strict=True):
+                    of_span.write_table(_as_arrow(_placed(number, part, seen, places, first)), row_group_size=1 << 30)
+            spans.append(opened.enter_context(pq.ParquetFile(file)))
+            advance(len(images))
+        for group in range(len(parts)):
+            rows = pa.concat_tables([span.read_row_group(group) for span in spans])
+            writer.write_table(rows, row_group_size=_ROWS_PER_GROUP)
+
+
+def _as_arrow(table: pd.DataFrame) -> pa.Table:
+    if table.empty:  # of which a group without rows is written
+        return _SCHEMA.empty_table()
+    return pa.Table.from_pandas(table, _SCHEMA, preserve_index=False)
 
 
 def load_places_table(artifact: Path) -> pd.DataFrame | None:
@@ -80,14 +135,13 @@ def load_places_table(artifact: Path) -> pd.DataFrame | None:
     return pd.read_parquet(file) if file.exists() else None
 
 
-def _placed(number: int, part: Part, places: Places) -> pd.DataFrame:
-    seen = part.sightings
+def _placed(number: int, part: Part, seen: Sightings, places: Places, first_image: int = 0) -> pd.DataFrame:
     inside = (seen.keypoints - np.repeat(places.offsets[seen.images], seen.counts)).astype(np.int32)
     lists = np.split(inside, np.cumsum(seen.counts)[:-1]) if len(seen.images) else []
     return pd.DataFrame(
         {
             "structure": np.full(len(seen.images), number, dtype=np.int32),
-            "image": seen.images.astype(np.int32),
+            "image": (first_image + seen.images).astype(np.int32),
             "share": (seen.spots / part.num_spots).astype(np.float32),
             "x": seen.centre.real.astype(np.float32),
             "y": seen.centre.imag.astype(np.float32),

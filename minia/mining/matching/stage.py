@@ -44,26 +44,20 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import Stage, read_manifest
 from minia.core.progress import progress
-from minia.mining.arrangement.tables import PLACES
 from minia.mining.lists.listdb import ListDB, offsets_of
-from minia.mining.matching.overlap import near_miss_scale, overlap_blocks
+from minia.mining.matching.overlap import overlap_blocks
+from minia.mining.matching.placed import OF_PLACE, SCHEMA, Placed, Span, SpanPlaces, no_places
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.structures.stage import load_structures
 from minia.mining.vocabulary.assignment import load_assignment
 from minia.mining.words.stage import load_bags, load_images
 
 MATCHES = "matches.parquet"
-_OF_PLACE = ("x", "y", "size", "angle", "inliers")
 _MATCHES_PER_SPAN = 1 << 22  # at least, unless there are no more: 8 bytes each
 _KEYPOINTS_PER_SPAN = 1 << 23  # the same; some 20 bytes each, 40 in a structure that nearly all of them are in
 _MATCHES_PER_ROW_GROUP = 1 << 15  # a span of some 1 million matches has some 30 to choose from
 _LISTED_PER_ROW_GROUP = 1 << 21
 _MOST_OPEN = 16  # shards
-_SCHEMA = pa.schema(
-    [("structure", pa.int32()), ("image", pa.string()), ("overlap", pa.float32()), ("keypoints", pa.list_(pa.int32()))]
-    + [(name, pa.float32()) for name in ("x", "y", "size", "angle")]
-    + [("inliers", pa.int32())]
-)
 
 
 def match_structures(
@@ -97,13 +91,13 @@ def match_structures(
         bags, names = load_bags(words, mapped=True), load_images(words)["image"]
         structures = load_structures(mining, bags.num_items)
         keypoints = None if features is None or assignment is None else KeypointWords.load(features, assignment)
-        placed = _Placed.load(mining)
+        placed = Placed.load(mining)
         matched = np.zeros(structures.num_lists, dtype=np.int64)
         num_matched_images = 0
-        with pq.ParquetWriter(work / MATCHES, _SCHEMA) as writer, progress("matching", len(names), "image") as advance:
+        with pq.ParquetWriter(work / MATCHES, SCHEMA) as writer, progress("matching", len(names), "image") as advance:
             for span in _spans(bags, structures, settings, keypoints):
                 span = placed.put_in(span, settings.min_overlap)
-                for table in _tables(span, structures, names, keypoints, placed):
+                for table in _tables(span, structures, names, keypoints, placed.within(span)):
                     writer.write_table(table, row_group_size=len(table))
                 matched += np.diff(span.matches.indptr)
                 num_matched_images += len(np.unique(span.matches.indices))
@@ -183,24 +177,9 @@ class KeypointWords:
         return functools.lru_cache(maxsize=_MOST_OPEN)(functools.partial(load_assignment, self.assignment))
 
 
-@dataclass(frozen=True)
-class _Span:
-    """The matches of consecutive images.
-
-    Attributes:
-        first: its first image.
-        last: the one after its last.
-        matches: (last - first, num_structures) float32 by column: the overlaps that are high enough.
-    """
-
-    first: int
-    last: int
-    matches: scipy.sparse.csc_matrix
-
-
 def _spans(
     bags: ListDB, structures: ListDB, settings: OverlapMatching, keypoints: KeypointWords | None
-) -> Iterator[_Span]:
+) -> Iterator[Span]:
     first, num_matches = 0, 0
     blocks: list[scipy.sparse.csr_matrix] = []
     for begin, _, overlaps in overlap_blocks(bags, structures, settings.formula):
@@ -212,7 +191,7 @@ def _spans(
         num_keypoints = 0 if keypoints is None else keypoints.offsets[last] - keypoints.offsets[first]
         full = num_matches >= _MATCHES_PER_SPAN or num_keypoints >= _KEYPOINTS_PER_SPAN
         if full or last == bags.num_lists:
-            yield _Span(first, last, scipy.sparse.vstack(blocks, format="csr").tocsc())
+            yield Span(first, last, scipy.sparse.vstack(blocks, format="csr").tocsc())
             first, num_matches, blocks = last, 0, []
 
 
@@ -249,11 +228,11 @@ class _RowGroup:
         images = names.take(pa.array(np.concatenate(self.rows)))
         places = pa.concat_tables(self.places)
         columns = [np.concatenate(self.structures), images, np.concatenate(self.overlaps), lists]
-        return pa.table([*columns, *(places[name].combine_chunks() for name in _OF_PLACE)], _SCHEMA)
+        return pa.table([*columns, *(places[name].combine_chunks() for name in OF_PLACE)], SCHEMA)
 
 
 def _tables(
-    span: _Span, structures: ListDB, names: pd.Series[str], keypoints: KeypointWords | None, placed: _Placed
+    span: Span, structures: ListDB, names: pd.Series[str], keypoints: KeypointWords | None, placed: SpanPlaces
 ) -> Iterator[pa.Table]:
     """The matches of a span by structure and falling overlap, those of equal overlap in the order of the images."""
     own_names = pa.array(names.iloc[span.first : span.last], pa.string())
@@ -270,7 +249,7 @@ def _tables(
         # Those that hold a part in its place come first: no near miss has as large an overlap.
         places = placed.of(structure, span.first + rows)
         near = rows[len(places) :]
-        group.places += [places.select(list(_OF_PLACE)), _no_places(len(near))]
+        group.places += [places.select(list(OF_PLACE)), no_places(len(near))]
         keypoints_of = [_listed(places)]
         if own_keypoints is None:
             keypoints_of.append((np.zeros(len(near), np.int64), np.zeros(0, np.int32)))
@@ -292,56 +271,6 @@ def _listed(places: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """Where structures are, as the arrangement stage found it.
-
-    Attributes:
-        table: its ``places.parquet``, by structure and image; empty where it did not run.
-    """
-
-    table: pa.Table
-
-    @classmethod
-    def load(cls, mining: Path) -> _Placed:
-        file = mining / PLACES
-        if file.exists() and len(table := pq.read_table(file)):
-            return cls(table)
-        columns = ["structure", "image", *_OF_PLACE, "keypoints"]  # a table without rows does not tell all its types
-        kinds = [pa.int32(), pa.int32(), *(_SCHEMA.field(name).type for name in _OF_PLACE), pa.list_(pa.int32())]
-        return cls(pa.schema(list(zip(columns, kinds, strict=True))).empty_table())
-
-    def put_in(self, span: _Span, min_overlap: float) -> _Span:
-        """A span whose structures with places match by these.
-
-        An image that does not hold the part in its place has the overlap of its words wherever they are, scaled to be
-        less than that of any image that does, and than one half: a near miss, to be had by a low ``min_overlap``.
-        """
-        if not len(self.table):
-            return span
-        structure, image, share = (self.table[name].to_numpy() for name in ("structure", "image", "share"))
-        inside = (image >= span.first) & (image < span.last)
-        rows = image[inside] - span.first
-        own = scipy.sparse.csc_matrix((share[inside], (rows, structure[inside])), span.matches.shape, dtype=np.float32)
-        scale = near_miss_scale(structure, share, span.matches.shape[1])
-        near = (span.matches @ scipy.sparse.diags(scale)).tocsc()
-        near.data[near.data < np.float32(min_overlap)] = 0
-        near = near - near.multiply(own > 0)
-        near.eliminate_zeros()
-        return _Span(span.first, span.last, (near + own).tocsc().astype(np.float32))
-
-    def of(self, structure: int, images: NDArray[np.int64]) -> pa.Table:
-        """The rows of a structure for those of the images that hold it in its place, in the order given."""
-        first, last = np.searchsorted(self.table["structure"].to_numpy(), [structure, structure + 1])
-        own = self.table.slice(first, last - first)
-        known = own["image"].to_numpy() if first < last else np.zeros(0, np.int64)
-        return own.take(np.searchsorted(known, images[np.isin(images, known)]))
-
-
-def _no_places(number: int) -> pa.Table:
-    return pa.table({name: pa.nulls(number, _SCHEMA.field(name).type) for name in _OF_PLACE})
-
-
-@dataclass(frozen=True)
 class _SpanKeypoints:
     """The keypoints of a span's images by their words.
 
@@ -356,7 +285,7 @@ class _SpanKeypoints:
     by_word: NDArray[np.int32]
 
     @classmethod
-    def read(cls, span: _Span, keypoints: KeypointWords, num_words: int) -> _SpanKeypoints:
+    def read(cls, span: Span, keypoints: KeypointWords, num_words: int) -> _SpanKeypoints:
         offsets = keypoints.offsets[span.first : span.last + 1]
         words = keypoints.between(int(offsets[0]), int(offsets[-1]))
         ones, rows = np.ones(len(words), dtype=np.int8), np.arange(len(words) + 1, dtype=np.int32)
