@@ -74,7 +74,7 @@ def test_all_keys_are_printed(minia: Told) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["dig"], "minia dig: there is no such command; allowed: mine, train, export, query, store"),
+        (["dig"], "minia dig: there is no such command; allowed: mine, train, export, query, compare, store"),
         (["mine", "=5"], "=5: expected key=value"),
         (["mine", "5"], "5: expected key=value"),
         (["mine", "stages=[images"], "stages=[images: the value cannot be read; allowed: a number, a word,"),

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from minia.command_line.commands import mine, train
+from minia.command_line.compare import compare
 from minia.command_line.sweep_jobs import read_jobs, tell_failed_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +27,9 @@ def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def again(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """The same in this process, which is quicker."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["mine.py", "-m", *MINING, "hydra.sweep.dir=sweep", *words])
+    monkeypatch.setattr(sys, "argv", ["mine.py", "-m", *MINING, *words])
+    if not any(word.startswith("hydra.sweep.dir=") for word in words):
+        sys.argv.append("hydra.sweep.dir=sweep")
     return mine()
 
 
@@ -89,6 +92,32 @@ def test_optuna_makes_a_metric_large(
     best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
     assert best["best_value"] == summary["num_cooccurring_sets"].max()
     assert len(summary) == 3
+
+
+def test_runs_and_sweeps_of_different_days_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.corpus").write_text(CORPUS)
+    assert again(tmp_path, monkeypatch, "words.path=a.corpus", "seed=1,2", "hydra.sweep.dir=runs/day-1") == 0
+    assert again(tmp_path, monkeypatch, "words.path=a.corpus", "seed=3", "hydra.sweep.dir=runs/day-2") == 0
+    capsys.readouterr()
+    for _ in range(2):  # it replaces what it wrote
+        assert compare(["runs"]) == 0
+    assert "3 runs: comparison/summary.csv" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "comparison" / "summary.csv")
+    assert table["job"].tolist() == ["runs/day-1/0", "runs/day-1/1", "runs/day-2/0"]
+    assert table["seed"].tolist() == [1, 2, 3]
+    assert (tmp_path / "comparison" / "summary.png").stat().st_size > 5000
+    for wrong, told in (
+        (["nowhere"], "nowhere: there is no such folder"),
+        (["store"], "store: there is no finished run"),
+        (["runs", "--output", "runs/day-1/0"], "--output runs/day-1/0: the folder of a run"),
+        (["runs", "--output", "theirs"], "summary.csv: was not written by minIA"),
+    ):
+        (tmp_path / "theirs").mkdir(exist_ok=True)
+        (tmp_path / "theirs" / "summary.csv").touch()
+        assert compare(wrong) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_a_search_without_a_number_or_a_package_ends_in_one_line(

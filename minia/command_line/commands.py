@@ -25,6 +25,7 @@ ABOUT = """minIA discovers, without labels, the visual structures that recur acr
   minia train      train features for an image collection
   minia export     a finished run in the formats of TOPCAT, DS9, Aladin, COCO, hloc and others
   minia query      the words, structures and like images of new images, by a finished run
+  minia compare    one table and one plot across runs and sweeps
   minia store      what the store of artifacts holds; remove what no run needs
   minia --version
 
@@ -54,6 +55,10 @@ def main() -> int:
         from minia.command_line.store import store
 
         return store(words[1:])
+    if command == "compare":
+        from minia.command_line.compare import compare
+
+        return compare(words[1:])
     if command == "export":
         from minia.command_line.export import export
 
@@ -73,7 +78,7 @@ def main() -> int:
         print(ABOUT)
         return 0
     return print_error(
-        InputError(f"minia {command}: there is no such command; allowed: mine, train, export, query, store")
+        InputError(f"minia {command}: there is no such command; allowed: mine, train, export, query, compare, store")
     )
 
 
@@ -128,7 +133,7 @@ def _complete() -> int:
     line = os.environ.get("COMP_LINE", "")
     asked = re.match(r"(\s*\S+)\s+(mine|train)(?=\s)", line)
     if any(word.startswith("query=") for word in sys.argv) and not asked:
-        print("mine train export query store --version --help")
+        print("mine train export query compare store --version --help")
         return 0
     if asked:
         os.environ["COMP_LINE"] = asked[1] + line[asked.end() :]

@@ -1,15 +1,16 @@
-"""The summary of a sweep: one table and one plot across its jobs."""
+"""The summary of a sweep, or of any jobs: one table and one plot across them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from minia.core.run_folder import sweep_folder
+from minia.core.run_folder import SUMMARY, sweep_folder
 from minia.core.writing import appearing_whole, write_text_whole
 
 _PLOTTED = {  # column: title of its panel
@@ -28,24 +29,35 @@ def summarise_sweep(folder: Path) -> None:
     Args:
         folder: holds one folder a job, named by its number, with ``metrics.json`` and ``config.yaml``.
     """
-    with sweep_folder(folder) as marked, marked.replacing("summary.csv", "summary.png"):
+    with sweep_folder(folder) as marked, marked.replacing(*SUMMARY):
         jobs = sorted((path.parent for path in folder.glob("*/metrics.json")), key=_job_order)
-        table, swept = _table(jobs)
-        write_text_whole(folder / "summary.csv", table.to_csv(index=False))
-        _plot(folder / "summary.png", table, swept)
+        write_summary(folder, {job.name: job for job in jobs})
+
+
+def write_summary(folder: Path, jobs: Mapping[str, Path]) -> None:
+    """Write ``summary.csv`` and ``summary.png`` across finished jobs.
+
+    Args:
+        folder: where they are written.
+        jobs: the jobs' folders, with ``metrics.json`` and ``config.yaml``, by the names that the table gives them.
+    """
+    table, swept = _table(jobs)
+    write_text_whole(folder / SUMMARY[0], table.to_csv(index=False))
+    _plot(folder / SUMMARY[1], table, swept)
 
 
 def _job_order(job: Path) -> tuple[int, str]:
     return (int(job.name) if job.name.isdigit() else 1 << 62, job.name)
 
 
-def _table(jobs: list[Path]) -> tuple[pd.DataFrame, list[str]]:
+def _table(jobs: Mapping[str, Path]) -> tuple[pd.DataFrame, list[str]]:
     """A row a job: its name, the settings in which the jobs differ, its metrics; and these settings' keys."""
-    given = [_flat(yaml.safe_load((job / "config.yaml").read_text(encoding="utf-8"))) for job in jobs]
+    given = [_flat(yaml.safe_load((job / "config.yaml").read_text(encoding="utf-8"))) for job in jobs.values()]
     settings = pd.DataFrame(given, dtype=object)  # whole numbers stay whole beside null
     swept = [str(key) for key in settings if settings[key].map(str).nunique() > 1]
-    names = pd.DataFrame({"job": [job.name for job in jobs]})
-    metrics = pd.DataFrame([json.loads((job / "metrics.json").read_text(encoding="utf-8")) for job in jobs])
+    names = pd.DataFrame({"job": list(jobs)})
+    told = [json.loads((job / "metrics.json").read_text(encoding="utf-8")) for job in jobs.values()]
+    metrics = pd.DataFrame(told)
     # What making a job's artifacts took, reused or not: the first job's own time holds what all share.
     stages = [name for name in metrics if str(name).startswith("seconds_") and name != "seconds_total"]
     metrics["seconds_all_stages"] = metrics[stages].sum(axis=1)

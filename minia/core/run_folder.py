@@ -29,7 +29,8 @@ MARK = ".minia.json"
 LOCK = ".minia.lock"
 JOBS = "jobs.csv"
 _OF_HYDRA = ("multirun.yaml", "optimization_results.yaml")
-SWEEP_FILES = (*_OF_HYDRA, JOBS, "summary.csv", "summary.png")
+SUMMARY = ("summary.csv", "summary.png")
+SWEEP_FILES = (*_OF_HYDRA, JOBS, *SUMMARY)
 _HIDDEN = (MARK, LOCK)
 State = list[Any] | None  # size in bytes and SHA-256 ("" inside folders); None: being written, ours whatever it holds
 
