@@ -47,6 +47,9 @@ STARTED_WITH = ".versions.json"  # in an unfinished artifact: what its finished 
 class InputError(Exception):
     """What the user gave cannot be used; the message is one line and says what is allowed."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(message.splitlines()))  # a name or a value from outside may hold line breaks
+
 
 def fingerprint(value: Any) -> str:
     """Hash of a JSON-representable value: the same value gives the same 64 hex digits anywhere."""

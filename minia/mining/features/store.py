@@ -106,6 +106,8 @@ class FeatureStore:
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = str(error).split("\n")[0]
             raise InputError(f"{artifact}: the features' table, root or num_shards cannot be read: {why}") from None
+        if num_shards and not shard_path(artifact, num_shards - 1).is_dir():
+            raise InputError(f"{artifact}: has fewer than the {num_shards} shards that its manifest tells")
         if missing := [name for name in _COLUMNS if name not in images]:
             raise InputError(f"{artifact / 'images.parquet'}: lacks the column {', '.join(missing)}")
         offsets = np.concatenate([[0], np.cumsum(images["num_keypoints"].to_numpy(np.int64))])
