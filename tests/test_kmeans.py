@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -144,6 +145,7 @@ def test_few_descriptors_are_sampled_of_a_file_without_reading_it_all(tmp_path: 
     offsets = np.linspace(0, count, images + 1).astype(np.int64)
     store = SimpleNamespace(
         offsets=offsets,
+        images=pd.DataFrame({"first_keypoint": offsets[:-1]}),
         shards=lambda _: iter([np.load(tmp_path / "descriptors.npy", mmap_mode="r")]),
         images_of_shard=lambda _: range(images),
     )

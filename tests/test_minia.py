@@ -49,7 +49,7 @@ def test_each_program_helps_with_its_own_groups_alone(minia: Told) -> None:
     code, text, _ = minia("train", "-h")
     assert code == 0
     assert "  minia train data=folder data.dir=PATH" in text
-    assert "  data          csv, folder, gz2, list, simulated*" in text
+    assert "  data          csv, folder, gz2, images, list, simulated*" in text
     assert "vocabulary" not in text
     assert "minia store" in minia()[1]
 
