@@ -45,7 +45,7 @@ def train(labels: Path, output: Path, steps: int, further: list[str]) -> Path:
 
 def mined(catalogue: Path, output: Path, name: str, words: str, features: list[str]) -> list[dict[str, object]]:
     """A row for each number of words."""
-    sweep = output / name
+    sweep = output / name.replace(", ", "-").replace(" ", "-")
     given = ["images=catalogue", f"images.path={catalogue}", "arrangement=none", f"vocabulary.size={words}"]
     run("mine.py", "-m", *given, *features, f"hydra.sweep.dir={sweep}", f"store={output / 'store'}")
     rows = []
