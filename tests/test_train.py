@@ -15,7 +15,6 @@ from typing import Any
 
 import cv2
 import hydra
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -31,7 +30,6 @@ from minia.models.delf.network import LossWeights
 from minia.models.delf.weights import load_checkpoint
 from minia.training.build import build_module, load_pretrained
 from minia.training.checks import check_machine
-from minia.training.measures import RunningStatistics, attention_statistics, classification_metrics
 from minia.training.module import DELFTraining
 from minia.training.settings import DELFModel, Optimisation, TrainSettings
 
@@ -387,38 +385,6 @@ def test_the_learning_rate_falls_to_zero(schedule: str, halfway: float) -> None:
     assert rates == sorted(rates, reverse=True)
     assert [len(group["params"]) for group in optimiser.param_groups][1] == 2
     assert [group["weight_decay"] for group in optimiser.param_groups] == [0.0, 1e-4]
-
-
-def test_scores_of_a_confusion_matrix() -> None:
-    scores = classification_metrics(torch.tensor([[8, 2, 0], [0, 5, 5], [0, 0, 0]]))
-    assert scores["accuracy"] == pytest.approx(13 / 20)
-    assert scores["recall"][:2] == pytest.approx([0.8, 0.5])
-    assert math.isnan(scores["recall"][2])
-    assert scores["balanced_accuracy"] == pytest.approx(0.65)
-    assert scores["macro_f1"] == pytest.approx((16 / 18 + 10 / 17) / 2)
-
-
-def test_attention_statistics_are_numpys() -> None:
-    values = np.random.default_rng(0).gamma(2.0, size=(4, 1, 5, 5)).astype(np.float32)
-    statistics = attention_statistics(torch.from_numpy(values))
-    expected = {"min": values.min(), "max": values.max(), "mean": values.mean()}
-    expected |= {f"percent_{share}": np.percentile(values, share) for share in (25, 50, 75)}
-    assert {name.split("/")[1]: float(value) for name, value in statistics.items()} == pytest.approx(expected, rel=1e-5)
-
-
-def test_statistics_of_a_long_validation_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minia.training.module._MOST_KEPT_VALUES", 1000)
-    values = torch.from_numpy(np.random.default_rng(0).gamma(2.0, size=30_001).astype(np.float32))
-    found = RunningStatistics()
-    for part in values.split(777):
-        found.add(part)
-        assert len(found.kept) <= 1000
-    assert torch.equal(found.kept, values[:: found.step])  # spread over the whole, however it is cut
-    statistics = {name.split("/")[1]: float(value) for name, value in found.statistics().items()}
-    exact = {"min": values.min().item(), "max": values.max().item(), "mean": values.double().mean().item()}
-    assert {name: statistics[name] for name in exact} == pytest.approx(exact, rel=1e-6)
-    for share in (25, 50, 75):
-        assert statistics[f"percent_{share}"] == pytest.approx(float(values.quantile(share / 100)), rel=0.1)
 
 
 def test_a_wrong_split_of_crop_and_view_is_refused() -> None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -24,7 +23,6 @@ from minia.core.setting_types import check
 from minia.data.labelled.dataset import PassSampler, Visit
 from minia.models.delf.export import load_exported
 from minia.training.callbacks import Checkpoints
-from minia.training.measures import RunningStatistics
 from minia.training.module import DELFTraining
 from minia.training.ranks import number_of_process, started_by
 from minia.training.settings import TrainSettings
@@ -159,21 +157,6 @@ def test_together_processes_take_what_one_would() -> None:
     assert [len(part) for part in parts] == [8, 8, 8]
     together: list[Visit] = [visit for visits in zip(*parts, strict=True) for visit in visits]
     assert together == whole
-
-
-def test_statistics_of_several_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minia.training.module._MOST_KEPT_VALUES", 1000)
-    values = torch.from_numpy(np.random.default_rng(0).gamma(2.0, size=9000).astype(np.float32))
-    parts = []
-    for number in range(2):
-        part = RunningStatistics()
-        part.add(values[:8000] if number == 0 else values[8000:])
-        parts.append(part.state())
-    found = {name: float(value) for name, value in RunningStatistics.joined(parts).statistics().items()}
-    assert found["attention/min"] == values.min()
-    assert found["attention/max"] == values.max()
-    assert found["attention/mean"] == pytest.approx(float(values.double().mean()))
-    assert found["attention/percent_50"] == pytest.approx(float(values.median()), rel=0.1)
 
 
 def test_accumulated_batches_make_one_step(
