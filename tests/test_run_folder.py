@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +120,25 @@ def test_one_run_at_a_time(run: Run, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert "run: another run is writing there" in error_of(capsys)
         assert not (tmp_path / "run" / "mine.log").exists()
     assert run() == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows locks by other means")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_drive_without_locks_is_told_or_a_file_stands_for_the_lock(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    code = run("stages=[mining]")
+    if number == errno.ENOSYS:
+        assert code == 0
+        assert "warn" not in capsys.readouterr().err.lower()
+        return
+    assert code == 2
+    assert error_of(capsys).startswith("error: the file system gives no locks (allowed: ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_without_fruit_leaves_no_folder(run: Run, tmp_path: Path) -> None:

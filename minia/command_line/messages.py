@@ -20,7 +20,13 @@ _SHARES = (
     "descriptor_accuracy", "attention_accuracy", "word_accuracy", "structure_accuracy", "base_rate",
     "mean_purity_at_30", "chance_purity_at_30",
 )  # fmt: skip
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)  # a file or folder of the user's that is not to be used so
+_NOT_ALLOWED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOLCK,
+    errno.EOPNOTSUPP,
+)  # a file or folder of the user's that is not to be used so
 _MEMORY_KEYS = {  # of each part of the program, which of its settings decide how much memory it takes
     "minia.mining.features": "features.scales, features.batch_size, images.max_side or num_workers",
     "minia.mining.vocabulary": "vocabulary.points_per_word, vocabulary.size or features.pca_dim",

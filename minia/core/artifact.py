@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from minia.core.checksums import checksums_of, find_damage
 from minia.core.claims import Claims
 from minia.core.foreign import read_json
+from minia.core.locks import acquire
 from minia.core.writing import make_folders, publish, remove_unfinished, remove_unfinished_of, write_text_whole
 
 logger = logging.getLogger(__name__)
@@ -162,10 +163,10 @@ class Stage:
     def _locked(self) -> Iterator[None]:
         lock = FileLock(self.path.parent / f".{self.path.name}.lock")
         try:
-            lock.acquire(timeout=0)
+            acquire(lock, timeout=0)
         except Timeout:
             logger.info("%s: waiting for another process that is making %s", self.name, self.path)
-            lock.acquire()
+            acquire(lock)
         try:
             yield
         finally:

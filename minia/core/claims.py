@@ -17,6 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from minia.core.locks import acquire
+
 logger = logging.getLogger(__name__)
 
 _PAUSE = 0.5  # seconds between two looks at pieces that others hold
@@ -120,7 +122,7 @@ class Claims:
 def _try(path: Path) -> FileLock | None:
     lock = FileLock(path, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        acquire(lock, timeout=0)
     except Timeout:
         return None
     return lock

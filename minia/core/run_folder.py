@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from minia.core.artifact import InputError
 from minia.core.checksums import fingerprint_file
 from minia.core.foreign import read_json
+from minia.core.locks import NoLocksError, acquire
 from minia.core.writing import make_folders, remove_unfinished, remove_unfinished_of, write_text_whole
 
 MARK = ".minia.json"
@@ -195,7 +196,10 @@ def claimed(path: Path, command: str, names: Iterable[str]) -> Iterator[RunFolde
     make_folders(path)
     lock = FileLock(path / LOCK)
     try:
-        lock.acquire(timeout=0)
+        acquire(lock, timeout=0)
+    except NoLocksError:
+        (path / LOCK).unlink(missing_ok=True)
+        raise
     except Timeout:
         raise InputError(f"{path}: another run is writing there; allowed: another folder (hydra.run.dir)") from None
     try:
@@ -233,7 +237,7 @@ def is_running(path: Path) -> bool:
         return False
     lock = FileLock(path / LOCK)
     try:
-        lock.acquire(timeout=0)
+        acquire(lock, timeout=0)
     except Timeout:
         return True
     lock.release()
