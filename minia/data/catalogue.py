@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from minia.core.artifact import InputError
+from minia.data.hats import PARTITION, read_hats
 from minia.data.tables import read_table, require_columns, typed
 
 CATALOGUE = "catalogue.parquet"
@@ -47,7 +48,8 @@ class Catalogue:
 
     Attributes:
         images: one row an image, sorted by image: the columns image, path and label. Of images whose bytes are in
-            the catalogue, ``path`` is where :func:`write_embedded` writes them.
+            the catalogue, ``path`` is where :func:`write_embedded` writes them. Those of a HATS catalogue are sorted
+            by the further column partition, and by image within.
         others: one row an image, in the same order: image and every other column of the catalogue under its own
             name, numbers as numbers; ``image`` of the catalogue's own is renamed ``catalogue_image``.
         columns: what was read as what, for the parameters of the stage.
@@ -61,7 +63,7 @@ class Catalogue:
 
 
 def read_catalogue(path: Path, columns: Columns) -> Catalogue:
-    """Read a catalogue.
+    """Read a catalogue: a table, or the folder of a HATS catalogue.
 
     Raises:
         InputError: the table is missing or unreadable, has no rows, lacks a column, repeats an id, or a path that the
@@ -69,7 +71,11 @@ def read_catalogue(path: Path, columns: Columns) -> Catalogue:
     """
     given = f"images.path={path}"
     embedded = columns.path_template is None and _is_embedded(path, columns.path)
-    table = _without_bytes(path) if path.suffix == ".parquet" else read_table(path, "images.path")
+    if path.is_dir():
+        table = read_hats(path, given)
+    else:
+        table = _without_bytes(path) if path.suffix == ".parquet" else read_table(path, "images.path")
+    partition = table.pop(PARTITION) if path.is_dir() else None
     label = columns.label or (_LABEL_COLUMN if _LABEL_COLUMN in table.columns else None)
     used = {"image": columns.image} | ({"label": label} if label else {})
     if columns.path_template is None and not embedded:
@@ -94,6 +100,9 @@ def read_catalogue(path: Path, columns: Columns) -> Catalogue:
     images["label"] = table[label] if label else None
     others = other_columns(table, columns.image, images["image"])
     order = images["image"].sort_values(kind="stable").index
+    if partition is not None:
+        images[PARTITION] = partition
+        order = images.loc[order].sort_values(PARTITION, kind="stable").index
     return Catalogue(images.loc[order].reset_index(drop=True), others.loc[order].reset_index(drop=True), used, embedded)
 
 
@@ -183,7 +192,7 @@ def other_columns(table: pd.DataFrame, name_column: str, images: pd.Series[Any])
 
 
 def _is_embedded(path: Path, column: str) -> bool:
-    if path.suffix != ".parquet":
+    if path.suffix != ".parquet" or path.is_dir():
         return False
     schema = _schema(path)
     return column in schema.names and _holds_bytes(schema.field(column).type)

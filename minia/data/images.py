@@ -10,13 +10,15 @@ path    string  its file, relative to ``root`` in ``source.json`` (or absolute)
 label   string  its label, null where it has none
 ======  ======  =========================================================================
 
-and ``skipped.csv``, the files that were left out with the reason. Images are sorted by name, so
+of a HATS catalogue with the further column partition, int32, the number of the image's partition, by which it is sorted
+first; and ``skipped.csv``, the files that were left out with the reason. Images are sorted by name, so
 that nothing downstream depends on the order of a catalogue or of a file system. ``counts.pixels`` in the
 manifest is a fingerprint of the images without their labels: other labels extract nothing anew.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ from minia.core.checksums import fingerprint_file
 from minia.core.context import Context
 from minia.data.catalogue import CATALOGUE, Catalogue, Columns, other_columns, read_catalogue, write_embedded
 from minia.data.files import IMAGE_SUFFIXES, FileStates, find_images
+from minia.data.hats import PARTITION, fingerprint_hats
 from minia.data.reading import DEFAULT_READING, Reading
 from minia.data.settings import CatalogueImages, FolderImages, ImageFiles, ImageSides, SimulatedImages
 from minia.data.sky import write_wcs
@@ -77,6 +80,18 @@ class ImageTable:
     def path(self, row: int) -> Path:
         """The file of the image in a row of the table."""
         return self.root / str(self.table["path"].iat[row])
+
+    def partitions(self) -> list[range]:
+        """The rows of each partition of the catalogue; all rows together where it has none."""
+        if PARTITION not in self.table:
+            return [range(len(self.table))]
+        begins = np.flatnonzero(np.diff(self.table[PARTITION].to_numpy(), prepend=-1)).tolist()
+        return [range(begin, end) for begin, end in zip(begins, [*begins[1:], len(self.table)], strict=True)]
+
+    def chosen(self, rows: NDArray[np.int64]) -> ImageTable:
+        """Some of the images, by their rows, in no partitions."""
+        table = self.table.iloc[rows].drop(columns=PARTITION, errors="ignore").reset_index(drop=True)
+        return dataclasses.replace(self, table=table)
 
 
 def load_labels(artifact: Path) -> pd.DataFrame:
@@ -176,17 +191,19 @@ def list_catalogue(store: Path, settings: CatalogueImages, num_workers: int = 1)
 
     Args:
         store: folder of artifacts.
-        settings: the table and its columns.
+        settings: the table, or the folder of a HATS catalogue, and its columns.
         num_workers: processes that read the headers of FITS images.
 
     Raises:
         InputError: the table is missing or unreadable, lacks a column, repeats an id, gives a path outside the
             folder by its template, or none of its images is there.
     """
-    path, root = settings.path, (settings.dir or settings.path.parent).absolute()
+    path = settings.path
+    root = (settings.dir or (path if path.is_dir() else path.parent)).absolute()
     given = Columns(settings.id_column, settings.path_column, settings.path_template, settings.label_column)
     catalogue = read_catalogue(path, given)
-    parameters = {"catalogue": fingerprint_file(path), "columns": catalogue.columns}
+    content = fingerprint_hats(path) if path.is_dir() else fingerprint_file(path)
+    parameters = {"catalogue": content, "columns": catalogue.columns}
     if catalogue.embedded:
         return _embedded_stage(store, settings, parameters, catalogue)
     listed = _Listed(catalogue.images, root, [], catalogue.others)
@@ -253,6 +270,8 @@ def _table_stage(
     stage = Stage("images", settings.kind, store, parameters | decisive, {"files": content}, version=_VERSION)
     there = states.problems == 0
     pixels = fingerprint([content, str(root), decisive, _READING])
+    if PARTITION in table:  # which decides the shards of features
+        pixels = fingerprint([pixels, table.loc[there, PARTITION].tolist()])
 
     def make(work: Path) -> dict[str, Any]:
         counts = _write_table(work, table[there], str(root), settings, skipped=skipped)
@@ -292,9 +311,8 @@ def _reading(settings: ImageFiles) -> Reading:
 def _write_table(
     work: Path, table: pd.DataFrame, root: str, sides: ImageSides, skipped: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    table.astype({"image": "string", "path": "string", "label": "string"}).to_parquet(
-        work / "images.parquet", index=False
-    )
+    types = {"image": "string", "path": "string", "label": "string", PARTITION: "int32"}
+    table.astype({name: types[name] for name in table.columns}).to_parquet(work / "images.parquet", index=False)
     pd.DataFrame(skipped, columns=["image", "reason"]).to_csv(work / "skipped.csv", index=False)
     reading = _reading(sides) if isinstance(sides, ImageFiles) else DEFAULT_READING
     source = {"root": root, "min_side": sides.min_side, "max_side": sides.max_side, "reading": reading.to_json()}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from minia.core.setting_types import ExistingFile, ExistingFolder, Settings, Share, Text
+from minia.core.setting_types import ExistingFile, ExistingFolder, ExistingPath, Settings, Share, Text
 
 
 def _one_or_three(bands: list[str]) -> list[str]:
@@ -81,7 +81,7 @@ class CatalogueImages(ImageFiles):
     """``images=catalogue``.
 
     Attributes:
-        path: the table: CSV, Parquet, FITS, VOTable or ECSV.
+        path: the table: CSV, Parquet, FITS, VOTable or ECSV; or the folder of a HATS catalogue.
         dir: where relative paths start; the catalogue's own folder when None.
         id_column: the column with the image's name, unique.
         path_column: the column with the image's file, or in a Parquet file with its bytes.
@@ -90,7 +90,7 @@ class CatalogueImages(ImageFiles):
     """
 
     kind: Literal["catalogue"]
-    path: ExistingFile
+    path: ExistingPath
     dir: ExistingFolder | None
     id_column: Text
     path_column: Text

@@ -266,9 +266,7 @@ class _Extraction:
         return counts
 
     def _chosen(self, only: NDArray[np.int64] | None) -> ImageTable:
-        if only is None:
-            return self.table
-        return dataclasses.replace(self.table, table=self.table.table.iloc[only].reset_index(drop=True))
+        return self.table if only is None else self.table.chosen(only)
 
 
 def _stage(images: Path, store: Path, settings: ExtractedFeatures, context: Context) -> Stage:

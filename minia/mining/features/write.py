@@ -85,9 +85,8 @@ class ShardWriter:
 
     def write(self, claims: Claims) -> None:
         """Extract, beside other processes, the shards that an earlier, killed run has not finished."""
-        num_images, size = len(self.table.table), self.reader.settings.shard_images
-        shards = range(-(-num_images // size))
-        rows_of = {shard: range(shard * size, min((shard + 1) * size, num_images)) for shard in shards}
+        num_images, rows_of = len(self.table.table), self._rows_of()
+        shards = range(len(rows_of))
         left = sum(len(rows_of[shard]) for shard in shards if self._is_missing(shard))
         if left < num_images:
             logger.info("features: keeping %d images that were finished before", num_images - left)
@@ -98,13 +97,20 @@ class ShardWriter:
 
     def join(self) -> dict[str, Any]:
         """List the images of all shards, and count."""
-        return _write_images(self.work, self.table, -(-len(self.table.table) // self.reader.settings.shard_images))
+        return _write_images(self.work, self.table, len(self._rows_of()))
+
+    def _rows_of(self) -> list[range]:
+        """The images of each shard: so many as the settings say, and of a partitioned catalogue of one partition."""
+        size, rows_of = self.reader.settings.shard_images, list[range]()
+        for rows in self.table.partitions():
+            rows_of += [rows[first : first + size] for first in range(0, len(rows), size)]
+        return rows_of
 
     def _is_missing(self, shard: int) -> bool:
         return not shard_path(self.work, shard).exists()
 
     def _write_claimed(
-        self, shards: Iterator[int], rows_of: Mapping[int, range], advance: Callable[[int], None]
+        self, shards: Iterator[int], rows_of: Sequence[range], advance: Callable[[int], None]
     ) -> Iterator[int]:
         """Extract shards in turn; yields each when it is written."""
         known, ahead = self._known(), deque[int]()
