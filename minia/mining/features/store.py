@@ -346,7 +346,9 @@ def features_fingerprint(features: Path, store: Path) -> str:
         return own
     shards = [shard_path(features, shard) for shard in range(int(manifest["counts"]["num_shards"]))]
     files = [features / "images.parquet", features / "source.json"]
-    files += [shard / f"{name}.npy" for shard in shards for name in ARRAYS if name != _OPTIONAL]
+    compact = bool(shards) and (shards[0] / COMPACT).exists()
+    needed = (COMPACT, WORDS) if compact else tuple(f"{name}.npy" for name in ARRAYS if name != _OPTIONAL)
+    files += [shard / name for shard in shards for name in needed]
     files += [file for shard in shards if (file := shard / f"{_OPTIONAL}.npy").exists()]
     try:
         states = [(file.relative_to(features).as_posix(), file.stat()) for file in files]

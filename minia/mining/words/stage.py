@@ -63,8 +63,10 @@ def count_words(features: Path, vocabulary: Path, assignment: Path, store: Path,
             total = _collection_frequency(found, assignment, num_words)
             kept = _inside(total, sigma)
             _plot_frequencies(work / "collection_frequency.png", total, kept, sigma)
-            bags = keep_words(bags, kept)
-        return _write_words(work, bags, pa.array(found.images["image"]), int(kept.sum()))
+            bags = (keep_words(piece, kept) for piece in bags)
+        _write_arrays(work, (ParsedLists(piece.sizes, piece.items, piece.frequencies) for piece in bags))
+        names = pa.array(found.images["image"])
+        return _write_text_and_names(work, _load_arrays(work, num_words, "r"), names, int(kept.sum()))
 
     return stage.run(make)
 
@@ -122,13 +124,6 @@ def load_images(words: Path) -> pd.DataFrame:
     return pd.read_parquet(words / "images.parquet")
 
 
-def _write_words(work: Path, bags: ListDB, names: pa.StringArray, num_words_kept: int) -> dict[str, Any]:
-    np.save(work / "offsets.npy", bags.offsets)
-    np.save(work / "words.npy", bags.items)
-    np.save(work / "frequencies.npy", bags.frequencies)
-    return _write_text_and_names(work, bags, names, num_words_kept)
-
-
 def _write_text_and_names(work: Path, bags: ListDB, names: pa.StringArray, num_words_kept: int) -> dict[str, Any]:
     write_listdb(work / "bags.corpus", bags)
     pq.write_table(pa.Table.from_arrays([names], names=["image"]), work / "images.parquet")
@@ -184,18 +179,13 @@ def _growing_array(path: Path, dtype: DTypeLike) -> Iterator[Callable[[NDArray[A
         write_header()
 
 
-def _bags(features: FeatureStore, assignment: Path, num_words: int, weighting: str) -> ListDB:
-    """Bags of words, built shard by shard."""
-    sizes, words, frequencies = [], [], []
+def _bags(features: FeatureStore, assignment: Path, num_words: int, weighting: str) -> Iterator[ListDB]:
+    """Bags of words, shard by shard."""
     for shard in range(features.num_shards):
         rows = features.images_of_shard(shard)
         counts = np.diff(features.offsets[rows.start : rows.stop + 1])
         keypoints = KeypointsOfImages(counts, load_assignment(assignment, shard), features.shard(shard, "sizes"))
-        bags = bags_of(keypoints, num_words, weighting)
-        sizes.append(bags.sizes)
-        words.append(bags.items)
-        frequencies.append(bags.frequencies)
-    return ListDB(offsets_of(np.concatenate(sizes)), np.concatenate(words), np.concatenate(frequencies), num_words)
+        yield bags_of(keypoints, num_words, weighting)
 
 
 @dataclass(frozen=True)
