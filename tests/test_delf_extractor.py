@@ -181,6 +181,33 @@ def test_an_overflow_of_the_network_shows_in_its_image_alone(models: dict[str, P
         assert_close(found[number], plain[number])
 
 
+class Hungry(torch.nn.Module):
+    """An attention that has memory for two images."""
+
+    def __init__(self, attention: torch.nn.Module, most: int) -> None:
+        super().__init__()
+        self.attention, self.most = attention, most
+
+    def forward(self, layer3: Tensor) -> Tensor:
+        if len(layer3) > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes.")
+        scores: Tensor = self.attention(layer3)
+        return scores
+
+
+def test_too_little_memory_halves_the_batch(models: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    images = [draw_blobs(seed, width=100, height=90) for seed in range(5)]
+    expected = extractor(models).extract_batch(images)
+    hungry = extractor(models)
+    hungry._network.add_module("attention", Hungry(hungry._network.attention, 2))
+    for found, wanted in zip(hungry.extract_batch(images), expected, strict=True):
+        assert_close(found, wanted)
+    assert "too much memory: taking half as many" in caplog.text
+    hungry._network.add_module("attention", Hungry(hungry._network.attention, 0))
+    with pytest.raises(InputError, match=r"an image of 100 x 90 pixels takes more memory than there is; allowed"):
+        hungry.extract_batch(images)
+
+
 def test_models_that_cannot_be_used(models: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"no")
     with pytest.raises(InputError, match=r"features.model=.*none.pt: expected a path of a file that exists"):

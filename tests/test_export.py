@@ -149,9 +149,9 @@ def test_keypoint_and_box_are_what_the_gradient_says(scale: float, tolerance: fl
     features[0, :, row, column].sum().backward()
     assert image.grad is not None
     weight = image.grad[0].abs().sum(0)
-    x, y, half_width, half_height, _ = local._places(features, resized, height, width, scale)[
-        row * features.shape[3] + column
-    ].tolist()
+    ratios = height / resized.shape[2], width / resized.shape[3]
+    places = local._places(features, *ratios, scale)
+    x, y, half_width, half_height, _ = places[row * features.shape[3] + column].tolist()
     for axis, centre, half in ((0, y, half_height), (1, x, half_width)):
         profile = weight.sum(1 - axis)
         seen = torch.nonzero(profile).flatten()
@@ -385,6 +385,26 @@ def test_a_pt2_file_is_the_same_bytes_each_time(network: DELF, tmp_path: Path) -
         for name in ("a.pt2", "another.pt2")
     ]
     assert written[0].read_bytes() == written[1].read_bytes()
+
+
+@pytest.mark.parametrize(("height", "width"), [(600, 500), (337, 1100)])
+def test_tiles_give_what_the_whole_image_gives(network: DELF, height: int, width: int) -> None:
+    whole, tiled = LocalFeatures(network, tile_pixels=0), LocalFeatures(network, tile_pixels=(480 + 64) ** 2)
+    smooth = torch.nn.functional.interpolate(images(2, height // 4, width // 4).float(), size=(height, width))
+    scales = [0.5, 1.0, 1.3]
+    expected, found = (select(each, smooth.to(torch.uint8), scales) for each in (whole, tiled))
+    assert found.scores.shape == expected.scores.shape
+    for image in range(2):
+        one, other = (_by_place(each, image) for each in (expected, found))
+        for name in ("keypoints", "boxes", "scores", "descriptors"):
+            ours, theirs = getattr(found, name)[image][other], getattr(expected, name)[image][one]
+            torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+
+
+def _by_place(found: Selection, image: int) -> Tensor:
+    """The rows of an image by their scale, line and column."""
+    x, y = found.keypoints[image].double().T
+    return torch.argsort(found.scales[image].double() * 1e8 + y * 1e4 + x)
 
 
 def test_a_compiled_file_is_the_same(network: DELF, local: LocalFeatures, tmp_path: Path) -> None:

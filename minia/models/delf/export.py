@@ -142,7 +142,7 @@ class _FixedDELF(nn.Module):
 
     def __init__(self, network: DELF, defaults: ExtractionDefaults) -> None:
         super().__init__()
-        self.local = LocalFeatures(network)
+        self.local = LocalFeatures(network, tile_pixels=0)
         self.scales = list(defaults.scales)
         self.max_features, self.score_threshold = defaults.max_features, defaults.score_threshold
         self.score_percentile = defaults.score_percentile

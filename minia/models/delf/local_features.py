@@ -16,6 +16,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from minia.models.delf.backbone import Backbone
 from minia.models.delf.network import DELF
 
+TILE_PIXELS = 1 << 24  # some 1.5 GB of maps (resnet50, float32)
+
 
 class Selection(NamedTuple):
     """The chosen local features of a batch, by falling score.
@@ -43,8 +45,13 @@ class Selection(NamedTuple):
 class LocalFeatures(nn.Module):
     """A DELF network for inference: without layer4 and classifiers, batch normalisation folded away.
 
+    Large images go through the network in tiles, each with as much about it as its cells see: the same numbers up
+    to rounding, in memory that the image's size does not decide (8,192 pixels at scale 4 took 99 GB as a whole).
+
     Args:
         network: is copied, not changed.
+        tile_pixels: images of more pixels, at a scale, are cut into tiles of about so many; 0: none is, for
+            exporters that trace, which cannot follow a choice that an image's size makes.
 
     Attributes:
         receptive_field, stride, padding: in pixels: a cell in row i and column j of the map sees a square of side
@@ -55,7 +62,7 @@ class LocalFeatures(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: DELF) -> None:
+    def __init__(self, network: DELF, tile_pixels: int = TILE_PIXELS) -> None:
         super().__init__()
         network = copy.deepcopy(network).eval()
         # Of encoders of timm the heads alone: their batch normalisation may hold the activation too.
@@ -67,6 +74,7 @@ class LocalFeatures(nn.Module):
         self.tap_stride = network.backbone.tap_stride
         self.receptive_field, self.stride, self.padding = network.receptive_field, network.stride, network.padding
         self.descriptor_size = self.encoder.out_channels
+        self.tile_pixels = tile_pixels
         self.requires_grad_(False)
 
     def forward(
@@ -99,11 +107,14 @@ class LocalFeatures(nn.Module):
         all_descriptors: list[Tensor] = []
         all_places: list[Tensor] = []
         for scale in scales:
-            resized = _resize(normalised, resized_side(height, scale), resized_side(width, scale))
-            attention, descriptors = self._local_features(resized)
+            rows, columns = resized_side(height, scale), resized_side(width, scale)
+            if self.tile_pixels > 0 and rows * columns > self.tile_pixels:
+                attention, descriptors = self._in_tiles(normalised, rows, columns)
+            else:
+                attention, descriptors = self._local_features(_resize(normalised, rows, columns))
             all_scores.append(attention.flatten(1).float())
             all_descriptors.append(descriptors.flatten(2))
-            all_places.append(self._places(attention, resized, height, width, scale))
+            all_places.append(self._places(attention, height / rows, width / columns, scale))
         scores = torch.cat(all_scores, dim=1)
         places = torch.cat(all_places)
         boxes = torch.cat([places[:, :2] - places[:, 2:4], places[:, :2] + places[:, 2:4]], dim=1)
@@ -127,10 +138,43 @@ class LocalFeatures(nn.Module):
             layer3 = F.max_pool2d(layer3, kernel_size=1, stride=self.tap_stride)
         return self.attention(layer3), self.encoder(layer3)
 
-    def _places(self, attention: Tensor, resized: Tensor, height: int, width: int, scale: float) -> Tensor:
-        """Where a map's cells lie: (rows * columns, 5) x, y, half the box's width and height, 1 / scale."""
+    def _in_tiles(self, images: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Attention and descriptor map of images, resized to a height and width, tile by tile.
+
+        A tile begins at a multiple of the stride, so that its cells are those of the whole image; about it there is a
+        receptive field more, but at the image's edges, where the network pads it as it pads the whole.
+        """
+        margin = (self.receptive_field // self.stride + 1) * self.stride
+        side = max(int(self.tile_pixels**0.5) // self.stride * self.stride - 2 * margin, self.stride)
+        attention: list[Tensor] = []
+        descriptors: list[Tensor] = []
+        for top in range(0, height, side):
+            first, last = max(top - margin, 0), min(top + side + margin, height)
+            rows = _resize_part(images, 2, height, first, last)
+            attention_row: list[Tensor] = []
+            descriptors_row: list[Tensor] = []
+            for left in range(0, width, side):
+                begin, end = max(left - margin, 0), min(left + side + margin, width)
+                found = self._local_features(_resize_part(rows, 3, width, begin, end))
+                down, across = (top - first) // self.stride, (left - begin) // self.stride
+                more_down = side // self.stride if top + side < height else found[0].shape[2]
+                more_across = side // self.stride if left + side < width else found[0].shape[3]
+                attention_row.append(found[0][:, :, down : down + more_down, across : across + more_across])
+                descriptors_row.append(found[1][:, :, down : down + more_down, across : across + more_across])
+            attention.append(torch.cat(attention_row, dim=3))
+            descriptors.append(torch.cat(descriptors_row, dim=3))
+        return torch.cat(attention, dim=2), torch.cat(descriptors, dim=2)
+
+    def _places(self, attention: Tensor, per_row: float, per_column: float, scale: float) -> Tensor:
+        """Where a map's cells lie: (rows * columns, 5) x, y, half the box's width and height, 1 / scale.
+
+        Args:
+            attention: the map.
+            per_row: rows of the original image to one of the resized image.
+            per_column: columns, likewise.
+            scale: of the resized image.
+        """
         rows, columns = attention.shape[2], attention.shape[3]
-        per_row, per_column = height / resized.shape[2], width / resized.shape[3]
         middle = (self.receptive_field - 1) / 2 - self.padding  # 0 where the padding is symmetric
         device = attention.device
         y = torch.arange(rows, device=device, dtype=torch.float32) * self.stride + middle
@@ -151,6 +195,18 @@ def resized_side(side: int, scale: float) -> int:
 def _resize(images: Tensor, height: int, width: int) -> Tensor:
     """Bilinear, with pixel centres at half, not blurred before shrinking: as the original does it."""
     return F.interpolate(images, size=[height, width], mode="bilinear", align_corners=False)
+
+
+def _resize_part(images: Tensor, dim: int, size: int, first: int, last: int) -> Tensor:
+    """Some rows (dim 2) or columns (dim 3) of what ``_resize`` gives along that side, with ``size`` of them in all."""
+    old = images.shape[dim]
+    place = (torch.arange(first, last, device=images.device, dtype=torch.float64) + 0.5) * (old / size) - 0.5
+    place = place.clamp(0, old - 1)
+    low = place.floor().long()
+    high = (low + 1).clamp(max=old - 1)
+    share = (place - low).to(images.dtype)
+    share = share[:, None] if dim == 2 else share
+    return images.index_select(dim, low) * (1 - share) + images.index_select(dim, high) * share
 
 
 def _drop(scores: Tensor, places: Tensor, masks: Tensor | None, threshold: float, percentile: float) -> Tensor:

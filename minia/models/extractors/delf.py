@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from minia.models.extractors.network import NetworkExtractor
 from minia.models.extractors.objects import find_objects
 from minia.models.extractors.settings import DELFSettings
 
+logger = logging.getLogger(__name__)
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # what torch says where it has no type
 _HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
 # Pixels of the largest scale in one pass: fills a GPU with some 4 GB of maps (resnet50, half precision); a
 # CPU's core is busy with one image of 424 pixels at scale 1.4 and slows down by a sixth where maps leave its cache.
@@ -61,13 +65,37 @@ class DELFExtractor(NetworkExtractor):
         most = max(1, int(_PIXELS_AT_ONCE[self.device] / (height * width * largest**2)))
         masks = None if self.objects == "none" else [find_objects(image, self.objects).mask for image in images]
         tables: list[NDArray[np.float32]] = []
-        for start in range(0, len(images), most):
-            part = slice(start, start + most)
-            tables += [*self._run(np.stack(images[part]), None if masks is None else np.stack(masks[part]))]
+        while len(tables) < len(images):
+            part = slice(len(tables), len(tables) + most)
+            try:
+                tables += [*self._run(np.stack(images[part]), None if masks is None else np.stack(masks[part]))]
+            except (MemoryError, RuntimeError) as error:
+                most = self._fewer(most, error, f"{width} x {height}")
         if self.dense:
             tables = [spread(rows, self.num_features) for rows in tables]
         # Not ">= 0": where the network overflowed scores are NaN, which must not go missing without a word.
         return [_features(rows[~(rows[:, 3] < 0)], width, height) for rows in tables]
+
+    def _fewer(self, images: int, error: Exception, size: str) -> int:
+        """Half as many images at once as took more memory than there is.
+
+        Raises:
+            InputError: it was one image.
+            Exception: the error, where it is of another kind.
+        """
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise error
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        if images == 1:
+            raise InputError(
+                f"features.scales={self.scales}: an image of {size} pixels takes more memory than there is; allowed:"
+                " smaller scales, or images.max_side"
+            ) from None
+        logger.warning(
+            "features: %d images of %s pixels at once take too much memory: taking half as many", images, size
+        )
+        return images // 2
 
     def _run(self, images: NDArray[np.uint8], masks: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """(batch, num_rows, 4 + descriptor_size) x, y, size, score and descriptor; of score -1 where there is none."""
