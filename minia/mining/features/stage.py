@@ -308,7 +308,9 @@ def check_same_extraction(features: Path, settings: ExtractedFeatures, context: 
 
 
 def _version(settings: ExtractedFeatures) -> int:
-    return 3 if settings.pca_dim is None else 4  # one more: shortened image by image, which rounds otherwise
+    shortened = settings.pca_dim is not None  # image by image, which rounds otherwise
+    tiled = not isinstance(settings, PlugIn) and settings.kind == "delf"  # large images, which rounds otherwise
+    return 3 + shortened + 2 * tiled
 
 
 def _what_decides(settings: ExtractedFeatures, context: Context) -> tuple[str, dict[str, Any], dict[str, str]]:
