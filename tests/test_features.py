@@ -108,6 +108,23 @@ def test_corrupt_images_are_skipped_named_and_counted(tmp_path: Path) -> None:
     assert len(FeatureStore.load(artifact).images) == 4
 
 
+def test_images_that_vanish_meanwhile_end_the_run_and_are_no_broken_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = folder_images(tmp_path, write_images(tmp_path / "images", 12))
+
+    def vanishing(path: Path, *further: Any) -> Any:
+        if path.name == "image009.png":
+            (tmp_path / "images").rename(tmp_path / "elsewhere")
+        return read_image(path, *further)
+
+    with monkeypatch.context() as patched, pytest.raises(FileNotFoundError, match="and is gone"):
+        patched.setattr(reader, "read_image", vanishing)
+        extract(images, tmp_path)
+    (tmp_path / "elsewhere").rename(tmp_path / "images")  # the drive is there again
+    assert read_manifest(extract(images, tmp_path))["counts"]["num_failed_images"] == 0
+
+
 def test_all_images_corrupt_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "broken.jpg").write_bytes(b"not a JPEG")

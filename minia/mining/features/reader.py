@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,9 @@ class Reader:
             try:
                 original = read_image(path, self.reading)
             except UnreadableImageError as error:
+                if not path.exists():  # else a drive that went away would be kept as a collection of broken images
+                    gone = "was there when the images were listed, and is gone"
+                    raise FileNotFoundError(errno.ENOENT, gone, str(path)) from None
                 found[number] = str(error)
                 continue
             pixels = fit_sides(original, self.min_side, self.max_side)
