@@ -15,7 +15,7 @@ whatever k. ``benchmarks/vocabulary.py`` has the figures.
 
 On a CPU the result does not depend on the number of threads: each score is one sum in the order of the
 dimensions, and descriptors are added up in float64, exactly if they came as uint8 or float16. Nor does it depend on the
-number of processes that torchrun starts: each compares a part of the descriptors, and all add up the same ones.
+number of processes that torchrun starts: each compares a part of the descriptors, and adds up those of some words.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _Clusters:
         points: (num_points, dimensions) float32.
         centroids: (size, dimensions) float32.
         words: (num_points,) int64, -1 outside the sample.
-        sums: (size, dimensions) float64, the sum of the points of each word.
+        sums: (size, dimensions) float64, the sum of the points of each word that this process adds up.
         counts: (size,) int64, how many these are.
     """
 
@@ -176,9 +176,11 @@ class _Clusters:
         rows, words, before = rows[changed], words[changed], before[changed]
         self.words[rows] = words
         for some in torch.split(torch.arange(len(rows), device=rows.device), self._block):
+            if self._together.count > 1:  # another order would round otherwise: blocks keep theirs
+                some = some[self._owned(words[some]) | self._owned(before[some])]
             points = self.points.index_select(0, rows[some]).double()
-            self.sums.index_add_(0, words[some], points)
-            had = before[some] >= 0
+            has, had = self._owned(words[some]), self._owned(before[some])
+            self.sums.index_add_(0, words[some][has], points[has])
             self.sums.index_add_(0, before[some][had], points[had], alpha=-1)
         self.counts += torch.bincount(words, minlength=len(self.counts))
         self.counts -= torch.bincount(before[before >= 0], minlength=len(self.counts))
@@ -248,6 +250,9 @@ class _Clusters:
             (size, 2, dimensions) float32, the centroids of the halves.
         """
         size, dimensions = self.centroids.shape
+        if self._together.count > 1:
+            own = self._owned(words)
+            sample, words = sample[own], words[own]
         start = self._generator.standard_normal((size, dimensions), dtype=np.float32)
         lines = torch.from_numpy(start).to(sample.device)
         blocks = list(zip(torch.split(sample, self._block), torch.split(words, self._block), strict=True))
@@ -268,7 +273,20 @@ class _Clusters:
         means = self._sum_by_word(words, sides * along[:, None]) / counts.clamp(min=1)
         gain = counts.prod(dim=1) / counts.sum(dim=1).clamp(min=1) * (means[:, 1] - means[:, 0]) ** 2
         halves = self.centroids[:, None] + lines[:, None] * means[:, :, None].float()
-        return gain, halves
+        return self._from_owners(gain), self._from_owners(halves)
+
+    def _owned(self, words: Tensor) -> Tensor:
+        """Of words, -1 for none, which ones this process adds up, one in so many as there are processes."""
+        return (words >= 0) & (words % self._together.count == self._together.number)
+
+    def _from_owners(self, by_word: Tensor) -> Tensor:
+        """Numbers a word, (size, ...), of each word those of the process that adds it up, to the bit."""
+        if self._together.count == 1:
+            return by_word
+        bits = by_word.contiguous().view(torch.int64 if by_word.dtype == torch.float64 else torch.int32)
+        bits[~self._owned(torch.arange(len(by_word), device=by_word.device))] = 0
+        self._together.add(bits)
+        return bits.view(by_word.dtype)
 
     def _sum_by_word(self, words: Tensor, values: Tensor) -> Tensor:
         sums = torch.zeros(len(self.centroids), *values.shape[1:], dtype=torch.float64, device=values.device)
@@ -282,6 +300,7 @@ class _Clusters:
         """
         counts = self.counts[:, None]
         means = torch.where(counts > 0, (self.sums / counts.clamp(min=1)).float(), self.centroids)
+        means = self._from_owners(means)
         self.centroids = means + further * (means - self.centroids)
 
     def _near_centroids(self) -> Tensor:
