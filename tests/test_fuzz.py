@@ -59,3 +59,10 @@ def test_a_header_that_numpys_parser_gives_up_on_is_refused(tmp_path: Path) -> N
     told = TARGETS["vocabulary"].try_(tmp_path, "v.npy", whole.replace(b", }", b"\x80\x3f\x00"))  # found by atheris
     assert told is not None
     assert "not a .npy file of numbers" in told
+
+
+def test_a_row_of_more_cells_than_columns_is_refused(tmp_path: Path) -> None:
+    # Found by atheris: pandas took the first cells for the names of the rows, and all columns moved by one.
+    told = TARGETS["catalogue"].try_(tmp_path, "t.csv", b"id,path,z\na,a.png,0.5,1.5\nc,c.png,2.5\n")
+    assert told is not None
+    assert "a row has more cells than there are columns" in told

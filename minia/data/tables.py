@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import re
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -44,9 +45,13 @@ def read_table(path: Path, key: str) -> pd.DataFrame:
             return pd.read_parquet(path)
         if table_format := _ASTROPY_FORMATS.get(Path(path.name.lower().removesuffix(".gz")).suffix):
             return _read_astropy(path, table_format)
-        return pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""], index_col=False)
     except FileNotFoundError:
         raise InputError(f"{key}={path}: there is no such file") from None
+    except pd.errors.ParserWarning:
+        raise InputError(f"{key}={path}: not a readable table: a row has more cells than there are columns") from None
     except Exception as error:  # pandas, pyarrow and astropy raise many kinds for a malformed file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{key}={path}: not a readable table: {reason}") from error
