@@ -113,6 +113,21 @@ def test_what_a_killed_run_was_writing_is_replaced(tmp_path: Path) -> None:
         folder.refuse_of_others(["report"])
 
 
+def test_what_a_killed_run_left_under_temporary_names_is_removed(run: Run, tmp_path: Path) -> None:
+    assert run("stages=[mining]") == 0
+    folder = tmp_path / "run"
+    before = sorted(content(tmp_path))
+    (folder / ".part-1-report" / "data").mkdir(parents=True)
+    for name in (".part-1-report/data/half.js", ".part-2-structures.txt", f".part-3-{MARK}"):
+        (folder / name).touch()
+    [entry] = (tmp_path / "store" / ".runs").iterdir()
+    entry.with_name(f".part-4-{entry.name}").touch()
+    for name in (".part-x-report", ".part-5-theirs.txt"):
+        (folder / name).touch()
+    assert run("stages=[mining]") == 0
+    assert sorted(content(tmp_path)) == sorted([*before, "run/.part-x-report", "run/.part-5-theirs.txt"])
+
+
 def test_one_run_at_a_time(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / LOCK):
