@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import shutil
 from pathlib import Path
 
 import choices
@@ -160,6 +162,24 @@ def test_names_that_are_not_text_are_skipped_and_named(tmp_path: Path) -> None:
     assert read_manifest(artifact)["counts"]["skipped_images"] == ["caf\\xe9.jpg: its name is not valid UTF-8"]
     assert pd.read_csv(artifact / "skipped.csv")["image"].tolist() == ["caf\\xe9.jpg"]
     assert len(ImageTable.load(artifact).table) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fchdir"), reason="no way to make such a path")
+def test_a_path_longer_than_the_system_allows_is_passed_over(
+    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(image_folder, folder)
+    monkeypatch.chdir(folder)
+    for _ in range(20):
+        Path("x" * 250).mkdir()
+        os.chdir("x" * 250)
+    shutil.copy(image_folder / "image000.png", "deep.png")
+    os.chdir(tmp_path)
+    caplog.set_level(logging.INFO)
+    names, undecodable = find_images(folder, tmp_path / "store")
+    assert (len(names), undecodable) == (12, [])
+    assert "File name too long" in caplog.text
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:

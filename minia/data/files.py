@@ -71,9 +71,9 @@ def _names_below(folder: Path, passed_over: Path) -> Iterator[str]:
             ahead.append(links.pop())
         prefix = ahead.pop()
         parent = folder / prefix
-        if (prefix and (parent / MARK).is_file()) or prefix[:-1] in folders_of_the_run:
-            continue
         try:
+            if (prefix and (parent / MARK).is_file()) or prefix[:-1] in folders_of_the_run:
+                continue
             identity = _identity(parent)
             if identity in seen:
                 continue  # else links could lead round in circles
