@@ -32,9 +32,9 @@ def share(work, claims):
         time.sleep(0.01)
     for pieces in claims.rounds(range(8), lambda piece: not (work / str(piece)).exists()):
         for piece in pieces:
-            time.sleep(0.15)
             with appearing_whole(work / str(piece)) as file:
                 file.write_text(f"piece {piece}")
+                time.sleep(0.15)
             claims.release(piece)
             with told.open("a") as stream:
                 stream.write(f"{piece}\\n")

@@ -151,6 +151,8 @@ class Stage:
                         started = time.perf_counter()
                     elif not (self._work / STARTED_WITH).exists():
                         continue  # another one has found that the input cannot be used: this one will say so too
+                    else:
+                        remove_unfinished(self._work)  # of processes that were killed; none is writing any more
                     self._make(make, started)
                     return self.path
 

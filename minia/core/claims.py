@@ -101,8 +101,12 @@ class Claims:
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
         """Do what one process at a time may do, the others waiting."""
-        with FileLock(self._folder / f"{name}.lock"):
+        lock = FileLock(self._folder / f"{name}.lock")
+        acquire(lock)
+        try:
             yield
+        finally:
+            lock.release()
 
     def _taken(self, pieces: Sequence[int], is_missing: Callable[[int], bool]) -> Iterator[int]:
         for piece in pieces:

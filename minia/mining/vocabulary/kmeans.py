@@ -326,8 +326,9 @@ class _Clusters:
         own = self._together.own(blocks)
         for part, numbers in zip(parts, self._in_threads(function, own), strict=True):
             part.copy_(numbers)
-            advance(len(numbers) * self._together.count)
+            advance(len(numbers))
         self._together.add(found)
+        advance(len(found) - sum(map(len, own)))  # what the others did
         return found
 
     def _compare(self, sample: Tensor, start: Tensor, near: Tensor, num_best: int = 1) -> tuple[Tensor, Tensor]:

@@ -126,8 +126,9 @@ def _found(
             buckets = tables.buckets(begin, end, smallest)
             members.append(numbers[buckets.members])
             sizes.append(buckets.sizes.astype(np.int32))
-            advance((end - begin) * together.count)
-    members, sizes = together.gather(members, len(blocks)), together.gather(sizes, len(blocks))
+            advance(end - begin)
+        members, sizes = together.gather(members, len(blocks)), together.gather(sizes, len(blocks))
+        advance(sum(end - begin for begin, end in blocks) - sum(end - begin for begin, end in together.own(blocks)))
     none = np.zeros(0, np.int32)
     return np.concatenate([none, *members]), np.concatenate([none, *sizes]).astype(np.int64)
 
