@@ -30,7 +30,7 @@ from minia.data.settings import FolderImages, SimulatedImages
 from minia.mining.arrangement.settings import AutoArrangement, NoArrangement
 from minia.mining.features.settings import AutoFeatures, StoredFeatures
 from minia.mining.structures.settings import ListDBMining
-from minia.mining.vocabulary.settings import Sampling, StoredVocabulary
+from minia.mining.vocabulary.settings import StoredVocabulary
 from minia.mining.words.settings import ListDBWords
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Pipeline:
         from minia.mining.features.stage import extract_features
 
         extractor = self.__dict__.pop("extractor", None)  # later stages can use the memory of a network
-        sample = None if self.keeps_descriptors else self._sample_images
+        sample = None if self.keeps_descriptors else self.settings.vocabulary.sample_images
         return extract_features(self.images, self.store, self.extraction, self.context, extractor, sample)
 
     @functools.cached_property
@@ -115,26 +115,25 @@ class Pipeline:
         """The settings of the extractor, where ``features=auto`` was said those that it chose."""
         chosen = self.settings.features
         assert not isinstance(chosen, StoredFeatures)
-        if isinstance(chosen, AutoFeatures):
-            from minia.mining.features.auto import settle
+        if not isinstance(chosen, AutoFeatures):
+            return chosen
+        from minia.mining.features.auto import settle
 
-            chosen = settle(chosen, self.images, self.context)
-        return chosen
+        return settle(chosen, self.images, self.context)
 
     @functools.cached_property
     def keeps_descriptors(self) -> bool:
         """Whether the descriptors of all images are kept, rather than their words alone."""
         if isinstance(self.settings.features, StoredFeatures):
             return True
-        from minia.mining.features.stage import keeps_descriptors
+        from minia.mining.features.stage import keeps_descriptors, try_out
+        from minia.needs import say_needs
 
-        return keeps_descriptors(self.images, self.store, self.extraction, self.context, self._sample_images)
-
-    @property
-    def _sample_images(self) -> int:
-        """How many images a vocabulary is made of, at most."""
-        chosen = self.settings.vocabulary
-        return Sampling().sample_images if isinstance(chosen, StoredVocabulary) else chosen.sample_images
+        found = try_out(self.images, self.store, self.extraction, self.context, self.__dict__.get("extractor"))
+        keeps = keeps_descriptors(found, self.extraction, self.settings.vocabulary.sample_images)
+        if found is not None:
+            say_needs(found, self.settings.vocabulary, self.store, self.context, keeps=keeps)
+        return keeps
 
     @functools.cached_property
     def extractor(self) -> Extractor:

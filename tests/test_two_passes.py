@@ -18,7 +18,13 @@ from minia.core.artifact import InputError, read_manifest
 from minia.data.reading import Reading, read_image
 from minia.mining.features import reader
 from minia.mining.features.compact import decode, encode
-from minia.mining.features.stage import WordsOfDescriptors, extract_features, extract_words, keeps_descriptors
+from minia.mining.features.stage import (
+    WordsOfDescriptors,
+    extract_features,
+    extract_words,
+    keeps_descriptors,
+    try_out,
+)
 from minia.mining.features.store import FeatureStore
 from minia.mining.vocabulary.assignment import load_assignment, load_centroids, words_by
 from minia.mining.vocabulary.stage import build_vocabulary
@@ -145,11 +151,15 @@ def test_descriptors_beyond_the_budget_are_not_kept(
     collection: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = folder_images(tmp_path, collection)
+    found = try_out(images, tmp_path, sift(), CPU)
+    assert found is not None and found.num_images == 15
+    assert found.num_bytes == pytest.approx(276 * 15 * found.keypoints)
     with caplog.at_level(logging.INFO):
-        assert not keeps_descriptors(images, tmp_path, sift(disk_budget=1e-4), CPU, SAMPLE)
+        assert not keeps_descriptors(found, sift(disk_budget=1e-4), SAMPLE)
     assert "descriptors are not kept, since all would take about" in caplog.text
-    assert keeps_descriptors(images, tmp_path, sift(disk_budget=1e-4), CPU, 15)  # all are sampled: nothing to gain
-    assert keeps_descriptors(images, tmp_path, sift(disk_budget=1.0), CPU, SAMPLE)
-    assert keeps_descriptors(images, tmp_path, sift(disk_budget=1e-4, keep_descriptors=True), CPU, SAMPLE)
+    assert keeps_descriptors(found, sift(disk_budget=1e-4), 15)  # all are sampled: nothing to gain
+    assert keeps_descriptors(found, sift(disk_budget=1.0), SAMPLE)
+    assert keeps_descriptors(found, sift(disk_budget=1e-4, keep_descriptors=True), SAMPLE)
     extract_features(images, tmp_path, sift(), CPU)
-    assert keeps_descriptors(images, tmp_path, sift(disk_budget=1e-4), CPU, SAMPLE)  # they are there already
+    assert try_out(images, tmp_path, sift(), CPU) is None
+    assert keeps_descriptors(None, sift(disk_budget=1e-4), SAMPLE)  # they are there already

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from minia.models.extractors.build import build_extractor
 
 logger = logging.getLogger(__name__)
 
-_IMAGES_FOR_ESTIMATE = 8
+_IMAGES_FOR_ESTIMATE, _SECONDS_FOR_ESTIMATE = 8, 10.0  # at most
 _DESCRIPTORS_FOR_PCA = 1000  # of an image, the strongest
 _OF_MACHINE = ("device", "precision")  # parameters that change the last digits alone
 _OF_STORING = ("keep_descriptors", "disk_budget")  # settings that change nothing that is extracted
@@ -139,29 +140,43 @@ def extract_words(
     return stage.run(lambda work: extraction.join(work, store, None), share)
 
 
-def keeps_descriptors(images: Path, store: Path, settings: ExtractedFeatures, context: Context, sample: int) -> bool:
-    """Whether descriptors are to be kept: as the settings have it, else where all are estimated to be in the budget.
+def try_out(
+    images: Path, store: Path, settings: ExtractedFeatures, context: Context, extractor: Extractor | None = None
+) -> SizeEstimate | None:
+    """A look at some images, to say what all will take; None where the features of all, with descriptors, are there.
 
     Args:
         images: artifact of the images stage.
         store: folder of artifacts.
         settings: of the extractor and of the stage.
         context: of the run.
+        extractor: the extractor of these settings, where there is one already.
+    """
+    if _stage(images, store, settings, context).done:
+        return None
+    extraction = _Extraction.prepared(images, settings, context, extractor)
+    with extraction.reader.extractor().working():
+        return extraction.estimate()
+
+
+def keeps_descriptors(found: SizeEstimate | None, settings: ExtractedFeatures, sample: int) -> bool:
+    """Whether descriptors are to be kept: as the settings have it, else where all are estimated to be in the budget.
+
+    Args:
+        found: of :func:`try_out`.
+        settings: of the extractor and of the stage.
         sample: images whose descriptors are kept in any case, for the vocabulary.
     """
     if settings.keep_descriptors is not None:
         return settings.keep_descriptors
-    if len(_names(images)) <= sample or _stage(images, store, settings, context).done:
+    if found is None or found.num_images <= sample or found.num_bytes <= settings.disk_budget * 1e9:
         return True
-    extraction = _Extraction.prepared(images, settings, context, None)
-    with extraction.reader.extractor().working():
-        size = extraction.estimate().num_bytes / 1e9
-    if size > settings.disk_budget:
-        logger.info(
-            "features: descriptors are not kept, since all would take about %.0f GB, more than features.disk_budget=%g:"
-            " words and keypoints remain (features.keep_descriptors=true keeps them)", size, settings.disk_budget,
-        )  # fmt: skip
-    return size <= settings.disk_budget
+    logger.info(
+        "features: descriptors are not kept, since all would take about %.0f GB, more than features.disk_budget=%g:"
+        " words and keypoints remain (features.keep_descriptors=true keeps them)",
+        found.num_bytes / 1e9, settings.disk_budget,
+    )  # fmt: skip
+    return False
 
 
 def warn_of_images_without_keypoints(features: Path, settings: ExtractedFeatures) -> None:
@@ -195,12 +210,18 @@ class SizeEstimate:
     """What the features of a collection will take, by a look at some of its images.
 
     Attributes:
+        num_images: of the collection.
         keypoints: of an image.
+        descriptor_size: numbers of a descriptor.
         num_bytes: of all features with their descriptors.
+        seconds: of an image, extracted in one process.
     """
 
+    num_images: int
     keypoints: float
+    descriptor_size: int
     num_bytes: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -226,14 +247,23 @@ class _Extraction:
         return cls(table, Reader(settings, context, table.min_side, table.max_side, table.reading, extractor))
 
     def estimate(self) -> SizeEstimate:
-        """Extract some images, and say what all will take."""
+        """Extract some images, for some seconds at most, and say what all will take."""
         num_images, extractor = len(self.table.table), self.reader.extractor()
         rows = np.unique(np.linspace(0, num_images - 1, min(_IMAGES_FOR_ESTIMATE, num_images)).astype(int))
-        found = self.reader.extract_in_order(([self.table.path(int(row))] for row in rows), start_processes=False)
-        counts = [len(features["scores"]) for features in found if not isinstance(features, str)]
+        counts, ends = [], [time.perf_counter()]
+        for row in rows.tolist():
+            [features] = self.reader.extract_all([self.table.path(row)])
+            ends.append(time.perf_counter())
+            counts += [] if isinstance(features, str) else [len(features["scores"])]
+            if ends[-1] - ends[0] > _SECONDS_FOR_ESTIMATE:
+                break
         mean = float(np.mean(counts)) if counts else 0.0
-        numbers = self.reader.settings.pca_dim or extractor.descriptor_size
-        return SizeEstimate(mean, num_images * mean * (numbers * np.dtype(extractor.descriptor_dtype).itemsize + 20))
+        size = self.reader.settings.pca_dim or extractor.descriptor_size
+        num_bytes = num_images * mean * (size * np.dtype(extractor.descriptor_dtype).itemsize + 20)
+        # The first image also waits for libraries, unless there is no other.
+        return SizeEstimate(
+            num_images, mean, size, num_bytes, float(np.median(np.diff(ends[1:] if len(ends) > 2 else ends)))
+        )
 
     def write(self, work: Path, claims: Claims, forgetting: Forgetting | None, only: NDArray[np.int64] | None) -> None:
         """Write the shards that are missing.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from minia.core.plug_in import PlugIn, PlugInChoice
 from minia.core.setting_types import ExistingPath, Settings
 
+_SAMPLE_IMAGES = 4096
 Words = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -31,7 +32,7 @@ class Sampling(Search):
             no more.
     """
 
-    sample_images: Annotated[int, Field(ge=1, le=10_000_000)] = 4096
+    sample_images: Annotated[int, Field(ge=1, le=10_000_000)] = _SAMPLE_IMAGES
 
 
 class KMeansVocabulary(Sampling):
@@ -66,8 +67,13 @@ class PlugInVocabulary(PlugIn, Sampling):
 
 
 class StoredVocabulary(Search):
-    """``vocabulary=artifact``."""
+    """``vocabulary=artifact``.
 
+    Attributes:
+        sample_images: a collection of no more keeps its descriptors, unless it is told not to.
+    """
+
+    sample_images: ClassVar[int] = _SAMPLE_IMAGES
     kind: Literal["artifact"]
     path: ExistingPath
 

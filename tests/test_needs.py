@@ -1,0 +1,51 @@
+"""What a run says that it will need."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from choices import CPU, kmeans
+
+from minia.core.context import Context
+from minia.mining.features.stage import SizeEstimate
+from minia.needs import Needs, duration, product_rate, say_needs
+
+SURVEY = SizeEstimate(243_000, 1500.0, 128, 243_000 * 1500 * 276.0, 0.04)
+GIGA = 1e9
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (89, "89 s"), (95, "2 min"), (3599, "1 h 0 min"), (7800, "2 h 10 min"), (86400 * 3.2, "3 d 5 h")],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_needs_grow_with_what_is_asked_for() -> None:
+    two = Context(device="cpu", num_workers=2)
+    kept, forgot = (Needs.of(SURVEY, kmeans(size=2000), two, 60 * GIGA, keeps=keeps) for keeps in (True, False))
+    assert 100 * GIGA < kept.disk < 110 * GIGA and 4.4 * GIGA < forgot.disk < 13 * GIGA
+    assert kept.seconds == forgot.seconds and kept.memory == forgot.memory < 8 * GIGA
+    assert kept.seconds["features"] == 243_000 * 0.04 / 2
+    larger = Needs.of(SURVEY, kmeans(size=9000), two, 60 * GIGA, keeps=True).seconds["words"]
+    approximate = Needs.of(SURVEY, kmeans(size=20_000), two, 60 * GIGA, keeps=True).seconds["words"]
+    assert 4 * kept.seconds["words"] < larger and approximate < larger
+    alone = Needs.of(SURVEY, kmeans(size=2000), CPU, 60 * GIGA, keeps=True)
+    assert alone.seconds["words"] > 1.8 * kept.seconds["words"]
+
+
+def test_the_log_says_what_is_needed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert product_rate(128, CPU) > GIGA
+    with caplog.at_level(logging.INFO):
+        say_needs(SURVEY, kmeans(size="auto"), tmp_path, CPU, keeps=False)
+        assert (
+            "needs, about: for 243,000 images of 1,500 keypoints" in caplog.text
+            and "features 2 h 42 min" in caplog.text
+        )
+        assert "may need" not in caplog.text
+        huge = SizeEstimate(10**12, 1500.0, 128, 1e18, 0.04)
+        say_needs(huge, kmeans(), tmp_path, CPU, keeps=True)
+    assert "GB free, and the run may need" in caplog.text
