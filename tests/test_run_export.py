@@ -27,6 +27,7 @@ from minia.data.sky import SkyPositions
 from minia.export.export import export
 from minia.export.formats import FORMATS
 from minia.export.parts import Parts
+from minia.export.tables import _in_ascii
 from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import read_listdb
 
@@ -115,6 +116,12 @@ def test_tables_are_read_by_astropy(
         fields = {field.name: field for field in parse_single_table(tmp_path / "out" / file).fields}
         assert fields["part_ra"].ucd == "pos.eq.ra;meta.main"
         assert "right ascension" in fields["part_ra"].description
+
+
+def test_fits_tables_escape_what_is_not_ascii() -> None:
+    assert [_in_ascii(text) for text in ("galaxía", "a\nb", "\U0001f600", "~ a-b\\c")] == [
+        "galax\\xeda", "a\\nb", "\\U0001f600", "~ a-b\\c",
+    ]  # fmt: skip
 
 
 def test_a_table_of_some_structures_and_of_none(tmp_path: Path, run: dict[str, Path], parts: pd.DataFrame) -> None:

@@ -61,9 +61,16 @@ def write_votable(parts: Parts, path: Path, structures: Collection[int] | None) 
 
 
 def write_fits(parts: Parts, path: Path, structures: Collection[int] | None) -> None:
-    """Write the parts as a FITS table with units; like a VOTable it is held in memory."""
+    r"""Write the parts as a FITS table with units; like a VOTable it is held in memory.
+
+    FITS knows the printable letters of ASCII alone: others are written as Python escapes them, ``\xe9`` for é.
+    """
     with appearing_whole(path) as temporary:
-        _astropy_table(parts, structures).write(temporary, format="fits")
+        _astropy_table(parts, structures, in_ascii=True).write(temporary, format="fits")
+
+
+def _in_ascii(text: str) -> str:
+    return "".join(each if " " <= each <= "~" else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
 def _whole(parts: Parts, structures: Collection[int] | None) -> pd.DataFrame:
@@ -71,7 +78,7 @@ def _whole(parts: Parts, structures: Collection[int] | None) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else parts.empty()
 
 
-def _astropy_table(parts: Parts, structures: Collection[int] | None) -> Any:
+def _astropy_table(parts: Parts, structures: Collection[int] | None, *, in_ascii: bool = False) -> Any:
     """The parts as an astropy table with units, UCDs and descriptions."""
     from astropy.table import Table
 
@@ -82,7 +89,10 @@ def _astropy_table(parts: Parts, structures: Collection[int] | None) -> Any:
             for ra, dec, size in zip(frame["part_ra"], frame["part_dec"], frame["part_size"], strict=True)
         ]
     frame.columns = pd.Index(_names(list(frame.columns)))
-    table = Table.from_pandas(_plain(frame))
+    frame = _plain(frame)
+    if in_ascii:
+        frame = frame.apply(lambda column: column.map(_in_ascii) if column.dtype == object else column)
+    table = Table.from_pandas(frame)
     for name in table.colnames:
         unit, ucd, description = _ABOUT.get(name, (None, None, None))
         table[name].unit, table[name].description = unit, description
