@@ -104,6 +104,8 @@ class Bench:
         root: the folder below which operations count.
         job: does the run in a fork; returns its exit code.
         seconds: after which an attempt is given up.
+        reference: what an undisturbed run leaves.
+        tells_modules: whether a fork writes down what it imported.
     """
 
     shim: Shim
