@@ -31,7 +31,7 @@ import numpy as np
 
 from minia.core.context import Context
 from minia.core.device import choose_device
-from minia.mining.features.stage import SizeEstimate
+from minia.mining.features.estimate import SizeEstimate
 from minia.mining.vocabulary.settings import KMeansVocabulary, VocabularySettings
 
 logger = logging.getLogger(__name__)

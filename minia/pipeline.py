@@ -126,7 +126,8 @@ class Pipeline:
         """Whether the descriptors of all images are kept, rather than their words alone."""
         if isinstance(self.settings.features, StoredFeatures):
             return True
-        from minia.mining.features.stage import keeps_descriptors, try_out
+        from minia.mining.features.estimate import keeps_descriptors
+        from minia.mining.features.stage import try_out
         from minia.needs import say_needs
 
         found = try_out(self.images, self.store, self.extraction, self.context, self.__dict__.get("extractor"))

@@ -9,7 +9,7 @@ import pytest
 from choices import CPU, kmeans
 
 from minia.core.context import Context
-from minia.mining.features.stage import SizeEstimate
+from minia.mining.features.estimate import SizeEstimate
 from minia.needs import Needs, duration, product_rate, say_needs
 
 SURVEY = SizeEstimate(243_000, 1500.0, 128, 243_000 * 1500 * 276.0, 0.04)

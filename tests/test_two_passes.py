@@ -18,11 +18,11 @@ from minia.core.artifact import InputError, read_manifest
 from minia.data.reading import Reading, read_image
 from minia.mining.features import reader
 from minia.mining.features.compact import decode, encode
+from minia.mining.features.estimate import keeps_descriptors
 from minia.mining.features.stage import (
     WordsOfDescriptors,
     extract_features,
     extract_words,
-    keeps_descriptors,
     try_out,
 )
 from minia.mining.features.store import FeatureStore

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from minia.core.plug_in import PlugIn
 from minia.core.progress import progress
 from minia.core.random_bits import name_keys
 from minia.data.images import ImageTable
+from minia.mining.features.estimate import SizeEstimate, estimate_size
 from minia.mining.features.pca import FOLDER as PCA_FOLDER
 from minia.mining.features.pca import PCA
 from minia.mining.features.reader import Reader
@@ -38,7 +38,6 @@ from minia.models.extractors.build import build_extractor
 
 logger = logging.getLogger(__name__)
 
-_IMAGES_FOR_ESTIMATE, _SECONDS_FOR_ESTIMATE = 8, 10.0  # at most
 _DESCRIPTORS_FOR_PCA = 1000  # of an image, the strongest
 _OF_MACHINE = ("device", "precision")  # parameters that change the last digits alone
 _OF_STORING = ("keep_descriptors", "disk_budget")  # settings that change nothing that is extracted
@@ -156,27 +155,7 @@ def try_out(
         return None
     extraction = _Extraction.prepared(images, settings, context, extractor)
     with extraction.reader.extractor().working():
-        return extraction.estimate()
-
-
-def keeps_descriptors(found: SizeEstimate | None, settings: ExtractedFeatures, sample: int) -> bool:
-    """Whether descriptors are to be kept: as the settings have it, else where all are estimated to be in the budget.
-
-    Args:
-        found: of :func:`try_out`.
-        settings: of the extractor and of the stage.
-        sample: images whose descriptors are kept in any case, for the vocabulary.
-    """
-    if settings.keep_descriptors is not None:
-        return settings.keep_descriptors
-    if found is None or found.num_images <= sample or found.num_bytes <= settings.disk_budget * 1e9:
-        return True
-    logger.info(
-        "features: descriptors are not kept, since all would take about %.0f GB, more than features.disk_budget=%g:"
-        " words and keypoints remain (features.keep_descriptors=true keeps them)",
-        found.num_bytes / 1e9, settings.disk_budget,
-    )  # fmt: skip
-    return False
+        return estimate_size(extraction.table, extraction.reader)
 
 
 def warn_of_images_without_keypoints(features: Path, settings: ExtractedFeatures) -> None:
@@ -206,25 +185,6 @@ def _names(images: Path) -> list[str]:
 
 
 @dataclass(frozen=True)
-class SizeEstimate:
-    """What the features of a collection will take, by a look at some of its images.
-
-    Attributes:
-        num_images: of the collection.
-        keypoints: of an image.
-        descriptor_size: numbers of a descriptor.
-        num_bytes: of all features with their descriptors.
-        seconds: of an image, extracted in one process.
-    """
-
-    num_images: int
-    keypoints: float
-    descriptor_size: int
-    num_bytes: float
-    seconds: float
-
-
-@dataclass(frozen=True)
 class _Extraction:
     """Images and what extracts them.
 
@@ -246,25 +206,6 @@ class _Extraction:
         check_pca_dim(settings.pca_dim, extractor)
         return cls(table, Reader(settings, context, table.min_side, table.max_side, table.reading, extractor))
 
-    def estimate(self) -> SizeEstimate:
-        """Extract some images, for some seconds at most, and say what all will take."""
-        num_images, extractor = len(self.table.table), self.reader.extractor()
-        rows = np.unique(np.linspace(0, num_images - 1, min(_IMAGES_FOR_ESTIMATE, num_images)).astype(int))
-        counts, ends = [], [time.perf_counter()]
-        for row in rows.tolist():
-            [features] = self.reader.extract_all([self.table.path(row)])
-            ends.append(time.perf_counter())
-            counts += [] if isinstance(features, str) else [len(features["scores"])]
-            if ends[-1] - ends[0] > _SECONDS_FOR_ESTIMATE:
-                break
-        mean = float(np.mean(counts)) if counts else 0.0
-        size = self.reader.settings.pca_dim or extractor.descriptor_size
-        num_bytes = num_images * mean * (size * np.dtype(extractor.descriptor_dtype).itemsize + 20)
-        # The first image also waits for libraries, unless there is no other.
-        return SizeEstimate(
-            num_images, mean, size, num_bytes, float(np.median(np.diff(ends[1:] if len(ends) > 2 else ends)))
-        )
-
     def write(self, work: Path, claims: Claims, forgetting: Forgetting | None, only: NDArray[np.int64] | None) -> None:
         """Write the shards that are missing.
 
@@ -277,7 +218,7 @@ class _Extraction:
         table = self._chosen(only)
         with self.reader.extractor().working():
             if forgetting is None:
-                _log_size_estimate(work, dataclasses.replace(self, table=table))
+                _log_size_estimate(work, table, self.reader)
             pca = None
             if self.reader.settings.pca_dim is not None:
                 with claims.alone("pca"):
@@ -375,12 +316,12 @@ def check_pca_dim(pca_dim: int | None, extractor: Extractor) -> None:
         )
 
 
-def _log_size_estimate(work: Path, extraction: _Extraction) -> None:
+def _log_size_estimate(work: Path, table: ImageTable, reader: Reader) -> None:
     """Say what the features will take on disk, before the work starts."""
-    estimate = extraction.estimate()
+    estimate = estimate_size(table, reader)
     logger.info(
         "features: %d images with about %.0f keypoints each will take about %.0f MB; %.1f GB are free",
-        len(extraction.table.table), estimate.keypoints, estimate.num_bytes / 1e6, shutil.disk_usage(work).free / 1e9,
+        estimate.num_images, estimate.keypoints, estimate.num_bytes / 1e6, shutil.disk_usage(work).free / 1e9,
     )  # fmt: skip
 
 
