@@ -18,7 +18,7 @@ TESTS = {  # by the beginning of a module's path, the first that fits: the quick
     "minia/training/ranks": ("test_training_processes",),
     "minia/training/lightning_keys": ("test_training_processes", "test_train"),
     "minia/training/checks": ("test_training_checks", "test_training_outcome", "test_train"),
-    "minia/training/measures": ("test_training_measures", "test_train", "test_training_outcome"),
+    "minia/training/measures": ("test_training_measures", "test_training_outcome"),
     "minia/training": ("test_training_faults", "test_train", "test_training_outcome", "test_training_votes",
                        "test_training_views", "test_training_processes", "test_training_checks"),
 }  # fmt: skip
