@@ -64,7 +64,7 @@ def test_a_job_that_was_killed_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "jobs.csv").write_text("\n".join(rows))
     assert tell_failed_jobs(tmp_path) == 1
     [named, told] = capsys.readouterr().err.splitlines()
-    assert named == "error: job 1 (seed=1): it was killed, perhaps for want of memory"
+    assert named == "error: job 1 (seed=1): it has not ended: killed, perhaps for want of memory"
     assert told.startswith("error: 1 of 3 jobs failed, 1 did not begin; ")
 
 

@@ -78,7 +78,7 @@ def start(program: Program) -> int:
                 return 0
             if not command.flags.shell_completion:
                 offer_plug_ins(command.flags.config_dir, command.overrides)
-            if command.runs and command.sweeps:
+            if command.runs:
                 put_before_plug_ins(program.folder)
             sweep = check_jobs(program, command) if command.runs else None
             sys.argv = [words[0], *command.words]

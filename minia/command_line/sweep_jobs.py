@@ -1,8 +1,8 @@
 """The jobs of a sweep: which are done, which failed and why, whatever launched them and on whatever machine.
 
-``jobs.csv`` in the sweep's folder has a row a job: its name, its overrides, its state, the exit code it would have had
-alone, and the error that ended it. Each job writes its own row, so that the program that started the sweep can name
-those that failed, also where a launcher ran them elsewhere or one was killed.
+``jobs.csv`` in the sweep's folder has a row a job: its number, its overrides, its state, the exit code it would have
+had alone, and the error that ended it. Each job writes its own row, so that the program that started the sweep can
+name those that failed, also where a launcher ran them elsewhere or one was killed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SweepJob:
     """A row of ``jobs.csv``.
 
     Attributes:
-        job: its name, which is also that of its folder.
+        job: its number, which is also the name of its folder unless ``hydra.sweep.subdir`` says otherwise.
         overrides: the settings of the command line that make it, a space between two.
         state: ``waiting``, ``running``, ``finished`` or ``failed``; one that was killed stays ``running``.
         exit_code: that of a program that does this job alone: 0 but where it failed.
@@ -111,7 +111,7 @@ def job_of_sweep(work: Callable[[DictConfig], Mapping[str, Any]], config: DictCo
     """
     this = HydraConfig.get()
     folder = Path(this.sweep.dir).absolute()
-    job = SweepJob(Path(this.runtime.output_dir).name, _told(this.overrides.task), "running")
+    job = SweepJob(str(this.job.num), _told(this.overrides.task), "running")
     _note(folder, job)
     try:
         metric = _metric_of(work(config), config.get("metric"))
@@ -155,7 +155,7 @@ def tell_failed_jobs(folder: Path) -> int:
     if not ended:
         return 0
     for each in ended:
-        why = each.error or "it was killed, perhaps for want of memory"
+        why = each.error or "it has not ended: killed, perhaps for want of memory"
         print(f"error: job {each.job} ({each.overrides}): {why}", file=sys.stderr)
     idle = sum(each.state == "waiting" for each in jobs)
     begun = f", {idle} did not begin" if idle else ""
