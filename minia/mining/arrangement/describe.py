@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.ragged import Numbers, about_mean
+from minia.mining.arrangement.sightings import Sightings
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Likeness:
     larger: float
 
 
+_CELLS = 1 << 20  # places compared at a time
+
 CONSTELLATION = Likeness(share=0.5, near=0.5, larger=2.0)
 CONCENTRIC = Likeness(share=0.8, near=0.5, larger=1.3)  # all parts of an object lie near its middle: ask for more
 
@@ -42,33 +45,53 @@ def distinct_parts(parts: Sequence[Part], places: Places, likeness: Likeness) ->
     so many of the images of the one that is in more, they lie at one place and are about equally large.
     """
     strength = np.array([float(part.sightings.spots.sum()) for part in parts])
-    kept: list[int] = []
-    at = [_at_images(part, places.num_images) for part in parts]
+    kept = _Kept(places.num_images, len(parts), likeness)
     for number in np.argsort(-strength, kind="stable").tolist():
-        if len(parts[number].sightings.images) and not any(_are_one(at[number], at[other], likeness) for other in kept):
-            kept.append(number)
-    return kept
+        if len(parts[number].sightings.images) and not kept.holds(parts[number].sightings):
+            kept.add(number, parts[number].sightings)
+    return kept.numbers
 
 
-def _at_images(part: Part, num_images: int) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]]:
-    """Middle and radius of a part in every image, nan where it is not."""
-    centre = np.full(num_images, np.nan + 0j, dtype=np.complex64)
-    radius = np.full(num_images, np.nan, dtype=np.float32)
-    seen = part.sightings
-    centre[seen.images], radius[seen.images] = seen.centre, np.abs(seen.frame)
-    return centre, radius
+class _Kept:
+    """Parts that are kept, by where they are in every image.
 
+    Args:
+        num_images: of the collection.
+        most: parts at most.
+        likeness: when two parts are one.
+    """
 
-def _are_one(
-    left: tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]],
-    right: tuple[npt.NDArray[np.complex64], npt.NDArray[np.float32]],
-    likeness: Likeness,
-) -> bool:
-    larger, smaller = np.fmax(left[1], right[1]), np.fmin(left[1], right[1])
-    with np.errstate(invalid="ignore"):
-        here = (np.abs(left[0] - right[0]) < likeness.near * larger) & (larger < likeness.larger * smaller)
-    more = max(np.count_nonzero(~np.isnan(left[1])), np.count_nonzero(~np.isnan(right[1])))
-    return bool(np.count_nonzero(here) > likeness.share * more)
+    def __init__(self, num_images: int, most: int, likeness: Likeness) -> None:
+        self.numbers: list[int] = []
+        self._likeness = likeness
+        # An image a row, so that what is compared with a part lies together; nan where a part is not.
+        self._centre = np.full((num_images, most), np.nan + 0j, dtype=np.complex64)
+        self._radius = np.full((num_images, most), np.nan, dtype=np.float32)
+        self._num_images = np.zeros(most, dtype=np.int64)
+
+    def add(self, number: int, seen: Sightings) -> None:
+        """Keep a part."""
+        column = len(self.numbers)
+        self._centre[seen.images, column], self._radius[seen.images, column] = seen.centre, np.abs(seen.frame)
+        self._num_images[column] = len(seen.images)
+        self.numbers.append(number)
+
+    def holds(self, seen: Sightings) -> bool:
+        """Whether a part is one of those that are kept."""
+        others = self._num_images[: len(self.numbers)]
+        fewer, more = np.minimum(len(seen.images), others), np.maximum(len(seen.images), others)
+        alike = np.flatnonzero(fewer > self._likeness.share * more)  # no others can be in enough of its images
+        step = max(1, _CELLS // len(seen.images))
+        return any(self._holds(seen, alike[first : first + step]) for first in range(0, len(alike), step))
+
+    def _holds(self, seen: Sightings, columns: Numbers) -> bool:
+        like, own, cells = self._likeness, np.abs(seen.frame)[:, None], np.ix_(seen.images, columns)
+        centre, radius = self._centre[cells], self._radius[cells]
+        larger, smaller = np.fmax(own, radius), np.fmin(own, radius)
+        with np.errstate(invalid="ignore"):
+            here = np.abs(seen.centre[:, None] - centre) < like.near * larger
+        both = np.count_nonzero(here & (larger < like.larger * smaller), axis=0)
+        return bool((both > like.share * np.maximum(len(seen.images), self._num_images[columns])).any())
 
 
 def locality(keypoints: Numbers, images: Numbers, places: Places) -> float:
