@@ -74,6 +74,16 @@ def test_matched_cells_show_the_same_place() -> None:
     assert (50 * wrong[:, :2] / wrong[:, 2:] - places[1]).abs().median() > 10
 
 
+def test_half_a_turn_matches_the_cells_from_the_other_end() -> None:
+    matrices = torch.stack([torch.eye(3), torch.diag(torch.tensor([-1.0, -1.0, 1.0]))])
+    # Of 89 pixels the middle one is in the middle of cells 0, 8 ... 88.
+    matches = match_cells(torch.zeros(2, 3, 89, 89), matrices, (12, 12), WINDOW, ALL)
+    assert len(matches.cell) >= 100  # those of the rim are there or not, by rounding
+    columns, rows = ((matches.grid + 1) / 2 * 11).unbind(1)
+    torch.testing.assert_close(columns, 11.0 - matches.cell % 12, atol=1e-3, rtol=0)
+    torch.testing.assert_close(rows, 11.0 - matches.cell // 12, atol=1e-3, rtol=0)
+
+
 def test_dark_cells_and_too_many_are_left_out() -> None:
     images = torch.zeros(12, 3, 200, 200, dtype=torch.uint8)
     images[:, :, :, 100:] = 90
