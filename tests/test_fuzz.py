@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fuzz_targets import targets
 from hypothesis import HealthCheck, given, settings
@@ -66,3 +68,13 @@ def test_a_row_of_more_cells_than_columns_is_refused(tmp_path: Path) -> None:
     told = TARGETS["catalogue"].try_(tmp_path, "t.csv", b"id,path,z\na,a.png,0.5,1.5\nc,c.png,2.5\n")
     assert told is not None
     assert "a row has more cells than there are columns" in told
+
+
+def test_a_table_that_tells_pandas_of_kinds_that_there_are_not_is_refused(tmp_path: Path) -> None:
+    table = pq.read_table(pa.BufferReader(TARGETS["catalogue"].files["t.parquet"]))
+    told_pandas = {b"pandas": table.schema.metadata[b"pandas"].replace(b"float64", b"fliat64")}  # found by atheris
+    stream = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(told_pandas), stream)
+    told = TARGETS["catalogue"].try_(tmp_path, "t.parquet", stream.getvalue().to_pybytes())
+    assert told is not None
+    assert "not a readable table" in told

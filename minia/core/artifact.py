@@ -223,8 +223,8 @@ class Stage:
         if work.exists() and (why := self._why_discard(work)):
             logger.info("%s: discarding what an earlier run left unfinished in %s: %s", self.name, work, why)
             _discard(work)
-        work.mkdir(exist_ok=True)
         try:
+            work.mkdir(exist_ok=True)
             remove_unfinished(work)
             if not (work / STARTED_WITH).exists():
                 write_text_whole(work / STARTED_WITH, json.dumps(_versions()))

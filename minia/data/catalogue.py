@@ -218,7 +218,9 @@ def _without_bytes(path: Path) -> pd.DataFrame:
     names = [field.name for field in _schema(path) if not _holds_bytes(field.type)]
     try:
         table: pd.DataFrame = pq.read_table(path, columns=names).to_pandas()
-    except (OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # pyarrow and pandas raise many kinds for what a damaged table says of its columns
         raise InputError(f"images.path={path}: not a readable table: {' '.join(str(error).split())}") from None
     return table
 
