@@ -17,7 +17,7 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +111,8 @@ def make(stage: str, places: dict[str, Path], store: Path) -> Path:
     return write_report(artifacts, store, gallery, Context())
 
 
-def measured(stage: str, places: dict[str, Path], store: Path, answers: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
-    """Make an artifact and answer its path, the peak of memory in MB, and seconds and CPU seconds."""
+def measured(stage: str, places: dict[str, Path], store: Path) -> tuple[Path, float, float, float]:
+    """The path of an artifact that is made now, the peak of memory in MB, and seconds and CPU seconds."""
     peak, done = [allocated()], threading.Event()
 
     def watch() -> None:
@@ -122,22 +122,12 @@ def measured(stage: str, places: dict[str, Path], store: Path, answers: multipro
     watcher = threading.Thread(target=watch)
     watcher.start()
     wall, cpu = time.perf_counter(), time.process_time()
-    made = make(stage, places, store)
-    taken = time.perf_counter() - wall, time.process_time() - cpu
-    done.set()
-    watcher.join()
-    answers.put((made, peak[0], *taken))
-
-
-def in_process(work: Callable[..., None], *given: object) -> tuple[Path, float, float, float]:
-    """What a process of its own answers."""
-    spawn = multiprocessing.get_context("spawn")
-    answers = spawn.Queue()
-    process = spawn.Process(target=work, args=(*given, answers))
-    process.start()
-    answer: tuple[Path, float, float, float] = answers.get()
-    process.join()
-    return answer
+    try:
+        made = make(stage, places, store)
+    finally:
+        done.set()
+        watcher.join()
+    return made, peak[0], time.perf_counter() - wall, time.process_time() - cpu
 
 
 def size_of(folder: Path) -> float:
@@ -160,7 +150,8 @@ def main() -> None:
         print("| stage | seconds | CPU seconds | GB in memory | GB on disk |\n|---|---|---|---|---|")
         print(f"| features | | | | {size_of(places['features']):.2f} |", flush=True)
         for stage in ("words", "arrangement", "matching", "report"):
-            places[stage], peak, wall, cpu = in_process(measured, stage, places, store)
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as own:
+                places[stage], peak, wall, cpu = own.submit(measured, stage, places, store).result()
             sizes = f"{peak / 1024:.2f} | {size_of(places[stage]):.2f}"
             print(f"| {stage} | {wall:.0f} | {cpu:.0f} | {sizes} |", flush=True)
 
