@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MOST_OF_A_JSON = 1 << 28  # bytes; the manifest of an artifact of a million files has less
 
@@ -36,6 +36,8 @@ def map_array(path: Path) -> NDArray[Any]:
         OSError: the file is missing, or cannot be read.
         ValueError: it is a pipe or a device, holds no array of numbers, or has fewer bytes than its header claims.
     """
+    import numpy as np  # what a command says of itself does without
+
     _check_is_file(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
