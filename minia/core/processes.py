@@ -14,12 +14,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from minia.core.artifact import Stage
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Task = TypeVar("Task")
@@ -67,6 +66,8 @@ class Processes:
             results: (n,) int32 each, of :meth:`own` tasks.
             num_tasks: of all processes.
         """
+        import numpy as np  # the command line, which asks for a process's number, does without
+
         if self.count == 1:
             return list(results)
         import torch
