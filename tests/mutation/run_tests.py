@@ -9,7 +9,7 @@ TESTS = {  # by the beginning of a module's path, the first that fits: the quick
     "minia/models/delf/views": ("test_training_views",),
     "minia/models/delf/votes": ("test_training_votes",),
     "minia/models/delf/timm_backbone": ("test_delf_timm",),
-    "minia/models/delf/local_features": ("test_delf_features", "test_delf", "test_delf_extractor"),
+    "minia/models/delf/local_features": ("test_delf", "test_delf_extractor", "test_export", "test_delf_features"),
     "minia/models/delf/export": ("test_delf", "test_delf_extractor", "test_export"),
     "minia/models/delf/network": ("test_delf", "test_training_faults"),
     "minia/models/delf": ("test_delf", "test_training_faults", "test_delf_parity", "test_train"),
