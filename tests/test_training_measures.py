@@ -125,3 +125,14 @@ def test_all_processes_have_the_sums_of_all(monkeypatch: pytest.MonkeyPatch) -> 
     assert metrics["loss_total"] == pytest.approx(2.0)
     assert metrics["attention_max"] == 4.0
     assert metrics["zeros_last"] == 0.5  # of the first process
+
+
+def test_what_is_kept_of_few_values_is_thinned_as_that_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minia.training.measures._MOST_KEPT_VALUES", 8)
+    parts = [RunningStatistics(), RunningStatistics()]
+    parts[0].add(torch.arange(6.0))
+    parts[1].add(torch.arange(100.0, 130.0))
+    assert [part.step for part in parts] == [1, 4]
+    joined = RunningStatistics.joined([part.state() for part in parts])
+    assert joined.kept.tolist() == [0, 4, *range(100, 130, 4)]
+    assert (joined.count, joined.step) == (36, 4)
