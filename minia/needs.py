@@ -31,16 +31,16 @@ import numpy as np
 
 from minia.core.context import Context
 from minia.core.device import choose_device
+from minia.mining.arrangement.collection import MOST_LEARNED
 from minia.mining.features.estimate import SizeEstimate
+from minia.mining.vocabulary.assignment import APPROXIMATE_FROM
 from minia.mining.vocabulary.settings import KMeansVocabulary, VocabularySettings
+from minia.mining.vocabulary.size import LARGEST, SMALLEST
+from minia.mining.vocabulary.stage import MOST_SAMPLED
 
 logger = logging.getLogger(__name__)
 
 _WORDS_A_KEYPOINT = 1.5  # of an automatic vocabulary: 5 for each independent draw, of which a grid makes few
-_LARGEST_VOCABULARY = 30_000
-_APPROXIMATE_FROM = 10_000
-_MOST_SAMPLED = 1 << 20
-_MOST_ARRANGED = 1 << 24  # keypoints that are in memory at once
 _BYTES_ARRANGED = 160  # each of these, at the peak
 _LIBRARIES = 0.6e9  # bytes of Python and torch
 
@@ -74,24 +74,24 @@ class Needs:
         """
         keypoints, dimensions = found.num_images * found.keypoints, found.descriptor_size
         size = float(vocabulary.size) if isinstance(vocabulary, KMeansVocabulary) and vocabulary.size != "auto" else 0.0
-        size = size or min(_LARGEST_VOCABULARY, max(100.0, _WORDS_A_KEYPOINT * found.keypoints))
-        sampled = min(256 * size, _MOST_SAMPLED, keypoints)
+        size = size or min(LARGEST, max(float(SMALLEST), _WORDS_A_KEYPOINT * found.keypoints))
+        sampled = min(256 * size, MOST_SAMPLED, keypoints)
         words = min(0.6 * found.keypoints, size) * found.num_images
-        compared = 1536 * math.sqrt(size / 20_000) / 0.7 if size >= _APPROXIMATE_FROM else size
+        compared = 1536 * math.sqrt(size / 20_000) / 0.7 if size >= APPROXIMATE_FROM else size
         at_once = rate * (1 if choose_device(context.device) == "cuda" else context.num_workers)
         seconds = {
             "features": found.num_images * found.seconds / context.num_workers,
             "vocabulary": sampled * 2 * dimensions * (2 * min(size, max(1000, size / 16)) + 768) / (0.3 * at_once),
             "words": keypoints * 2 * dimensions * compared / (0.7 * at_once) + 0.15e-6 * keypoints,
             "mining": 1e-6 * words,
-            "arrangement": 1e-6 * keypoints + 2.5e-6 * min(keypoints, _MOST_ARRANGED),
+            "arrangement": 1e-6 * keypoints + 2.5e-6 * min(keypoints, MOST_LEARNED),
             "matching": 60e-6 * found.num_images,
             "report": 30 + 110e-6 * found.num_images,
         }
         features = found.num_bytes + 4 * keypoints if keeps else 12 * keypoints
         if not keeps and isinstance(vocabulary, KMeansVocabulary):
             features += found.num_bytes * min(1.0, vocabulary.sample_images / found.num_images)
-        arranged = _BYTES_ARRANGED * min(keypoints, _MOST_ARRANGED)
+        arranged = _BYTES_ARRANGED * min(keypoints, MOST_LEARNED)
         memory = max(arranged, 8 * dimensions * sampled, 3 * 8 * words + 1e9)
         return cls(features + 16 * words, _LIBRARIES + memory, seconds)
 

@@ -109,7 +109,7 @@ def test_sought_span_by_span_parts_are_where_they_were_learned(
 def test_learned_from_a_sample_a_ring_is_found_in_all_images(
     mined: MinedKeypoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "_MOST_LEARNED", 50 * POINTS)
+    monkeypatch.setattr(pieces, "MOST_LEARNED", 50 * POINTS)
     monkeypatch.setattr(pieces, "_MOST_AT_ONCE", 20 * POINTS)
     collection = Collection(FeatureStore.load(mined.features), mined.assignment, NUM_WORDS)
     sample = collection.to_learn_from(0)

@@ -20,7 +20,7 @@ from minia.mining.arrangement.ragged import Numbers, blocks, ranges
 from minia.mining.features.store import FeatureStore, HowExtracted
 from minia.mining.vocabulary.assignment import load_assignment
 
-_MOST_LEARNED = 1 << 24  # keypoints
+MOST_LEARNED = 1 << 24  # keypoints
 _MOST_AT_ONCE = 1 << 23
 _ARRAYS = ("keypoints", "sizes", "angles")
 
@@ -46,11 +46,11 @@ class Collection:
 
     def to_learn_from(self, seed: int) -> Numbers | None:
         """The images to learn parts from, ascending, a random sample by the seed; None for all."""
-        if self.features.num_keypoints <= _MOST_LEARNED:
+        if self.features.num_keypoints <= MOST_LEARNED:
             return None
         order = np.random.default_rng([seed, 4]).permutation(self.num_images)
         total = np.cumsum(np.diff(self.features.offsets)[order])
-        return np.sort(order[: max(2, int(np.searchsorted(total, _MOST_LEARNED, side="right")))])
+        return np.sort(order[: max(2, int(np.searchsorted(total, MOST_LEARNED, side="right")))])
 
     def spans(self) -> Iterator[Numbers]:
         """All images in their order, some at a time, at least one."""

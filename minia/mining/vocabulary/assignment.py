@@ -28,7 +28,7 @@ from minia.mining.features.store import WORDS, FeatureStore, features_fingerprin
 logger = logging.getLogger(__name__)
 
 _DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions
-_MANY = 10_000  # words: comparing with all takes several times as long as the approximate search
+APPROXIMATE_FROM = 10_000  # words: comparing with all takes several times as long as the approximate search
 _VERSION = 3  # raise it when the same vocabulary gives other words
 
 
@@ -100,7 +100,9 @@ def words_by(
         descriptors and the centroids differ in length, or a descriptor is not finite.
     """
     centroids, device = load_centroids(vocabulary), choose_device(context.device)
-    approximate = search == "approximate" or (search == "auto" and len(centroids) >= _MANY and device == "cpu")
+    approximate = search == "approximate" or (
+        search == "auto" and len(centroids) >= APPROXIMATE_FROM and device == "cpu"
+    )
     parameters: dict[str, Any] = {"gpu": device == "cuda", "version": _VERSION}  # a GPU breaks ties its own way
     if approximate:
         parameters["search"] = "approximate"

@@ -30,7 +30,7 @@ from minia.mining.vocabulary.size import choose_size, count_draws
 
 logger = logging.getLogger(__name__)
 
-_MOST_SAMPLED = 1 << 20  # descriptors to train on: 512 MB of float32 at 128 numbers
+MOST_SAMPLED = 1 << 20  # descriptors to train on: 512 MB of float32 at 128 numbers
 _DESCRIPTORS_IN_PLOT = 20_000
 
 
@@ -64,7 +64,7 @@ def build_vocabulary(
     def make(work: Path | None) -> dict[str, Any]:
         images = _images(features, settings, context.seed)
         size = _auto_size(images, context.seed) if settings.size == "auto" else settings.size
-        target = min(size * settings.points_per_word, max(size, _MOST_SAMPLED))
+        target = min(size * settings.points_per_word, max(size, MOST_SAMPLED))
         sample = _sample(images, target, context.seed)
         distinct = count_distinct(sample, enough=size)
         if distinct < size:
