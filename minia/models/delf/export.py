@@ -16,7 +16,6 @@ import json
 import logging
 import platform
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -28,7 +27,7 @@ from minia.core.artifact import InputError
 from minia.core.writing import appearing_whole
 from minia.models.delf.local_features import LocalFeatures, Selection
 from minia.models.delf.network import DELF
-from minia.models.delf.pt2 import METADATA_FILE, is_pt2, load_pt2
+from minia.models.delf.pt2 import METADATA_FILE, archive_names, is_pt2, load_pt2
 
 logger = logging.getLogger(__name__)
 
@@ -258,10 +257,7 @@ def load_exported(path: Path) -> tuple[LocalFeatures, dict[str, Any]]:
 
 def is_exported(path: Path) -> bool:
     """Whether a file is an archive of TorchScript or of torch.export rather than a checkpoint."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return is_pt2(path) or any(name.endswith("/constants.pkl") for name in archive.namelist())
+    return is_pt2(path) or any(name.endswith("/constants.pkl") for name in archive_names(path))
 
 
 @contextlib.contextmanager

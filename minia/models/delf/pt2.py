@@ -23,6 +23,7 @@ from minia.models.delf.local_features import LocalFeatures
 from minia.models.delf.network import DELF
 
 METADATA_FILE = "metadata.json"
+_FORMAT = "/archive_format"  # what the name of a file ends in that archives of torch.export alone hold
 _WEIGHTS = "data/weights/"
 _CONFIG = "model_weights_config.json"
 _FLOAT32, _STRIDED = 7, 7  # torch's numbers of the type and of the layout
@@ -31,12 +32,17 @@ _ARGUMENTS = ("backbone", "stride_in_1x1", "block3_stride", "attention_channels"
 _MOST_BYTES = 1 << 32  # of a weight
 
 
+def archive_names(path: Path) -> list[str]:
+    """The names of what a zip archive holds; none of another file."""
+    if not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
 def is_pt2(path: Path) -> bool:
     """Whether a file is an archive of torch.export."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/archive_format") for name in archive.namelist())
+    return any(name.endswith(_FORMAT) for name in archive_names(path))
 
 
 def load_pt2(path: Path) -> tuple[LocalFeatures, dict[str, Any]]:
@@ -53,7 +59,7 @@ def load_pt2(path: Path) -> tuple[LocalFeatures, dict[str, Any]]:
                     f"{path} is compiled, with settings that are fixed; allowed: a pt or pt2 file that train.py"
                     " exported, or its checkpoint"
                 )
-            root = next(name for name in names if name.endswith("/archive_format")).removesuffix("archive_format")
+            root = next(name for name in names if name.endswith(_FORMAT)).removesuffix(_FORMAT) + "/"
             metadata = json.loads(archive.read(f"{root}extra/{METADATA_FILE}"))
             weights = _weights(archive, root)
         given = metadata["network"]
