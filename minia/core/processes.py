@@ -6,6 +6,7 @@ talk by torch.distributed over gloo. What they make does not depend on how many 
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -139,6 +140,8 @@ def processes() -> Processes:
     import torch.distributed
 
     torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+    # Its threads end before the interpreter does: one that lets go of a tensor after that aborts the process.
+    atexit.register(torch.distributed.destroy_process_group)
     return Processes(torch.distributed.get_rank(), count)
 
 
