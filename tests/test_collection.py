@@ -13,6 +13,7 @@ from test_concentric import NUM_IMAGES, NUM_WORDS, POINTS, RING, WITH_RING
 from test_concentric import collection as galaxies
 
 from minia.mining.arrangement import collection as pieces
+from minia.mining.arrangement import places_file
 from minia.mining.arrangement.collection import Collection
 from minia.mining.arrangement.settings import ConcentricArrangement, ConstellationArrangement
 from minia.mining.arrangement.stage import MinedKeypoints, arrange_structures
@@ -20,6 +21,8 @@ from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import ListDB, write_listdb
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.matching.stage import match_structures
+from minia.mining.report.settings import GalleryReport
+from minia.mining.report.stage import Artifacts, write_report
 from minia.mining.structures.settings import ListDBMining
 from minia.mining.words.stage import KeypointsOfImages, bags_of
 
@@ -29,6 +32,7 @@ CHOICES: list[ConcentricArrangement | ConstellationArrangement] = [
     ConcentricArrangement.model_validate(LISTED),
     ConstellationArrangement.model_validate(LISTED | {"kind": "constellation", "place_exchanges": 2}),
 ]
+GALLERY = GalleryReport(max_structures=2, images_per_structure=4, tile_side=60, num_shuffles=2)
 
 
 def write_manifest(artifact: Path, **counts: int) -> None:
@@ -70,7 +74,7 @@ def mined(tmp_path_factory: pytest.TempPathFactory) -> MinedKeypoints:
     write_listdb(found.mining / "structures.txt", ListDB.from_lists([RING.tolist(), [11, 12, 13, 14]], NUM_WORDS))
     write_manifest(found.features, num_shards=3)
     write_manifest(found.assignment)
-    write_manifest(found.words, num_words=NUM_WORDS)
+    write_manifest(found.words, num_words=NUM_WORDS, num_images=NUM_IMAGES, num_words_kept=NUM_WORDS)
     write_manifest(found.mining, num_structures=2)
     return found
 
@@ -99,11 +103,17 @@ def test_sought_span_by_span_parts_are_where_they_were_learned(
     assert (spans / "structures.csv").read_bytes() == (whole / "structures.csv").read_bytes()
     assert sorted(path.name for path in spans.iterdir()) == sorted(path.name for path in whole.iterdir())
     matching = OverlapMatching(kind="overlap", formula="distinct", min_overlap=0.2)
-    matches = [
-        match_structures(mined.words, artifact, artifact.parent, matching, mined.features, mined.assignment)
-        for artifact in (whole, spans)
-    ]
-    assert (matches[0] / "matches.parquet").read_bytes() == (matches[1] / "matches.parquet").read_bytes()
+    stores = [tmp_path / name for name in ("at-hand", "of-spans", "aside")]
+    matches, pages = [], []
+    for store, artifact in zip(stores, (whole, spans, spans), strict=True):
+        monkeypatch.setattr(places_file, "_ROWS_AT_HAND", 0 if store.name == "aside" else 1 << 20)
+        found = match_structures(mined.words, artifact, store, matching, mined.features, mined.assignment)
+        matches.append((found / "matches.parquet").read_bytes())
+        report = write_report(Artifacts(mined.words, artifact, found), store, GALLERY, CPU)
+        pages.append({path.name: path.read_bytes() for path in (report / "data").iterdir()})
+        assert not [path for path in found.parent.parent.rglob("places") if path.is_file()]
+    assert matches[0] == matches[1] == matches[2]
+    assert pages[1] == pages[2]
 
 
 def test_learned_from_a_sample_a_ring_is_found_in_all_images(

@@ -20,9 +20,10 @@ from minia.core.artifact import read_manifest
 from minia.mining.arrangement.concentric import Objects
 from minia.mining.arrangement.constellation import Constellation, locate
 from minia.mining.arrangement.places import Places
-from minia.mining.arrangement.tables import load_places_table
+from minia.mining.arrangement.places_file import PlacesFile
+from minia.mining.arrangement.tables import SCHEMA
 from minia.mining.lists.listdb import ListDB
-from minia.mining.matching.overlap import near_miss_scale
+from minia.mining.matching.placed import near_misses
 from minia.mining.structures.stage import STRUCTURE_TABLE
 from minia.query.places import keypoints_of_run, places_of
 from minia.query.recorded import Recorded
@@ -163,13 +164,13 @@ class PlacedParts:
             structures: those that it lists.
         """
         folder = run.artifacts.get("arrangement")
-        table = None if folder is None else load_places_table(folder)
-        if folder is None or table is None or table.empty:
+        file = None if folder is None else PlacesFile.of(folder)
+        if folder is None or file is None or not file.num_rows:
             return cls({}, np.ones(structures.num_lists, np.float32), concentric=False)
         kind = read_manifest(folder)["parameters"].get("kind")
         counts = pd.read_csv(folder / STRUCTURE_TABLE)[["spots", "fewest_spots"]].to_numpy(np.float64)
-        near = near_miss_scale(table["structure"].to_numpy(), table["share"].to_numpy(), structures.num_lists)
-        table = _best_sightings(table)
+        near = near_misses(file, structures.num_lists)
+        table = _best_sightings(file)
         rows = np.unique(table["image"].to_numpy(np.int64))
         places = places_of(run, list(keypoints_of_run(run, rows.tolist())), structures.num_items)
         table["row"] = np.searchsorted(rows, table["image"].to_numpy(np.int64))
@@ -201,13 +202,19 @@ class PlacedParts:
                 yield from part.find(places, objects)
 
 
-def _best_sightings(table: pd.DataFrame) -> pd.DataFrame:
+def _best_sightings(file: PlacesFile) -> pd.DataFrame:
     """The sightings to learn from, in so many images at most: those of the images that hold each structure best."""
-    if table["image"].nunique() <= _MOST_IMAGES:
-        return table.copy()
-    best = table.sort_values("inliers", ascending=False, kind="stable").groupby("structure").head(_PER_STRUCTURE)
-    chosen = best["image"].drop_duplicates().head(_MOST_IMAGES)
-    return table[table["image"].isin(chosen)].copy()
+    columns = ["structure", "image", "inliers"]
+    every, best = np.zeros(0, np.int64), pd.DataFrame({name: np.zeros(0, np.int32) for name in columns})
+    for rows in file.pieces(columns):
+        if len(every) <= _MOST_IMAGES:
+            every = np.union1d(every, rows["image"].to_numpy())
+        best = pd.concat([best, rows.to_pandas()])
+        best = best.sort_values("inliers", ascending=False, kind="stable").groupby("structure").head(_PER_STRUCTURE)
+    if len(every) > _MOST_IMAGES:
+        every = np.sort(best["image"].drop_duplicates().head(_MOST_IMAGES).to_numpy(np.int64))
+    found: pd.DataFrame = file.of_images(SCHEMA.names, every).to_pandas()
+    return found
 
 
 def _constellation(places: Places, own: pd.DataFrame, keypoints: NDArray[np.int64]) -> Constellation:

@@ -7,6 +7,8 @@ structures it is its overlaps with the structures that it holds.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +19,15 @@ import pyarrow.parquet as pq
 import scipy.sparse
 from numpy.typing import NDArray
 
+from minia.mining.arrangement.aside import Aside
 from minia.mining.lists.listdb import ListDB, blocks_of
 from minia.mining.matching.stage import MATCHES
 
 _ENTRIES_AT_A_TIME = 1 << 22
 _IMAGES_AT_A_TIME = 1 << 14
+_MATCHES_AT_HAND = 1 << 22  # some 100 bytes each
+_OF_MATCHES = ["image", "structure", "overlap"]
+_NUMBERED = pa.schema([("image", pa.int32()), ("structure", pa.int32()), ("overlap", pa.float32())])
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Vectors:
     Attributes:
         offsets: (num_images + 1,) int64, where each image's entries start.
         columns: (num_entries,) int32.
-        values: (num_entries,) numbers; both may be memory-mapped.
+        values: (num_entries,) numbers; both may be mapped from files.
         weights: (num_columns,) float64, what values are multiplied by.
     """
 
@@ -54,12 +60,23 @@ class Vectors:
             matching: artifact of the matching stage.
             images: the names of all images, in their order.
             num_structures: of the run.
+
+        Raises:
+            OSError: the disk of temporary files is full, which holds 20 bytes a match where there are many.
         """
-        table = pq.read_table(matching / MATCHES, columns=["structure", "image", "overlap"])
-        rows = pc.index_in(table["image"], value_set=images).to_numpy()
-        entries = (table["overlap"].to_numpy(), (rows, table["structure"].to_numpy()))
-        matrix = scipy.sparse.csr_matrix(entries, shape=(len(images), num_structures), dtype=np.float32)
-        return cls(matrix.indptr.astype(np.int64), matrix.indices, matrix.data, np.ones(num_structures))
+        file = pq.ParquetFile(matching / MATCHES)
+        weights = np.ones(num_structures)
+        if file.metadata.num_rows <= _MATCHES_AT_HAND:
+            table = file.read(columns=_OF_MATCHES)
+            matrix = _matrix(_numbered(table, images), (0, len(images)), num_structures)
+            return cls(matrix.indptr.astype(np.int64), matrix.indices, matrix.data, weights)
+        with (
+            tempfile.TemporaryDirectory(prefix="minia-query-") as folder,
+            Aside(Path(folder) / "matches", _NUMBERED) as aside,
+        ):
+            for table in _pieces(file):
+                _put_by_image(aside, _numbered(table, images))
+            return cls(*_on_disk(aside, len(images), num_structures), weights)
 
     def most_alike(
         self, asked: scipy.sparse.csr_matrix, number: int, *, per_image: bool = True
@@ -101,6 +118,57 @@ class Vectors:
             lengths = np.sqrt(np.bincount(row, (values * self.weights[columns]) ** 2, minlength=end - begin))
             values = values / np.maximum(lengths, 1e-30)[row]
         return scipy.sparse.csr_matrix((values, columns, offsets), shape=(end - begin, len(self.weights)))
+
+
+def _pieces(file: pq.ParquetFile) -> Iterator[pa.Table]:
+    """The matches, several row groups at a time: to look up the names of few takes as long as of many."""
+    groups: list[int] = []
+    for number in range(file.metadata.num_row_groups):
+        groups.append(number)
+        count = sum(file.metadata.row_group(group).num_rows for group in groups)
+        if count >= _MATCHES_AT_HAND or number == file.metadata.num_row_groups - 1:
+            yield file.read_row_groups(groups, columns=_OF_MATCHES)
+            groups = []
+
+
+def _numbered(matches: pa.Table, images: pa.Array) -> pa.Table:
+    """Matches with the numbers of their images."""
+    rows = pc.index_in(matches["image"], value_set=images)
+    return pa.table([rows, matches["structure"], matches["overlap"]], schema=_NUMBERED)
+
+
+def _put_by_image(aside: Aside, matches: pa.Table) -> None:
+    """Put matches aside, those of 16,384 images under one number."""
+    where = matches["image"].to_numpy() // _IMAGES_AT_A_TIME
+    order = np.argsort(where, kind="stable")
+    matches, where = matches.take(pa.array(order)), where[order]
+    begins = np.flatnonzero(np.diff(where, prepend=-1))
+    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(where)], strict=True):
+        aside.put(int(where[begin]), matches.slice(begin, end - begin))
+
+
+def _on_disk(
+    aside: Aside, num_images: int, num_structures: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """Where each image's entries start, and the entries, mapped from files that go when they are not used any more."""
+    offsets = [np.zeros(1, np.int64)]
+    with tempfile.TemporaryFile() as columns, tempfile.TemporaryFile() as values:
+        for number, first in enumerate(range(0, num_images, _IMAGES_AT_A_TIME)):
+            bounds = first, min(first + _IMAGES_AT_A_TIME, num_images)
+            matrix = _matrix(aside.take(number), bounds, num_structures)
+            offsets.append(offsets[-1][-1] + matrix.indptr[1:].astype(np.int64))
+            columns.write(matrix.indices.astype(np.int32).data)
+            values.write(matrix.data.astype(np.float32).data)
+        columns.flush()
+        values.flush()
+        return np.concatenate(offsets), np.memmap(columns, np.int32, "r"), np.memmap(values, np.float32, "r")
+
+
+def _matrix(matches: pa.Table, bounds: tuple[int, int], num_structures: int) -> scipy.sparse.csr_matrix:
+    """The overlaps of images ``bounds[0]`` to ``bounds[1] - 1`` with all structures."""
+    image, structure, overlap = (column.to_numpy() for column in matches.columns)
+    shape = bounds[1] - bounds[0], num_structures
+    return scipy.sparse.csr_matrix((overlap, (image - bounds[0], structure)), shape=shape, dtype=np.float32)
 
 
 def _best(

@@ -42,7 +42,7 @@ from minia.mining.arrangement.settings import ConcentricArrangement, Constellati
 from minia.mining.arrangement.swaps import exchange_words
 from minia.mining.arrangement.tables import PLACES, best_parts, describe_parts, places_table, write_places
 from minia.mining.features.store import FeatureStore
-from minia.mining.lists.listdb import ListDB
+from minia.mining.lists.listdb import ListDB, ones
 from minia.mining.structures.settings import MiningSettings, SMHMining
 from minia.mining.structures.stage import (
     STRUCTURE_TABLE,
@@ -98,6 +98,7 @@ def arrange_structures(
     def make(work: Path) -> dict[str, Any]:
         bags = load_bags(mined.words, mapped=True)
         structures = load_structures(mined.mining, bags.num_items)
+        q_words = _word_rates(work, mined.mining, bags, settings, mining, context)  # before places take memory
         collection = Collection(FeatureStore.load(mined.features), mined.assignment, bags.num_items)
         sample = collection.to_learn_from(context.seed)
         if sample is not None:
@@ -105,7 +106,7 @@ def arrange_structures(
         places = collection.places(sample)
         best = _parts(places, structures, settings, context.seed)
         table = _table(mined.mining, structures, best, places)
-        table["q_words"] = _word_rates(work, mined.mining, bags, settings, mining, context)
+        table["q_words"] = q_words
         table = _listed(table, settings)
         if sample is None:
             places_table(best, table["mined"].tolist(), places).to_parquet(work / PLACES, index=False)
@@ -166,12 +167,19 @@ def _word_rates(
     for number in range(settings.word_exchanges):
         folder = work / f"exchanged-{number}"
         folder.mkdir()
-        mine_bags(folder, exchange_words(bags, context.seed + number), how, context)
+        mine_bags(folder, _exchanged(folder, bags, context.seed + number), how, context)
         decoys.append(_scores(folder))
         for file in folder.iterdir():
             file.unlink()
         folder.rmdir()
     return decoy_rates(scores, np.concatenate(decoys), max(1, settings.word_exchanges), expected)
+
+
+def _exchanged(folder: Path, bags: ListDB, seed: int) -> ListDB:
+    """Bags with words exchanged, on disk, so that mining has no more in memory than for bags as they are."""
+    np.save(folder / "words.npy", exchange_words(bags, seed).items)
+    items = np.load(folder / "words.npy", mmap_mode="r")
+    return ListDB(bags.offsets, items, ones(len(items)), bags.num_items)
 
 
 def _scores(mining: Path) -> npt.NDArray[np.float64]:

@@ -27,12 +27,15 @@ def exchange_words(bags: ListDB, seed: int, rounds: int = _ROUNDS) -> ListDB:
         Bags of the same sizes over words in as many images each, frequencies 1.
     """
     generator = np.random.default_rng([seed, 3])
-    lists = [bags.items[begin:end] for begin, end in zip(bags.offsets[:-1], bags.offsets[1:], strict=True)]
+    items = np.array(bags.items)  # sizes stay, so that images trade in place
+    begins, ends = bags.offsets[:-1], bags.offsets[1:]
     for _ in range(rounds):
-        order = generator.permutation(len(lists))
-        for left, right in zip(order[0::2].tolist(), order[1::2].tolist(), strict=False):
-            lists[left], lists[right] = _trade(lists[left], lists[right], generator)
-    items = np.concatenate([np.zeros(0, np.int32), *(np.sort(words) for words in lists)])
+        order = generator.permutation(bags.num_lists)
+        for left, right in zip(order[0::2], order[1::2], strict=False):
+            one, other = items[begins[left] : ends[left]], items[begins[right] : ends[right]]
+            one[:], other[:] = _trade(one, other, generator)
+    for begin, end in zip(begins, ends, strict=True):
+        items[begin:end].sort()
     return ListDB(bags.offsets, items, ones(len(items)), bags.num_items)
 
 

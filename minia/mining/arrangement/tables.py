@@ -20,7 +20,6 @@ keypoints  list(int32)   the keypoints that are these, numbered inside the image
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from minia.mining.arrangement.aside import Aside
 from minia.mining.arrangement.collection import Collection
 from minia.mining.arrangement.describe import Likeness, distinct_parts, locality, rank_correlation
 from minia.mining.arrangement.part import Part
@@ -37,7 +37,7 @@ from minia.mining.arrangement.sightings import Sightings
 
 PLACES = "places.parquet"
 _ROWS_PER_GROUP = 1 << 15  # so that a reader of some images skips most of them
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [("structure", pa.int32()), ("image", pa.int32())]
     + [(name, pa.float32()) for name in ("share", "x", "y", "size", "angle")]
     + [("inliers", pa.int32()), ("keypoints", pa.list_(pa.int32()))]
@@ -98,7 +98,7 @@ def write_places(
 ) -> None:
     """Seek parts in all images, span by span, and write their places as :func:`places_table` has them.
 
-    Memory holds a span of images, and the rows of one structure.
+    Memory holds a span of images.
 
     Args:
         work: the artifact's folder.
@@ -107,32 +107,16 @@ def write_places(
         find: where each part is in images.
         advance: called with the number of images done.
     """
-    with ExitStack() as opened, pq.ParquetWriter(work / PLACES, _SCHEMA) as writer:
-        spans: list[pq.ParquetFile] = []
+    with Aside(work / "spans", SCHEMA) as spans, pq.ParquetWriter(work / PLACES, SCHEMA) as writer:
         for images in collection.spans():
-            file = work / f"span-{len(spans)}.parquet"
-            opened.callback(file.unlink)
             places, first = collection.places(images), int(images[0])
-            with pq.ParquetWriter(file, _SCHEMA) as of_span:
-                for (number, part), seen in zip(parts.items(), find(places, list(parts.values())), strict=True):
-                    of_span.write_table(_as_arrow(_placed(number, part, seen, places, first)), row_group_size=1 << 30)
-            spans.append(opened.enter_context(pq.ParquetFile(file)))
+            for (number, part), seen in zip(parts.items(), find(places, list(parts.values())), strict=True):
+                placed = _placed(number, part, seen, places, first)
+                if len(placed):
+                    spans.put(number, pa.Table.from_pandas(placed, SCHEMA, preserve_index=False))
             advance(len(images))
-        for group in range(len(parts)):
-            rows = pa.concat_tables([span.read_row_group(group) for span in spans])
-            writer.write_table(rows, row_group_size=_ROWS_PER_GROUP)
-
-
-def _as_arrow(table: pd.DataFrame) -> pa.Table:
-    if table.empty:  # of which a group without rows is written
-        return _SCHEMA.empty_table()
-    return pa.Table.from_pandas(table, _SCHEMA, preserve_index=False)
-
-
-def load_places_table(artifact: Path) -> pd.DataFrame | None:
-    """The places in an artifact of the arrangement stage; None of one of the mining stage, which has none."""
-    file = artifact / PLACES
-    return pd.read_parquet(file) if file.exists() else None
+        for number in parts:
+            writer.write_table(spans.take(number), row_group_size=_ROWS_PER_GROUP)
 
 
 def _placed(number: int, part: Part, seen: Sightings, places: Places, first_image: int = 0) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import scipy.sparse
 from numpy.typing import NDArray
 
@@ -137,25 +136,6 @@ def choose_gallery_images(
         num_matches += np.bincount(structure, minlength=structures.num_lists)
     overlaps_kept = (best.keys >> np.uint64(32)).astype(np.uint32).view(np.float32)
     return GalleryImages(best.images, overlaps_kept, num_matches)
-
-
-def with_places(chosen: GalleryImages, structures: NDArray[np.int64], places: pd.DataFrame) -> GalleryImages:
-    """The images to show where structures have places: those with most of the part in its place.
-
-    Args:
-        chosen: what overlaps choose, changed in place for structures with places.
-        structures: (num_structures,) the numbers of the structures to show.
-        places: of the arrangement stage (see :mod:`minia.mining.arrangement.tables`).
-    """
-    row_of = {structure: row for row, structure in enumerate(structures.tolist())}
-    for structure, own in places.groupby("structure"):
-        if (row := row_of.get(structure)) is None:
-            continue
-        best = own.sort_values("share", ascending=False, kind="stable").head(chosen.images.shape[1])
-        chosen.images[row], chosen.overlaps[row] = -1, 0
-        chosen.images[row, : len(best)], chosen.overlaps[row, : len(best)] = best["image"], best["share"]
-        chosen.num_matches[row] = len(own)
-    return chosen
 
 
 def rows_of(matrix: scipy.sparse.csr_matrix) -> NDArray[np.int64]:

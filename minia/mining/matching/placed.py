@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import scipy.sparse
 from numpy.typing import NDArray
 
-from minia.mining.arrangement.tables import PLACES
+from minia.mining.arrangement.places_file import ByImage, PlacesFile
+from minia.mining.arrangement.tables import SCHEMA as OF_ARRANGEMENT
 from minia.mining.matching.overlap import near_miss_scale
 
 OF_PLACE = ("x", "y", "size", "angle", "inliers")
@@ -38,52 +39,72 @@ class Span:
     matches: scipy.sparse.csc_matrix
 
 
+def near_misses(file: PlacesFile, num_structures: int) -> NDArray[np.float32]:
+    """What overlaps are multiplied by where an image does not hold a structure in its place (see ``near_miss_scale``).
+
+    Args:
+        file: where the arrangement found structures.
+        num_structures: of all.
+    """
+    scale = np.ones(num_structures, dtype=np.float32)
+    for rows in file.pieces(["structure", "share"]):
+        structure, share = (rows[name].to_numpy() for name in ("structure", "share"))
+        scale = np.minimum(scale, near_miss_scale(structure, share, num_structures))
+    return scale
+
+
 @dataclass(frozen=True)
 class Placed:
-    """Where structures are, as the arrangement stage found it: 12 bytes a structure and image in memory.
+    """Where structures are, as the arrangement stage found it, by image.
 
     Attributes:
-        file: its ``places.parquet``, by structure and image; None where it did not run.
-        structure, image: (n,) int32.
-        share: (n,) float32.
+        by_image: the rows of its ``places.parquet``; None where it did not run, or placed nothing.
+        near_misses: (num_structures,) float32, what the overlap of an image's words is multiplied by where the image
+            does not hold the structure in its place: less than any image that does then has.
     """
 
-    file: Path | None
-    structure: NDArray[np.int32]
-    image: NDArray[np.int32]
-    share: NDArray[np.float32]
+    by_image: ByImage | None
+    near_misses: NDArray[np.float32]
 
     @classmethod
-    def load(cls, mining: Path) -> Placed:
-        """Read an artifact of the arrangement stage, or of the mining stage, which has no places."""
-        file = mining / PLACES
-        if file.exists() and pq.read_metadata(file).num_rows:
-            table = pq.read_table(file, columns=["structure", "image", "share"])
-            return cls(file, *(table[name].to_numpy() for name in ("structure", "image", "share")))
-        return cls(None, np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
+    @contextmanager
+    def of(cls, mining: Path, num_structures: int, scratch: Path) -> Iterator[Placed]:
+        """Open an artifact of the arrangement stage, or of the mining stage, which has no places.
+
+        Args:
+            mining: the artifact.
+            num_structures: of it.
+            scratch: a file for what does not fit memory, not there yet; removed at the end.
+        """
+        file = PlacesFile.of(mining)
+        if file is None or not file.num_rows:
+            yield cls(None, np.ones(num_structures, dtype=np.float32))
+            return
+        with file.by_image(["structure", "image", "share", *OF_PLACE, "keypoints"], scratch) as by_image:
+            yield cls(by_image, near_misses(file, num_structures))
 
     def within(self, span: Span) -> SpanPlaces:
         """The rows of a span's images."""
-        columns = ["structure", "image", *OF_PLACE, "keypoints"]
-        if self.file is None:
-            kinds = [pa.int32(), pa.int32(), *(SCHEMA.field(name).type for name in OF_PLACE), pa.list_(pa.int32())]
-            return SpanPlaces(pa.schema(list(zip(columns, kinds, strict=True))).empty_table())
-        inside = (pc.field("image") >= span.first) & (pc.field("image") < span.last)
-        return SpanPlaces(pq.read_table(self.file, columns=columns, filters=inside))
+        if self.by_image is None:
+            return SpanPlaces(OF_ARRANGEMENT.empty_table())
+        return SpanPlaces(self.by_image.between(span.first, span.last))
 
-    def put_in(self, span: Span, min_overlap: float) -> Span:
+    def put_in(self, span: Span, places: SpanPlaces, min_overlap: float) -> Span:
         """A span whose structures with places match by these.
 
         An image that does not hold the part in its place has the overlap of its words wherever they are, scaled to be
         less than that of any image that does, and than one half: a near miss, to be had by a low ``min_overlap``.
+
+        Args:
+            span: by words alone.
+            places: its own.
+            min_overlap: smallest overlap of a match.
         """
-        if self.file is None:
+        if self.by_image is None:
             return span
-        inside = (self.image >= span.first) & (self.image < span.last)
-        cells = (self.share[inside], (self.image[inside] - span.first, self.structure[inside]))
-        own = scipy.sparse.csc_matrix(cells, span.matches.shape, dtype=np.float32)
-        scale = near_miss_scale(self.structure, self.share, span.matches.shape[1])
-        near = (span.matches @ scipy.sparse.diags(scale)).tocsc()
+        structure, image, share = (places.table[name].to_numpy() for name in ("structure", "image", "share"))
+        own = scipy.sparse.csc_matrix((share, (image - span.first, structure)), span.matches.shape, dtype=np.float32)
+        near = (span.matches @ scipy.sparse.diags(self.near_misses)).tocsc()
         near.data[near.data < np.float32(min_overlap)] = 0
         near = near - near.multiply(own > 0)
         near.eliminate_zeros()

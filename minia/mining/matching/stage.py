@@ -23,7 +23,7 @@ The rows go by *spans* of consecutive images, some 4 million matches or 8 millio
 inside a span by structure, then by falling overlap. A small collection is one span. Row groups do
 not cross spans, so that their minima and maxima let a reader of one structure or of one image
 skip nearly all of them. Memory holds one span, whatever the number of images: under 1 GB, and
-some 20 bytes and the name of every image, and 12 bytes of every place that the arrangement found.
+some 20 bytes and the name of every image; where the arrangement found more than a million places, they wait on disk.
 """
 
 from __future__ import annotations
@@ -91,13 +91,17 @@ def match_structures(
         bags, names = load_bags(words, mapped=True), load_images(words)["image"]
         structures = load_structures(mining, bags.num_items)
         keypoints = None if features is None or assignment is None else KeypointWords.load(features, assignment)
-        placed = Placed.load(mining)
         matched = np.zeros(structures.num_lists, dtype=np.int64)
         num_matched_images = 0
-        with pq.ParquetWriter(work / MATCHES, SCHEMA) as writer, progress("matching", len(names), "image") as advance:
+        with (
+            Placed.of(mining, structures.num_lists, work / "places") as placed,
+            pq.ParquetWriter(work / MATCHES, SCHEMA) as writer,
+            progress("matching", len(names), "image") as advance,
+        ):
             for span in _spans(bags, structures, settings, keypoints):
-                span = placed.put_in(span, settings.min_overlap)
-                for table in _tables(span, structures, names, keypoints, placed.within(span)):
+                places = placed.within(span)
+                span = placed.put_in(span, places, settings.min_overlap)
+                for table in _tables(span, structures, names, keypoints, places):
                     writer.write_table(table, row_group_size=len(table))
                 matched += np.diff(span.matches.indptr)
                 num_matched_images += len(np.unique(span.matches.indices))

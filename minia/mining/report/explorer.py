@@ -25,7 +25,7 @@ from minia.mining.report.holding import (
     held_blocks,
 )
 from minia.mining.report.layout import map_places, marker_sizes
-from minia.mining.report.parts import PartPictures, place_for_page
+from minia.mining.report.parts import PartPictures, PartPlaces, place_for_page
 from minia.mining.report.pictures import Pictures
 from minia.mining.report.run import Run
 from minia.mining.report.scripts import Scripts, rounded, significant
@@ -86,7 +86,8 @@ class Explorer:
             copied = self._rows_to_copy(holding)
             pictures = Pictures(self.report, run, run.features, self._wanted_words())
             pictures.write(copied)
-            parts = PartPictures(self.report, run, pictures, tile_side)
+            placed = None if run.places is None else run.places.of_images(np.sort(np.array(copied, np.int64)))
+            parts = PartPictures(self.report, pictures, PartPlaces(run, placed), tile_side)
             drawn = self._draw(parts)
             words, sheet = pictures.patches.write(self.report)
             sheets = {"words": sheet.describe() | {"numbers": words}, "images": pictures.thumbnails.describe()}
@@ -159,11 +160,8 @@ class Explorer:
         """x, y, size and angle of the listed images; None where no places are known."""
         if self.run.places is None:
             return None
-        own = self.run.places.of(structure).set_index("image")
-        if own.empty:
-            return None
-        table = own[["x", "y", "size", "angle"]].reindex(rows).to_numpy(np.float64)
-        return [rounded(row, 2) for row in table]
+        found = self.run.places.places_in(structure, rows)
+        return None if found is None else [rounded(row, 2) for row in found]
 
     def _write_words(self) -> None:
         """The words of the shown structures: how many images hold each, and which structures use it."""
@@ -310,7 +308,9 @@ class _ImageScripts:
     def __init__(self, explorer: Explorer, parts: PartPictures, copied: Sequence[int]) -> None:
         self.explorer, self.parts = explorer, parts
         self.rows = np.sort(np.asarray(copied, dtype=np.int64))
-        blocks = [held for _, _, held in held_blocks(explorer.run, explorer.shown, self.rows)]
+        placed = parts.places.placed
+        shares = None if placed is None else placed.numbered(self.rows)
+        blocks = [held for _, _, held in held_blocks(explorer.run, explorer.shown, shares, self.rows)]
         empty = scipy.sparse.csr_matrix((0, len(explorer.shown)), dtype=np.float32)
         self.held = scipy.sparse.vstack([empty, *blocks], format="csr")
         self.used = np.zeros(explorer.run.bags.num_items, dtype=np.bool_)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import scipy.sparse
 
 from minia.core.progress import progress
+from minia.mining.arrangement.places_file import ByImage
 from minia.mining.matching.best_images import BestImages, rows_of, sort_bits
 from minia.mining.matching.overlap import overlap_blocks
 from minia.mining.report.columns import Columns, sky_positions
@@ -53,42 +56,43 @@ class Holding:
 
 
 def held_blocks(
-    run: Run, shown: Counts, images: Counts | None = None
+    run: Run, shown: Counts, shares: ByImage | None, images: Counts | None = None
 ) -> Iterator[tuple[int, scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]]:
     """The overlaps of shown structures in blocks of images.
 
     Args:
         run: of which.
         shown: (n,) structures.
+        shares: of the arrangement, an image's number being its row of the matrices; None where it did not run.
         images: (m,) ascending image numbers, the rows of the matrices; all images where it is None.
 
     Yields:
         The block's first row; (block length, n) overlaps of all pairs that share a word; and of those pairs alone
         where the image holds the structure, which is the share of its spots where a structure has places.
     """
-    placed = _placed_shares(run, shown)
-    unplaced = scipy.sparse.diags((np.diff(placed.tocsc().indptr) == 0).astype(np.float32))
-    rows = placed if images is None else placed[images]
+    unplaced = np.ones(len(shown)) if run.places is None else ~np.isin(shown, run.places.structures)
+    by_words = scipy.sparse.diags(unplaced.astype(np.float32))
+    column = np.full(run.structures.num_lists, -1)
+    column[shown] = np.arange(len(shown))
     for first, block, overlaps in overlap_blocks(run.bags, run.structures.select(shown), run.matching.formula, images):
         high = overlaps.copy()
         high.data[high.data < np.float32(run.matching.min_overlap)] = 0
-        held = (high @ unplaced + rows[first : first + block.num_lists]).tocsr().astype(np.float32)
+        held = high @ by_words
+        if shares is not None:
+            rows = shares.between(first, first + block.num_lists)
+            held = held + _matrix(rows, first, column, held.shape)
+        held = held.tocsr().astype(np.float32)
         held.eliminate_zeros()
         held.sort_indices()
         yield first, overlaps, held
 
 
-def _placed_shares(run: Run, shown: Counts) -> scipy.sparse.csr_matrix:
-    """The shares of the arrangement, (num_images, n); empty columns of structures without places."""
-    shape = (len(run.names), len(shown))
-    if run.places is None:
-        return scipy.sparse.csr_matrix(shape, dtype=np.float32)
-    column = np.full(run.structures.num_lists, -1)
-    column[shown] = np.arange(len(shown))
-    structure = column[run.places.table["structure"].to_numpy()]
-    chosen = structure >= 0
-    image, share = (run.places.table[name].to_numpy()[chosen] for name in ("image", "share"))
-    return scipy.sparse.csr_matrix((share, (image, structure[chosen])), shape, dtype=np.float32)
+def _matrix(rows: pa.Table, first: int, column: Counts, shape: tuple[int, int]) -> scipy.sparse.csr_matrix:
+    """The shares of the arrangement, an image a row, a shown structure a column."""
+    structure, image, share = (rows[name].to_numpy() for name in ("structure", "image", "share"))
+    shown = column[structure] >= 0
+    where = (image[shown] - first, column[structure[shown]])
+    return scipy.sparse.csr_matrix((share[shown], where), shape, dtype=np.float32)
 
 
 def count_holding(run: Run, shown: Counts, columns: Columns, scripts: Scripts) -> Holding:
@@ -113,8 +117,13 @@ def count_holding(run: Run, shown: Counts, columns: Columns, scripts: Scripts) -
         known=np.zeros((count, len(columns.names)), np.int64),
     )
     writer = _ImageScripts(run, shown, scripts)
-    with progress("counting structures", len(run.names), "image") as advance:
-        for first, overlaps, held in held_blocks(run, shown):
+    placed = run.places
+    scratch = scripts.folder.with_name("places")
+    with (
+        nullcontext() if placed is None else placed.by_image(shown, scratch) as shares,
+        progress("counting structures", len(run.names), "image") as advance,
+    ):
+        for first, overlaps, held in held_blocks(run, shown, shares):
             _count_block(found, run, columns, first, held)
             _offer_near(near, first, overlaps, held)
             writer.add(held)

@@ -17,6 +17,7 @@ from minia.mining.report import panels
 from minia.mining.report.cutouts import Place, average, cut_part, most_typical, place_of_keypoints, turns_alike
 from minia.mining.report.panels import Pixels
 from minia.mining.report.pictures import Pictures
+from minia.mining.report.placed import PlacedInImages
 from minia.mining.report.run import Run
 from minia.mining.report.scripts import rounded
 from minia.mining.report.sprites import SPRITES, Sheets
@@ -48,15 +49,16 @@ class Sighting:
     place: Place | None
 
 
-class Places:
+class PartPlaces:
     """The places of structures in images.
 
     Args:
         run: of which.
+        placed: those that the arrangement found in the images that will be asked for; None where it did not run.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, placed: PlacedInImages | None) -> None:
+        self.run, self.placed = run, placed
         self.keypoints = functools.lru_cache(maxsize=64)(self._load_keypoints)
         self.words = functools.lru_cache(maxsize=64)(run.words_of_keypoints)
 
@@ -93,12 +95,11 @@ class Places:
 
     def _placed(self, structure: int, row: int) -> tuple[Place, Keypoints] | None:
         """The place that the arrangement found, and the keypoints there."""
-        parts = self.run.places
-        at = None if parts is None else parts.find(structure, row)
-        if parts is None or at is None:
+        at = None if self.placed is None else self.placed.find(structure, row)
+        if self.placed is None or at is None:
             return None
-        x, y, size, angle = parts.place(at)
-        return Place(x, y, size, angle, True), parts.keypoints[at].values.to_numpy().astype(np.int64)
+        x, y, size, angle = self.placed.place[at].tolist()
+        return Place(x, y, size, angle, True), self.placed.keypoints[at].values.to_numpy().astype(np.int64)
 
     def _load_keypoints(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         assert self.run.features is not None
@@ -117,16 +118,15 @@ class PartPictures:
 
     Args:
         report: the report's folder.
-        run: of which.
         pictures: with a copy of every image to draw.
+        places: of structures in these images.
         side: of a panel's tile in pixels.
     """
 
-    def __init__(self, report: Path, run: Run, pictures: Pictures, side: int) -> None:
+    def __init__(self, report: Path, pictures: Pictures, places: PartPlaces, side: int) -> None:
         (report / "panels").mkdir()
-        self.report, self.run, self.pictures, self.side = report, run, pictures, side
+        self.report, self.run, self.pictures, self.places, self.side = report, places.run, pictures, places, side
         self.map = Sheets(report, "structures", (_MAP_SIDE, _MAP_SIDE), 16, 16)
-        self.places = Places(run)
         self._panels: list[tuple[int, list[Sighting]]] = []
 
     def draw(self, structure: int, rows: list[int], overlaps: list[float]) -> dict[str, Any]:

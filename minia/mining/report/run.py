@@ -19,7 +19,7 @@ from minia.core.artifact import read_manifest
 from minia.data.images import load_labels
 from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import ListDB
-from minia.mining.matching.best_images import GalleryImages, choose_gallery_images, with_places
+from minia.mining.matching.best_images import GalleryImages, choose_gallery_images
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.matching.stage import MATCHES, KeypointWords
 from minia.mining.report.label_metrics import (
@@ -170,7 +170,7 @@ class Run:
             self.bags, self.structures.select(shown), formula=self.matching.formula,
             min_overlap=self.matching.min_overlap, most_images=most_images, seed=[self.seed, _TIES],
         )  # fmt: skip
-        return chosen if self.places is None else with_places(chosen, shown, self.places.table)
+        return chosen if self.places is None else self.places.put_in(chosen, shown)
 
 
 def count_stages(artifacts: Mapping[str, Path]) -> dict[str, float]:
