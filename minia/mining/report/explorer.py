@@ -85,7 +85,7 @@ class Explorer:
         if run.features is not None:
             copied = self._rows_to_copy(holding)
             pictures = Pictures(self.report, run, run.features, self._wanted_words())
-            pictures.write(copied)
+            pictures.write(copied, self.num_threads)
             placed = None if run.places is None else run.places.of_images(np.sort(np.array(copied, np.int64)))
             parts = PartPictures(self.report, pictures, PartPlaces(run, placed), tile_side)
             drawn = self._draw(parts)

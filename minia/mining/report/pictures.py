@@ -7,12 +7,14 @@ import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from minia.core.progress import progress
+from minia.core.workers import map_in_order
 from minia.data.files import UnreadableImageError
 from minia.data.images import fit_sides
 from minia.data.reading import Reading, read_image
@@ -57,27 +59,21 @@ class Pictures:
         self.objects = objects_choice(features.artifact)
         self.outlines: dict[int, list[list[float]]] = {}  # of the objects in each image
 
-    def write(self, rows: Sequence[int]) -> None:
+    def write(self, rows: Sequence[int], num_threads: int) -> None:
         """Write the pictures of images, in this order; how many bytes the copies took is logged."""
         expected = float(self.pixels[list(rows)].sum()) * _BYTES_PER_PIXEL
         logger.info("report: copying %d images, some %.0f MB", len(rows), expected / 1e6)
         unreadable: dict[Path, str] = {}
         size = 0
+        copies = map_in_order(self._copy, rows, num_threads, in_threads=True)
         with progress("copying images", len(rows), "image") as advance:
-            for row in rows:
-                path = self.features.image_path(row)
-                try:
-                    image = fit_sides(read_image(path, self.reading), 0, _COPY_SIDE)
-                    factor = self.factor(row, image)
-                    self.patches.collect(row, image, factor)
-                    self.outlines[row] = object_outlines(image, self.objects, factor)
-                    thumbnail = fit_tile(image, _THUMBNAIL_SIDE)
-                except UnreadableImageError as error:  # it was there when its features were extracted
-                    unreadable[path] = str(error)
-                    image = missing_tile(str(self.run.names.iat[row]), 220)
-                    thumbnail = missing_tile("", _THUMBNAIL_SIDE)
-                save_jpeg(self.report / copy_of(row), image)
-                self.thumbnails.add(thumbnail)
+            for row, copy in zip(rows, copies, strict=True):
+                if copy.why is None:
+                    self.patches.collect(row, copy.image, self.factor(row, copy.image))
+                    self.outlines[row] = copy.outlines
+                else:  # it was there when its features were extracted
+                    unreadable[self.features.image_path(row)] = copy.why
+                self.thumbnails.add(copy.thumbnail)
                 size += (self.report / copy_of(row)).stat().st_size
                 advance(1)
         self.thumbnails.finish()
@@ -87,6 +83,18 @@ class Pictures:
                 "report: %d of the images shown can no longer be read, and have empty tiles; first %s: %s",
                 len(unreadable), path, why,
             )  # fmt: skip
+
+    def _copy(self, row: int) -> _Copy:
+        """Read an image and write its copy."""
+        try:
+            image = fit_sides(read_image(self.features.image_path(row), self.reading), 0, _COPY_SIDE)
+            outlines = object_outlines(image, self.objects, self.factor(row, image))
+            copy = _Copy(image, fit_tile(image, _THUMBNAIL_SIDE), outlines)
+        except UnreadableImageError as error:
+            image = missing_tile(str(self.run.names.iat[row]), 220)
+            copy = _Copy(image, missing_tile("", _THUMBNAIL_SIDE), [], str(error))
+        save_jpeg(self.report / copy_of(row), image)
+        return copy
 
     def size_of(self, row: int) -> tuple[int, int]:
         """Width and height of the image itself, in pixels."""
@@ -105,6 +113,22 @@ class Pictures:
 def copy_of(row: int) -> str:
     """The copy of an image, relative to the report."""
     return f"{IMAGES}/image_{row:06d}.jpg"
+
+
+class _Copy(NamedTuple):
+    """A copied image.
+
+    Attributes:
+        image: the copy's pixels; a tile with its name where it cannot be read.
+        thumbnail: of it.
+        outlines: of its objects.
+        why: it cannot be read; None where it can.
+    """
+
+    image: Pixels
+    thumbnail: Pixels
+    outlines: list[list[float]]
+    why: str | None = None
 
 
 class _Patches:
