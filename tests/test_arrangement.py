@@ -5,7 +5,7 @@ import pytest
 
 from minia.mining.arrangement.arrange import arrange
 from minia.mining.arrangement.chance import decoy_rates, exchange_probability, false_discovery_rates
-from minia.mining.arrangement.describe import CONSTELLATION, distinct_parts, locality, rank_correlation
+from minia.mining.arrangement.describe import CONSTELLATION, distinct_parts, image_spreads, locality, rank_correlation
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.swaps import exchange_words
@@ -127,8 +127,8 @@ def test_one_part_found_twice_counts_once() -> None:
 def test_random_keypoints_have_a_locality_of_one() -> None:
     places, _ = collection(planted=False)
     chosen = np.sort(np.random.default_rng(0).choice(len(places.words), 900, replace=False))
-    assert locality(chosen, places.image_of(chosen), places) == pytest.approx(1, abs=0.1)
-    assert np.isnan(locality(np.zeros(0, np.int64), np.zeros(0, np.int64), places))
+    assert locality(chosen, places.image_of(chosen), places, image_spreads(places)) == pytest.approx(1, abs=0.1)
+    assert np.isnan(locality(np.zeros(0, np.int64), np.zeros(0, np.int64), places, image_spreads(places)))
 
 
 def test_the_probability_of_exchanges_holds_and_is_small_where_much_is_found() -> None:

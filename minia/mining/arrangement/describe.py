@@ -94,7 +94,13 @@ class _Kept:
         return bool((both > like.share * np.maximum(len(seen.images), self._num_images[columns])).any())
 
 
-def locality(keypoints: Numbers, images: Numbers, places: Places) -> float:
+def image_spreads(places: Places) -> Vector:
+    """The spread of all keypoints of each image (see :func:`locality`), (num_images,) pixels, 0 for fewer than two."""
+    image = np.repeat(np.arange(places.num_images), np.diff(places.offsets))
+    return _spread(places.position, image, places.num_images)[0]
+
+
+def locality(keypoints: Numbers, images: Numbers, places: Places, around: Vector) -> float:
     """How closely keypoints lie together: their spread over that of all keypoints of their image, median over images.
 
     Spread is the root mean square distance from the mean, as if of a sample: keypoints drawn at random have a
@@ -104,6 +110,7 @@ def locality(keypoints: Numbers, images: Numbers, places: Places) -> float:
         keypoints: (n,) keypoints, image by image.
         images: (n,) the image of each.
         places: the collection.
+        around: spread of all keypoints of each image.
 
     Returns:
         nan where no image has two of them.
@@ -112,11 +119,8 @@ def locality(keypoints: Numbers, images: Numbers, places: Places) -> float:
     if len(used) == 0:
         return float("nan")
     own, number = _spread(places.position[keypoints], row, len(used))
-    counts = places.offsets[used + 1] - places.offsets[used]
-    all_of = np.concatenate([np.arange(places.offsets[image], places.offsets[image + 1]) for image in used.tolist()])
-    every, _ = _spread(places.position[all_of], np.repeat(np.arange(len(used)), counts), len(used))
-    several = (number > 1) & (every > 0)
-    return float(np.median(own[several] / every[several])) if several.any() else float("nan")
+    several = (number > 1) & (around[used] > 0)
+    return float(np.median(own[several] / around[used][several])) if several.any() else float("nan")
 
 
 def _spread(position: npt.NDArray[np.complex64], row: Numbers, number: int) -> tuple[Vector, Numbers]:

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from minia.mining.arrangement.aside import Aside
 from minia.mining.arrangement.collection import Collection
-from minia.mining.arrangement.describe import Likeness, distinct_parts, locality, rank_correlation
+from minia.mining.arrangement.describe import Likeness, distinct_parts, image_spreads, locality, rank_correlation
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.sightings import Sightings
@@ -56,15 +56,20 @@ def best_parts(parts: Sequence[Part], places: Places, likeness: Likeness) -> dic
 def describe_parts(best: dict[int, Part], num_structures: int, places: Places) -> pd.DataFrame:
     """A row a structure (see the stage), of probability 1 and otherwise nan where there is no part."""
     words = np.bincount(places.image_of(np.flatnonzero(places.words >= 0)), minlength=places.num_images)
+    around = image_spreads(places) if best else np.zeros(0)
     rows = [
-        _described(best[structure], places, words.astype(np.float64)) if structure in best else {"probability": 1.0}
+        _described(best[structure], places, words.astype(np.float64), around)
+        if structure in best
+        else {"probability": 1.0}
         for structure in range(num_structures)
     ]
     columns = ["probability", "spots", "fewest_spots", "false_matches", "locality", "everywhere", "with_num_words"]
     return pd.DataFrame(rows, columns=columns).astype(np.float64)
 
 
-def _described(part: Part, places: Places, num_words: npt.NDArray[np.float64]) -> dict[str, float]:
+def _described(
+    part: Part, places: Places, num_words: npt.NDArray[np.float64], around: npt.NDArray[np.float64]
+) -> dict[str, float]:
     seen = part.sightings
     spots = np.zeros(places.num_images)
     spots[seen.images] = seen.spots
@@ -73,7 +78,7 @@ def _described(part: Part, places: Places, num_words: npt.NDArray[np.float64]) -
         "spots": part.num_spots,
         "fewest_spots": part.fewest_spots,
         "false_matches": part.false_matches,
-        "locality": locality(seen.keypoints, np.repeat(seen.images, seen.counts), places),
+        "locality": locality(seen.keypoints, np.repeat(seen.images, seen.counts), places, around),
         "everywhere": float(len(seen.images) > _EVERYWHERE * places.num_images),
         "with_num_words": rank_correlation(spots, num_words),
     }
