@@ -5,8 +5,8 @@
 LABELS.csv has the columns image, label and split (train, validation). A network is trained on the images of the
 training split, whose labels are not read, with ``trainer.NAME=VALUE`` and other keys of train.py as further arguments;
 the validation split is mined with it and with dense RootSIFT, both with the same number of keypoints an image on the
-same objects and with the same numbers of words; labels measure both. A training that was ended goes on when the
-command is given again.
+same objects and with the same numbers of words; labels measure both. The table is printed, and kept as OUTPUT/table.md.
+A training that was ended goes on when the command is given again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINING = ("model=timm", "model.name=regnety_002", "trainer.precision=32-true", "trainer.batch_size=32",
+# An encoder without squeezing: with it (regnety_002) a descriptor depends on all that the network is shown, a part of
+# the object in training and the whole image in mining.
+TRAINING = ("model=timm", "model.name=regnetx_002", "trainer.precision=32-true", "trainer.batch_size=32",
             "trainer.steps_per_check=150", "data.check_images=false")  # fmt: skip
 FIGURES = ("word_accuracy", "structure_accuracy", "mean_purity_at_30", "chance_purity_at_30")
 
@@ -46,7 +48,8 @@ def train(labels: Path, output: Path, steps: int, further: list[str]) -> Path:
 def mined(catalogue: Path, output: Path, name: str, words: str, features: list[str]) -> list[dict[str, object]]:
     """A row for each number of words."""
     sweep = output / name.replace(", ", "-").replace(" ", "-")
-    given = ["images=catalogue", f"images.path={catalogue}", "arrangement=none", f"vocabulary.size={words}"]
+    given = ["images=catalogue", f"images.path={catalogue}", "arrangement=none", f"vocabulary.size={words}",
+             "report.max_structures=10", "report.images_per_structure=1"]  # fmt: skip
     run("mine.py", "-m", *given, *features, f"hydra.sweep.dir={sweep}", f"store={output / 'store'}")
     rows = []
     for number, size in enumerate(words.split(",")):
@@ -74,18 +77,18 @@ def main() -> None:
     table = table[table["split"].str.startswith("val")]
     catalogue = output / "validation.csv"
     folder = arguments.labels.absolute().parent
-    rows = pd.DataFrame({"id": table["image"], "path": [str(folder / each) for each in table["image"]]})
-    rows.assign(label=table["label"]).to_csv(catalogue, index=False)
+    listed = pd.DataFrame({"id": table["image"], "path": [str(folder / each) for each in table["image"]]})
+    listed.assign(label=table["label"]).to_csv(catalogue, index=False)
     both = [f"features.num_features={arguments.features}", "features.objects=central"]
     delf = ["features=delf", f"features.model={model}", f"features.scales={arguments.scales}",
             "features.precision=float32", *both]  # fmt: skip
     found = mined(catalogue, output, "dense RootSIFT", arguments.words, ["features=dense", *both])
     found += mined(catalogue, output, "self-supervised, dense", arguments.words, [*delf, "features.selection=dense"])
     found += mined(catalogue, output, "self-supervised, attention", arguments.words, delf)
-    print("| " + " | ".join(found[0]) + " |")
-    print("|" + "---|" * len(found[0]))
-    for row in found:
-        print("| " + " | ".join(str(each) for each in row.values()) + " |")
+    rows = [list(found[0]), ["---"] * len(found[0]), *(list(map(str, row.values())) for row in found)]
+    lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    (output / "table.md").write_text(lines)
+    print(lines, end="")
 
 
 if __name__ == "__main__":

@@ -186,6 +186,7 @@ def test_outputs(network: DELF) -> None:
     assert output.zero_fractions.shape == (6,)
     assert ((output.zero_fractions >= 0) & (output.zero_fractions <= 1)).all()
     torch.testing.assert_close(output.zero_fractions[4], (output.layer3 == 0).float().mean())
+    assert not len(network(torch.zeros(2, 3, 65, 90)).zero_fractions)  # else a validation would take them for shares
 
 
 def test_inference_equals_forward(network: DELF) -> None:

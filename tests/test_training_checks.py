@@ -11,7 +11,7 @@ from test_train import compose
 from minia.core.artifact import InputError
 from minia.core.setting_types import check
 from minia.training.checks import check_cache
-from minia.training.settings import TrainSettings
+from minia.training.settings import Optimisation, TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,8 @@ def test_batches_that_do_not_fit_the_shared_memory_are_refused(tmp_path: Path, m
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed - 1))
     with pytest.raises(InputError, match=r"data.loader_workers=4: the batches .* allowed here: data.loader_workers=0"):
         check_cache(settings, 20, 5, tmp_path)
+
+
+def test_an_optimisation_without_more_than_it_needs_is_allowed() -> None:
+    least = Optimisation(learning_rate=0.1, max_steps=1, log_every=1)
+    assert Optimisation(**least.model_dump()) == least  # pydantic does not look at what is not given

@@ -97,6 +97,8 @@ def test_dark_cells_and_too_many_are_left_out() -> None:
     assert len(seen) == pytest.approx(int((light[every.image, every.cell] > 60).sum()), rel=0.1)
     few = match_cells(views, matrices, (12, 12), WINDOW, ALL._replace(max_cells=10))
     assert len(few.image) == 10 and len(set(few.image.tolist())) > 3
+    for end in (0, -1):  # evenly, from the first to the last
+        assert (few.image[end], few.cell[end]) == (every.image[end], every.cell[end])
     black = match_cells(torch.zeros_like(views), matrices, (12, 12), WINDOW, ALL._replace(min_brightness=1))
     assert not len(black.image)
     assert contrast(*black.vectors(views[:, :, ::8, ::8]), 0.1, black.excluded) == 0
