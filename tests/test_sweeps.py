@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +143,40 @@ def test_a_metric_that_a_job_lacks_is_named(
     (tmp_path / "a.corpus").write_text(CORPUS)
     assert again(tmp_path, monkeypatch, "words.path=a.corpus", "metric=mean_purity_at_30") == 2
     assert "metric=mean_purity_at_30: this job has none; allowed: " in capsys.readouterr().err
+
+
+KILLER = """
+import os, signal
+from pathlib import Path
+
+class Killer:
+    def link(self, sets, bags, seed):
+        if bags.num_lists == 40 and Path("kill").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sets
+"""
+
+
+def test_a_job_that_is_killed_leaves_the_others_to_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (tmp_path / "killer.py").write_text(KILLER)
+    (tmp_path / "kill").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    for number, name in enumerate("bac"):  # the second one is killed
+        (tmp_path / f"{name}.corpus").write_text(CORPUS + "4 0:1 1:1 2:1 8:1\n" * number)
+    words = ["mining.linkage={_target_:killer.Killer}", "num_workers=1"]
+    words.append("words.path=" + ",".join(f"{name}.corpus" for name in "abc"))
+    done = sweep(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *words)
+    assert done.returncode == 1
+    [named, told] = done.stderr.splitlines()[-2:]
+    assert named.startswith("error: job 1 (") and "killed, perhaps for want of memory" in named
+    assert told.startswith("error: 1 of 3 jobs failed; ")
+    assert [each.state for each in read_jobs(tmp_path / "sweep")] == ["finished", "running", "finished"]
+
+    (tmp_path / "kill").unlink()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert again(tmp_path, monkeypatch, *words) == 0
+    assert capsys.readouterr().err.count("mining: made") == 1
+    assert {each.state for each in read_jobs(tmp_path / "sweep")} == {"finished"}

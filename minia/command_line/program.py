@@ -25,13 +25,8 @@ from minia.command_line.help import help_text
 from minia.command_line.messages import outside_jobs, print_error, print_summary
 from minia.command_line.plug_ins import offer_plug_ins
 from minia.command_line.signals import signals_interrupt
-from minia.command_line.sweep_jobs import (
-    begin_sweep,
-    check_sweep_plug_ins,
-    job_of_sweep,
-    put_before_plug_ins,
-    tell_failed_jobs,
-)
+from minia.command_line.sweep_jobs import begin_sweep, job_of_sweep, tell_failed_jobs
+from minia.command_line.sweep_plug_ins import check_sweep_plug_ins, put_before_plug_ins
 from minia.core.artifact import InputError
 from minia.core.run_folder import SWEEP_FILES, RunFolder, sweep_folder
 from minia.core.setting_types import check

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.util
 import io
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,9 +16,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -28,8 +25,6 @@ from minia.core.artifact import InputError
 from minia.core.run_folder import JOBS, sweep_folder
 from minia.core.workers import num_cores
 from minia.core.writing import write_text_whole
-
-_OWN = "hydra._internal.core_plugins."  # the launcher and the sweeper that Hydra has without further packages
 
 
 @dataclass(frozen=True)
@@ -49,41 +44,6 @@ class SweepJob:
     state: Literal["waiting", "running", "finished", "failed"]
     exit_code: int = 0
     error: str = ""
-
-
-def put_before_plug_ins(folder: Path) -> None:
-    """Let the launchers and sweepers of a folder of configuration take the place of those that packages bring.
-
-    Hydra would check a file by what the package has under the same name, and warns of that or refuses it.
-    """
-    Plugins.instance()  # only now do the packages have their say
-    choices = ConfigStore.instance().repo.get("hydra", {})
-    for path in folder.glob("hydra/*/*.yaml"):
-        choices.get(path.parent.name, {}).pop(path.name, None)
-
-
-def check_sweep_plug_ins(config: DictConfig) -> None:
-    """Check that a sweep's launcher and sweeper are installed, and that a sweeper that searches knows for what.
-
-    Args:
-        config: of one of its jobs, with the key ``hydra``.
-
-    Raises:
-        InputError: a package is missing, or no metric is named.
-    """
-    for what in ("launcher", "sweeper"):
-        module = str(config.hydra[what].get("_target_")).rpartition(".")[0]
-        try:
-            found = importlib.util.find_spec(module)
-        except ModuleNotFoundError:
-            found = None
-        if found is None:
-            package = module.removeprefix("hydra_plugins.").partition(".")[0].replace("_", "-")
-            raise InputError(f"hydra/{what}: {package} is not installed; allowed: pip install 'minia[sweeps]'")
-        if what == "sweeper" and not module.startswith(_OWN) and config.get("metric") is None:
-            if "metric" not in config:
-                raise InputError("hydra/sweeper: no metric of a training can be searched for; allowed: basic")
-            raise InputError("metric: must be given, what the sweep makes large, for example metric=num_structures")
 
 
 def begin_sweep(folder: Path, jobs: Iterable[Sequence[str]]) -> None:
