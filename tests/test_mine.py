@@ -285,6 +285,18 @@ def test_why_there_are_no_structures_is_told_in_one_sentence(
         assert f"<p class='notice'>No structures were found: {sentence}</p>" in page
 
 
+def test_images_too_few_for_any_pair_of_words_are_told_so(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "a.corpus"
+    rows = np.random.default_rng(0).random((12, 40)) < 0.6
+    write_listdb(corpus, ListDB.from_lists([np.flatnonzero(row).tolist() for row in rows], 40))
+    assert run("words=listdb", f"words.path={corpus}", "stages=[mining]", "mining.linkage=nested") == 0
+    # 780 pairs / 0.05 = 15,600 lies between 16 over 8, 12,870, and 17 over 8, 24,310
+    told = "12 images are too few for any of the pairs of 40 words to be beyond chance: it takes 17 at least"
+    assert told in capsys.readouterr().err
+
+
 HEAVY = {"cv2", "torchvision", "matplotlib", "pandas", "sklearn", "faiss", "lightning", "pytorch_lightning", "astropy"}
 HEAVY |= {"rich"}
 

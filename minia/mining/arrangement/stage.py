@@ -5,7 +5,7 @@ and ``places.parquet``, a row a structure and image that holds it (see ``tables`
 are those of the mining stage, where it has that file, ``parent`` being a line here or -1, and
 
 ==============  ==============================================================================================
-mined           line of the structure in the mining stage's structures.txt
+mined           line of the structure in the mining stage's structures.txt; -1: a cluster of co-occurring sets
 q_words         rate of false discoveries if words kept to no company (see ``decoy_rates``); nan: not known
 q_places        the same if words kept no arrangement; nan where keypoints have no places
 spots           places of the part with evidence of their own; of a concentric part its words
@@ -15,6 +15,11 @@ locality        spread of its keypoints over that of all keypoints of their imag
 everywhere      1 where it is in more than 9 of 10 images and so tells nothing about them, else 0
 with_num_words  rank correlation, over the images, of its spots with the number of words
 ==============  ==============================================================================================
+
+Few images leave the test of pairs of words without power: of 60 images that hold a third of the words each hardly
+a pair is beyond chance among millions, while the places of a part's words are. So where words alone give no structure
+to list, clusters of co-occurring sets are tried, which nothing has tested yet, and those are listed that keep an
+arrangement.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from minia.core.context import Context
 from minia.core.progress import progress
 from minia.mining.arrangement.arrange import arrange, find_constellations
 from minia.mining.arrangement.chance import decoy_rates, false_discovery_rates
+from minia.mining.arrangement.clusters import clusters_of_sets, unexplained
 from minia.mining.arrangement.collection import Collection
 from minia.mining.arrangement.concentric import arrange_concentric, find_concentric
 from minia.mining.arrangement.describe import CONCENTRIC, CONSTELLATION
@@ -93,7 +99,7 @@ def arrange_structures(
     paths = (mined.words, mined.mining, mined.assignment)
     inputs = {path.parent.name: read_manifest(path)["fingerprint"] for path in paths}
     parameters = settings.model_dump() | {"seed": context.seed}
-    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=2)
+    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=3)
 
     def make(work: Path) -> dict[str, Any]:
         bags = load_bags(mined.words, mapped=True)
@@ -105,9 +111,13 @@ def arrange_structures(
             logger.info("arrangement: learned from a sample of %d of %d images", len(sample), collection.num_images)
         places = collection.places(sample)
         best = _parts(places, structures, settings, context.seed)
-        table = _table(mined.mining, structures, best, places)
+        table = _table(structures, best, places, mined.mining / STRUCTURE_TABLE)
         table["q_words"] = q_words
-        table = _listed(table, settings)
+        table, tried = _listed(table, settings), 0
+        if table.empty and sample is None and isinstance(settings, ConstellationArrangement):
+            clusters = clusters_of_sets(mined.mining, places, settings.set_clusters, context)
+            if tried := clusters.num_lists:
+                structures, best, table = clusters, *_tried(places, clusters, settings, context.seed)
         if sample is None:
             places_table(best, table["mined"].tolist(), places).to_parquet(work / PLACES, index=False)
         else:
@@ -115,7 +125,11 @@ def arrange_structures(
             _seek(
                 work, {number: best[mined] for number, mined in enumerate(table["mined"]) if mined in best}, collection
             )
-        return _write(work, mined.mining, structures, table)
+        counts = write_structures(work, structures.select(table["mined"].to_numpy(np.int64)))
+        if tried:
+            table["mined"] = -1
+        table.to_csv(work / STRUCTURE_TABLE, index=False)
+        return _counts_of_mining(mined.mining, tried) | counts
 
     return stage.run(make)
 
@@ -143,11 +157,25 @@ def load_places(features: Path, assignment: Path, num_words: int) -> Places:
     return Collection(FeatureStore.load(features), assignment, num_words).places()
 
 
-def _table(mining: Path, structures: ListDB, best: dict[int, Part], places: Places) -> pd.DataFrame:
-    """A row a structure: what mining says of it, and what its strongest part does."""
+def _tried(
+    places: Places, clusters: ListDB, settings: ConstellationArrangement, seed: int
+) -> tuple[dict[int, Part], pd.DataFrame]:
+    """The parts of clusters of co-occurring sets, and the rows of those that keep an arrangement."""
+    logger.info(
+        "arrangement: words alone give no structure to list, so clusters of sets are tried: %d", clusters.num_lists
+    )
+    best = unexplained(_parts(places, clusters, settings, seed), len(places.words))
+    table = _table(clusters, best, places)
+    table["q_words"] = np.nan
+    return best, _listed(table, settings.model_copy(update={"list": "significant"}))
+
+
+def _table(structures: ListDB, best: dict[int, Part], places: Places, mined: Path | None = None) -> pd.DataFrame:
+    """A row a structure: what mining says of it, if it left that file, and what its strongest part does."""
     number = structures.num_lists
-    file = mining / STRUCTURE_TABLE
-    table = pd.read_csv(file) if file.exists() else pd.DataFrame({"structure": np.arange(number)})
+    table = pd.DataFrame({"structure": np.arange(number)})
+    if mined is not None and mined.exists():
+        table = pd.read_csv(mined)
     described = describe_parts(best, number, places)
     probability = described.pop("probability").to_numpy(np.float64)
     table["mined"] = np.arange(number)
@@ -204,14 +232,14 @@ def _listed(table: pd.DataFrame, settings: Arrangement) -> pd.DataFrame:
     return table
 
 
-def _write(work: Path, mining: Path, structures: ListDB, table: pd.DataFrame) -> dict[str, Any]:
-    table.to_csv(work / STRUCTURE_TABLE, index=False)
+def _counts_of_mining(mining: Path, num_clusters: int) -> dict[str, Any]:
+    """The mining stage's counts, how many clusters of sets were tried, and why none is listed where that is so."""
     counts = dict(read_manifest(mining)["counts"])
-    counts["num_mined_structures"] = structures.num_lists
-    counts |= write_structures(work, structures.select(table["mined"].to_numpy(np.int64)))
-    if table.empty:
-        counts["why_none"] = why_no_structures(mining) or (
-            f"No structures are listed: none of the {structures.num_lists} that were mined keeps an arrangement that"
-            " chance does not make. See them all by arrangement.list=all."
-        )
-    return counts
+    number = counts["num_structures"]
+    why = why_no_structures(mining) or (
+        f"No structures are listed: none of the {number} that were mined keeps an arrangement that chance does not"
+        " make. See them all by arrangement.list=all."
+    )
+    if num_clusters:
+        why += f" Clusters of co-occurring sets were tried too ({num_clusters:,}): none keeps an arrangement."
+    return counts | {"num_mined_structures": number, "num_set_clusters": num_clusters, "why_none": why}

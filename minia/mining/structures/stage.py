@@ -11,7 +11,9 @@ also ``structures.csv``: what each structure is a part of, its support and its s
 from __future__ import annotations
 
 import csv
+import itertools
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -130,7 +132,25 @@ def why_no_structures(mining: Path) -> str | None:
         why = "the linkage of mining.linkage found none"
     if not counts["num_cooccurring_sets"]:
         why = "no words share enough images to make a co-occurring set"
-    return f"No structures were found: {why}. {_remedy(linkage, counts)}"
+    return f"No structures were found: {why}. {_too_few(parameters, counts) or _remedy(linkage, counts)}"
+
+
+def _too_few(parameters: Mapping[str, Any], counts: Mapping[str, Any]) -> str | None:
+    """What to say of so few images that not even two words of the same images are beyond chance; None of more.
+
+    Of n images, two words that are in the same n / 2 share all of these with a probability of one in n over n / 2.
+    """
+    images, words = counts["num_images_used"], counts["num_words_used"]
+    if parameters["linkage"] != "nested" or not words:
+        return None
+    pairs = words * (words - 1) / 2
+    needed = next(n for n in itertools.count(2) if math.comb(n, n // 2) * parameters["false_structures"] > pairs)
+    if images >= needed:
+        return None
+    return (
+        f"{images:,} images are too few for any of the pairs of {words:,} words to be beyond chance: it takes"
+        f" {needed:,} at least, and some more for most things."
+    )
 
 
 def _remedy(linkage: object, counts: Mapping[str, Any]) -> str:
