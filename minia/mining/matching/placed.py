@@ -123,7 +123,8 @@ class SpanPlaces:
 
     def of(self, structure: int, images: NDArray[np.int64]) -> pa.Table:
         """The rows of a structure for those of the images that hold it in its place, in the order given."""
-        first, last = np.searchsorted(self.table["structure"].to_numpy(), [structure, structure + 1])
+        bounds = np.array([structure, structure + 1], np.int32)  # of another type, all rows would be converted
+        first, last = np.searchsorted(self.table["structure"].to_numpy(), bounds)
         own = self.table.slice(first, last - first)
         known = own["image"].to_numpy() if first < last else np.zeros(0, np.int64)
         return own.take(np.searchsorted(known, images[np.isin(images, known)]))

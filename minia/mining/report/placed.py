@@ -119,8 +119,9 @@ class PlacedInImages:
 
     def find(self, structure: int, image: int) -> int | None:
         """The row of a structure in an image; None where it is not."""
-        first, last = np.searchsorted(self.structure, [structure, structure + 1])
-        at = int(first + np.searchsorted(self.image[first:last], image))
+        # Numbers of another type would have NumPy convert all rows, each time.
+        first, last = np.searchsorted(self.structure, np.array([structure, structure + 1], np.int32))
+        at = int(first + np.searchsorted(self.image[first:last], np.int32(image)))
         return at if at < last and self.image[at] == image else None
 
     def numbered(self, images: Numbers) -> ByImage:
