@@ -22,6 +22,7 @@ the regressions see a sample.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import Any
 
@@ -34,6 +35,8 @@ from threadpoolctl import threadpool_limits
 from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.best_images import BestImages, rows_of, sort_bits
 from minia.mining.matching.overlap import overlap_blocks
+
+logger = logging.getLogger(__name__)
 
 BEST_IMAGES = 30
 _FOLDS = 5
@@ -93,6 +96,7 @@ def accuracy_metrics(
     metrics["base_rate"] = float(guessed.max() / guessed.sum())  # on the images of the accuracies
     if len(images):
         metrics["num_images_for_accuracy"] = len(images)
+        logger.info("report: how well words and structures tell the labels of %d images", len(images))
         chosen, classes = bags.select(images), codes[images]
         words = chosen.to_scipy(binary=False).astype(np.float64)
         metrics["word_accuracy"] = _word_accuracy(words, classes, seed)
