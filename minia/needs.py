@@ -6,16 +6,21 @@ A few images are extracted and a product of matrices is timed; the rest follows 
 stage        seconds
 ===========  ===================================================================================================
 features     images x seconds of one of the images that were tried, over the workers
-vocabulary   sampled descriptors x (centroids that each is compared with, twice and 768 near ones) at the product's rate
-words        keypoints x centroids that each is compared with at the product's rate, and 0.15 us a keypoint
+vocabulary   2 s, and sampled descriptors x (centroids that each is compared with, twice and 768 near ones) at 0.12
+             of the product's rate
+words        keypoints x centroids that each is compared with at 0.55 of the product's rate, and 0.15 us a keypoint
 mining       1 us for each word of an image, of which there are 0.6 a keypoint at most
-arrangement  1 us a keypoint, and 2.5 us more of those that it learns from
-matching     60 us an image
-report       30 s, and 110 us an image
+arrangement  2 us a keypoint, and 2.5 us more of those that it learns from
+matching     60 us an image, and 4 us a structure that an image holds, of which there are 0.12 a keypoint
+report       10 s, 110 us an image, and 25 ms an image that is copied, of which there are 8,500 at most
 ===========  ===================================================================================================
 
-The constants are processor seconds of the benchmarks (``keypoints_scale.py``, ``mining_scale.py``, ``scale.py``); what
-else runs on the machine makes all of it longer, and collections differ: it is right to a factor of two or three.
+On disk are the features, 16 bytes a word of an image, 90 bytes a structure that an image holds, and 65 kB an image that
+is copied; in memory 160 bytes a keypoint that is learned from, or 24 bytes a word of an image where that is more.
+
+The constants are those of a run of 50,000 images of 1,495 keypoints, 872 structures of which an image holds 179, and
+processor seconds of the benchmarks (``keypoints_scale.py``, ``mining_scale.py``, ``scale.py``); what else runs on the
+machine makes all of it longer, and collections differ: it is right to a factor of two or three.
 """
 
 from __future__ import annotations
@@ -40,7 +45,9 @@ from minia.mining.vocabulary.stage import MOST_SAMPLED
 
 logger = logging.getLogger(__name__)
 
-_WORDS_A_KEYPOINT = 1.5  # of an automatic vocabulary: 5 for each independent draw, of which a grid makes few
+_WORDS_A_KEYPOINT = 2.0  # of an automatic vocabulary: 5 for each independent draw, of which a grid makes few
+_HELD_A_KEYPOINT = 0.12  # structures that an image holds
+_MOST_COPIED = 8500  # images of the report
 _BYTES_ARRANGED = 160  # each of these, at the peak
 _LIBRARIES = 0.6e9  # bytes of Python and torch
 
@@ -77,23 +84,25 @@ class Needs:
         size = size or min(LARGEST, max(float(SMALLEST), _WORDS_A_KEYPOINT * found.keypoints))
         sampled = min(256 * size, MOST_SAMPLED, keypoints)
         words = min(0.6 * found.keypoints, size) * found.num_images
-        compared = 1536 * math.sqrt(size / 20_000) / 0.7 if size >= APPROXIMATE_FROM else size
+        compared = 3000 * math.sqrt(size / 20_000) if size >= APPROXIMATE_FROM else size
+        held, copied = _HELD_A_KEYPOINT * keypoints, min(found.num_images, _MOST_COPIED)
         at_once = rate * (1 if choose_device(context.device) == "cuda" else context.num_workers)
         seconds = {
             "features": found.num_images * found.seconds / context.num_workers,
-            "vocabulary": sampled * 2 * dimensions * (2 * min(size, max(1000, size / 16)) + 768) / (0.3 * at_once),
-            "words": keypoints * 2 * dimensions * compared / (0.7 * at_once) + 0.15e-6 * keypoints,
+            "vocabulary": 2 + sampled * 2 * dimensions * (2 * min(size, max(1000, size / 16)) + 768) / (0.12 * at_once),
+            "words": keypoints * 2 * dimensions * compared / (0.55 * at_once) + 0.15e-6 * keypoints,
             "mining": 1e-6 * words,
-            "arrangement": 1e-6 * keypoints + 2.5e-6 * min(keypoints, MOST_LEARNED),
-            "matching": 60e-6 * found.num_images,
-            "report": 30 + 110e-6 * found.num_images,
+            "arrangement": 2e-6 * keypoints + 2.5e-6 * min(keypoints, MOST_LEARNED),
+            "matching": 60e-6 * found.num_images + 4e-6 * held,
+            "report": 10 + 110e-6 * found.num_images + 25e-3 * copied,
         }
         features = found.num_bytes + 4 * keypoints if keeps else 12 * keypoints
         if not keeps and isinstance(vocabulary, KMeansVocabulary):
             features += found.num_bytes * min(1.0, vocabulary.sample_images / found.num_images)
         arranged = _BYTES_ARRANGED * min(keypoints, MOST_LEARNED)
         memory = max(arranged, 8 * dimensions * sampled, 3 * 8 * words + 1e9)
-        return cls(features + 16 * words, _LIBRARIES + memory, seconds)
+        disk = features + 16 * words + 90 * held + 65e3 * copied
+        return cls(disk, _LIBRARIES + memory, seconds)
 
     def told(self, num_images: int, keypoints: float, free: int) -> str:
         """One line for the log."""

@@ -27,7 +27,7 @@ def test_durations_in_words(seconds: float, words: str) -> None:
 def test_needs_grow_with_what_is_asked_for() -> None:
     two = Context(device="cpu", num_workers=2)
     kept, forgot = (Needs.of(SURVEY, kmeans(size=2000), two, 60 * GIGA, keeps=keeps) for keeps in (True, False))
-    assert 100 * GIGA < kept.disk < 110 * GIGA and 4.4 * GIGA < forgot.disk < 13 * GIGA
+    assert 100 * GIGA < kept.disk < 115 * GIGA and 4.4 * GIGA < forgot.disk < 15 * GIGA
     assert kept.seconds == forgot.seconds and kept.memory == forgot.memory < 8 * GIGA
     assert kept.seconds["features"] == 243_000 * 0.04 / 2
     larger = Needs.of(SURVEY, kmeans(size=9000), two, 60 * GIGA, keeps=True).seconds["words"]
@@ -35,6 +35,15 @@ def test_needs_grow_with_what_is_asked_for() -> None:
     assert 4 * kept.seconds["words"] < larger and approximate < larger
     alone = Needs.of(SURVEY, kmeans(size=2000), CPU, 60 * GIGA, keeps=True)
     assert alone.seconds["words"] > 1.8 * kept.seconds["words"]
+
+
+def test_needs_are_those_of_the_run_of_50000_images_that_was_measured() -> None:
+    found = SizeEstimate(50_000, 1495.0, 64, 50_000 * 1495 * 84.0, 2 / 154)
+    needs = Needs.of(found, kmeans(size="auto"), Context(device="cpu", num_workers=2), 140 * GIGA, keeps=True)
+    measured = {"features": 318, "vocabulary": 10, "words": 197, "mining": 33, "arrangement": 180, "matching": 39}
+    for stage, seconds in (measured | {"report": 244}).items():
+        assert seconds / 1.5 < needs.seconds[stage] < 1.5 * seconds
+    assert 7.9 * GIGA / 1.5 < needs.disk < 1.5 * 7.9 * GIGA and 3.4 * GIGA / 1.5 < needs.memory < 1.5 * 3.4 * GIGA
 
 
 def test_the_log_says_what_is_needed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

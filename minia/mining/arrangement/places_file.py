@@ -82,8 +82,11 @@ class PlacesFile:
             images: ascending.
         """
         some = [self._schema(columns).empty_table()]
+        asked = np.zeros(int(images.max(initial=0)) + 2, dtype=np.bool_)  # the last one stands for all beyond
+        asked[images] = True
         for number in range(len(self._first)):
-            inside = np.flatnonzero(np.isin(self._read(number, ["image"])["image"], images))
+            image = self._read(number, ["image"])["image"].to_numpy()
+            inside = np.flatnonzero(asked[np.minimum(image, len(asked) - 1)])
             if len(inside):
                 some.append(self._read(number, columns).take(pa.array(inside)))
         return pa.concat_tables(some).combine_chunks()
