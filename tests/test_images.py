@@ -71,6 +71,20 @@ def test_label_file_must_have_its_columns_and_name_some_image(tmp_path: Path, im
         folder_table(tmp_path, image_folder, labels)
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_labels_may_be_as_spreadsheets_write_them(tmp_path: Path, image_folder: Path, mark: str, end: str) -> None:
+    labels = tmp_path / "labels.csv"
+    rows = [
+        ["image", "label", "size"],
+        ["image000.png", "a", "1,5" if mark != "," else "1.5"],
+        ["nowhere.png", "b", "2"],
+    ]
+    labels.write_bytes(("\ufeff" + "".join(mark.join(row) + end for row in rows)).encode())
+    table = folder_table(tmp_path, image_folder, labels).table
+    assert table.set_index("image")["label"].dropna().to_dict() == {"image000.png": "a"}
+
+
 def test_labels_are_taken_as_they_are_written(tmp_path: Path, image_folder: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("image,label\nimage000.png,NA\nimage002.png,0012\nimage004.png,\nimage006.png,None\n")

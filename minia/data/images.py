@@ -223,6 +223,8 @@ def _labels_of(images: pd.Series[str], labels: Path, label_column: str) -> tuple
         raise InputError(
             f"images.labels={labels}: column image names none of the {len(images)} images, first {images.iat[0]}"
         )
+    if unknown := int((~of_image.index.isin(images)).sum()):
+        logger.info("images.labels: %d of its %d images are not in the folder", unknown, len(of_image))
     others = None
     if set(whole.columns) > {"image", label_column}:
         others = other_columns(whole.drop_duplicates("image"), "image", images)

@@ -34,8 +34,9 @@ def read_table(path: Path, key: str) -> pd.DataFrame:
         key: the configuration key that named it, for the message.
 
     Returns:
-        The table. Cells of CSV are texts: ids like 0012 and labels like NA stay what they are; an empty cell is
-        missing. Columns of FITS, VOTable and ECSV that hold arrays are left out, and named in the log.
+        The table. Cells of CSV, between the commas, or else semicolons or tabs, that its first line has, are texts: ids
+        like 0012 and labels like NA stay what they are; an empty cell is missing. Columns of FITS, VOTable and ECSV
+        that hold arrays are left out, and named in the log.
 
     Raises:
         InputError: the file is missing, not such a table, or fetches its rows from elsewhere.
@@ -47,7 +48,8 @@ def read_table(path: Path, key: str) -> pd.DataFrame:
             return _read_astropy(path, table_format)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""], index_col=False)
+            texts: dict[str, Any] = {"dtype": "str", "keep_default_na": False, "na_values": [""], "index_col": False}
+            return pd.read_csv(path, sep=_separator(path), **texts)
     except FileNotFoundError:
         raise InputError(f"{key}={path}: there is no such file") from None
     except pd.errors.ParserWarning:
@@ -55,6 +57,15 @@ def read_table(path: Path, key: str) -> pd.DataFrame:
     except Exception as error:  # pandas, pyarrow and astropy raise many kinds for a malformed file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{key}={path}: not a readable table: {reason}") from error
+
+
+def _separator(path: Path) -> str:
+    """What separates the cells of a CSV file: spreadsheets write semicolons where the comma is in numbers, or tabs."""
+    if not path.is_file():  # a pipe is read once
+        return ","
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        header = stream.readline(_BLOCK)
+    return next((mark for mark in ",;\t" if mark.encode() in header), ",")
 
 
 def require_columns(table: pd.DataFrame, columns: list[str], given: str) -> None:
