@@ -48,8 +48,8 @@ def read_table(path: Path, key: str) -> pd.DataFrame:
             return _read_astropy(path, table_format)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            texts: dict[str, Any] = {"dtype": "str", "keep_default_na": False, "na_values": [""], "index_col": False}
-            return pd.read_csv(path, sep=_separator(path), **texts)
+            mark = _separator(path)
+            return pd.read_csv(path, sep=mark, dtype="str", keep_default_na=False, na_values=[""], index_col=False)
     except FileNotFoundError:
         raise InputError(f"{key}={path}: there is no such file") from None
     except pd.errors.ParserWarning:
