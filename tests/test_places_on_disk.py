@@ -43,7 +43,9 @@ def places_table(num_images: int = NUM_IMAGES) -> pd.DataFrame:
 
 def write(folder: Path, table: pd.DataFrame, rows_per_group: int) -> PlacesFile:
     rows = pa.Table.from_pandas(table, SCHEMA, preserve_index=False)
-    pq.write_table(rows, folder / PLACES, row_group_size=rows_per_group)
+    with pq.ParquetWriter(folder / PLACES, SCHEMA) as writer:
+        writer.write_table(rows.slice(0, 0))  # as of a structure that no image holds
+        writer.write_table(rows, row_group_size=rows_per_group)
     found = PlacesFile.of(folder)
     assert found is not None
     return found
@@ -75,7 +77,7 @@ def test_places_by_image_are_those_of_the_file(
     monkeypatch.setattr(places_file, "_ROWS_AT_HAND", at_hand)
     monkeypatch.setattr(places_file, "_IMAGES_TOGETHER", 64)
     table, columns = places_table(), ["structure", "image", "share", "keypoints"]
-    for structures in (None, np.array([0, 1, 4])):
+    for structures in (None, np.array([0, 1, 4]), np.array([1])):
         kept = table if structures is None else table[table["structure"].isin(structures)]
         with file.by_image(columns, tmp_path / "aside", structures) as by_image:
             assert (tmp_path / "aside").exists() == (not at_hand)

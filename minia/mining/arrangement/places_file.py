@@ -53,21 +53,21 @@ class PlacesFile:
         return int(found.min), int(found.max)
 
     def pieces(self, columns: Sequence[str], structures: Numbers | None = None) -> Iterator[pa.Table]:
-        """The rows, some at a time, in their order.
+        """The rows, some at a time and at least one, in their order.
 
         Args:
             columns: to read, ``structure`` among them.
             structures: whose rows, ascending; default: all.
         """
         for number, (first, last) in enumerate(zip(self._first.tolist(), self._last.tolist(), strict=True)):
-            if structures is None:
-                yield self._read(number, columns)
-                continue
-            begin, end = np.searchsorted(structures, [first, last + 1])
+            begin, end = (0, 1) if structures is None else np.searchsorted(structures, [first, last + 1])
             if begin == end:
                 continue
             rows = self._read(number, columns)
-            yield rows if first == last else rows.filter(pa.array(np.isin(rows["structure"], structures[begin:end])))
+            if structures is not None and first != last:
+                rows = rows.filter(pa.array(np.isin(rows["structure"], structures[begin:end])))
+            if len(rows):
+                yield rows
 
     def structures(self) -> Numbers:
         """Those that have places, ascending."""
