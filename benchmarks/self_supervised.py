@@ -60,6 +60,14 @@ def mined(catalogue: Path, output: Path, name: str, words: str, features: list[s
     return rows
 
 
+def print_table(found: list[dict[str, object]], output: Path) -> None:
+    """Print the rows, and keep them as ``table.md``."""
+    rows = [list(found[0]), ["---"] * len(found[0]), *(list(map(str, row.values())) for row in found)]
+    lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    (output / "table.md").write_text(lines)
+    print(lines, end="")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("labels", type=Path)
@@ -85,10 +93,7 @@ def main() -> None:
     found = mined(catalogue, output, "dense RootSIFT", arguments.words, ["features=dense", *both])
     found += mined(catalogue, output, "self-supervised, dense", arguments.words, [*delf, "features.selection=dense"])
     found += mined(catalogue, output, "self-supervised, attention", arguments.words, delf)
-    rows = [list(found[0]), ["---"] * len(found[0]), *(list(map(str, row.values())) for row in found)]
-    lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    (output / "table.md").write_text(lines)
-    print(lines, end="")
+    print_table(found, output)
 
 
 if __name__ == "__main__":
