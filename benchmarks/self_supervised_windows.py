@@ -45,21 +45,21 @@ def described(paths: list[Path], num_features: int) -> tuple[Floats, NDArray[np.
     return np.concatenate(found), np.repeat(np.arange(len(found)), [len(each) for each in found])
 
 
-def targets(seen: Floats, image: NDArray[np.int64]) -> Floats:
+def targets(seen: Floats, image: NDArray[np.int64], seed: int) -> Floats:
     """(num_images, LENGTH): the first components of the images' bags but one, which is much the same for all."""
     descriptors = np.ascontiguousarray(seen[:, :-3])
-    sample = descriptors[np.random.default_rng(0).permutation(len(descriptors))[: 60 * WORDS]]
-    words = nearest_words(descriptors, train_centroids(sample, Clustering(WORDS))[0], "cpu")
+    sample = descriptors[np.random.default_rng(seed).permutation(len(descriptors))[: 60 * WORDS]]
+    words = nearest_words(descriptors, train_centroids(sample, Clustering(WORDS, seed=seed))[0], "cpu")
     shape = (int(image[-1]) + 1, WORDS)
     bags = scipy.sparse.coo_matrix((np.ones(len(words)), (image, words)), shape=shape).tocsr()
     weighted = TfidfTransformer(sublinear_tf=True).fit_transform(bags)
-    components = TruncatedSVD(LENGTH + 1, random_state=0).fit_transform(weighted)[:, 1:]
+    components = TruncatedSVD(LENGTH + 1, random_state=seed).fit_transform(weighted)[:, 1:]
     return ((components - components.mean(axis=0)) / components.std(axis=0)).astype(np.float32)
 
 
-def train(seen: Floats, image: NDArray[np.int64], wanted: Floats) -> torch.nn.Sequential:
+def train(seen: Floats, image: NDArray[np.int64], wanted: Floats, seed: int) -> torch.nn.Sequential:
     """A network that tells of each window what its image is like; squared error."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = torch.nn.Sequential(
         torch.nn.Linear(seen.shape[1], HIDDEN), torch.nn.ReLU(),
         torch.nn.Linear(HIDDEN, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, LENGTH),
@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--features", type=int, default=500, help="keypoints an image")
     parser.add_argument("--words", default="500,2000")
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     output = arguments.output.absolute()
@@ -91,7 +92,7 @@ def main() -> None:
     started, folder, table = time.process_time(), arguments.labels.absolute().parent, pd.read_csv(arguments.labels)
     learned_on = table[table["split"] == "train"]
     seen, image = described([folder / each for each in learned_on["image"]], arguments.features)
-    network = train(seen, image, targets(seen, image))
+    network = train(seen, image, targets(seen, image, arguments.seed), arguments.seed)
     layers = [each for each in network if isinstance(each, torch.nn.Linear)]
     weights = output / "weights.npz"
     arrays = {f"weight{number}": each.weight.detach().numpy() for number, each in enumerate(layers)}
@@ -101,10 +102,10 @@ def main() -> None:
     measured = table[table["split"].str.startswith("val")]
     listed = {"id": measured["image"], "path": [str(folder / each) for each in measured["image"]]}
     pd.DataFrame({**listed, "label": measured["label"]}).to_csv(output / "validation.csv", index=False)
-    number = f"features.num_features={arguments.features}"
+    both = [f"features.num_features={arguments.features}", f"seed={arguments.seed}"]
     told = [f"hydra.searchpath=[file://{PLUG_INS}]", "features=told_windows", f"features.weights={weights}"]
-    found = mined(output / "validation.csv", output, "dense RootSIFT", arguments.words, ["features=dense", number])
-    found += mined(output / "validation.csv", output, "the same windows, told", arguments.words, [*told, number])
+    found = mined(output / "validation.csv", output, "dense RootSIFT", arguments.words, ["features=dense", *both])
+    found += mined(output / "validation.csv", output, "the same windows, told", arguments.words, [*told, *both])
     print_table(found, output)
 
 

@@ -32,7 +32,7 @@ from minia.data.labelled.sources import labelled_table
 from minia.data.labelled.table import GalaxyTable
 from minia.models.delf.backbone import Window
 from minia.models.delf.network import DELF
-from minia.models.delf.views import Comparison, contrast, match_cells, nearest
+from minia.models.delf.views import Comparison, Matches, contrast, match_cells, nearest
 from minia.models.delf.weights import load_checkpoint
 from minia.models.extractors.delf import DELFExtractor
 from minia.training.settings import TrainSettings
@@ -82,6 +82,12 @@ def test_half_a_turn_matches_the_cells_from_the_other_end() -> None:
     columns, rows = ((matches.grid + 1) / 2 * 11).unbind(1)
     torch.testing.assert_close(columns, 11.0 - matches.cell % 12, atol=1e-3, rtol=0)
     torch.testing.assert_close(rows, 11.0 - matches.cell // 12, atol=1e-3, rtol=0)
+
+
+def test_a_match_may_be_the_very_last_cell() -> None:
+    maps = torch.randn(1, 4, 3, 5).repeat(2, 1, 1, 1)
+    last = Matches(torch.tensor([0]), torch.tensor([14]), torch.ones(1, 2), torch.zeros(1, 1, dtype=torch.bool))
+    torch.testing.assert_close(*last.vectors(maps))
 
 
 def test_dark_cells_and_too_many_are_left_out() -> None:
