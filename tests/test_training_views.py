@@ -84,10 +84,13 @@ def test_half_a_turn_matches_the_cells_from_the_other_end() -> None:
     torch.testing.assert_close(rows, 11.0 - matches.cell // 12, atol=1e-3, rtol=0)
 
 
-def test_a_match_may_be_the_very_last_cell() -> None:
-    maps = torch.randn(1, 4, 3, 5).repeat(2, 1, 1, 1)
-    last = Matches(torch.tensor([0]), torch.tensor([14]), torch.ones(1, 2), torch.zeros(1, 1, dtype=torch.bool))
-    torch.testing.assert_close(*last.vectors(maps))
+def test_matches_lie_between_cells_up_to_the_very_last() -> None:
+    maps = torch.randn(2, 4, 3, 5)
+    grid = torch.cat([2 * torch.rand(20, 2) - 1, torch.tensor([[-1.0, -1.0], [1.0, 1.0]])])
+    image, excluded = torch.zeros(22, dtype=torch.int64), torch.zeros(22, 22, dtype=torch.bool)
+    _, there = Matches(image, image, grid, excluded).vectors(maps)
+    expected = torch.nn.functional.grid_sample(maps[1:], grid[None, None], align_corners=True)[0, :, 0].T
+    torch.testing.assert_close(there, torch.nn.functional.normalize(expected, dim=1))
 
 
 def test_dark_cells_and_too_many_are_left_out() -> None:
