@@ -107,3 +107,12 @@ if __name__ == "__main__":
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes at once
     out, err = process.communicate(timeout=120)
     assert (out, err) == ("interrupted\n", "")
+
+
+def test_a_script_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"  # as written in a notebook, or in the README
+    script.write_text("from minia.core.workers import map_in_order\nprint(*map_in_order(abs, [1, -2, 3], 2))\n")
+    ended = subprocess.run(
+        [sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (0, "1 2 3\n"), ended.stderr

@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from types import ModuleType
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -41,7 +43,7 @@ def map_in_order(
     pool, pending, last = _pool(num_workers, in_threads), deque[Future[Result]](), list[Result]()
     try:
         for task in tasks:
-            with _interruptions_held():
+            with _interruptions_held(), _script_left_alone():
                 pending.append(pool.submit(function, task))
             if len(pending) >= num_workers * _TASKS_IN_FLIGHT_PER_WORKER:
                 yield pending.popleft().result()
@@ -94,6 +96,21 @@ def _interruptions_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _script_left_alone() -> Iterator[None]:
+    """Let a process that is started here not run the user's script again.
+
+    It would import it for what is defined there, which no task needs; a script that calls minIA without asking whether
+    its ``__name__`` is ``__main__``, as in a notebook, would then start itself again in each process.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _start_worker() -> None:
