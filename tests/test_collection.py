@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def arrange(
     mined: MinedKeypoints, store: Path, choice: ConcentricArrangement | ConstellationArrangement
 ) -> tuple[Path, pd.DataFrame]:
     how = ListDBMining(kind="listdb", path=mined.mining / "structures.txt")
-    artifact = arrange_structures(mined, store, choice, how, CPU)
+    artifact = arrange_structures(mined, store, choice, how, dataclasses.replace(CPU, num_workers=2))
     return artifact, pd.read_parquet(artifact / "places.parquet")
 
 

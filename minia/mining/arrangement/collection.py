@@ -1,8 +1,8 @@
 """The keypoints of a collection in pieces that fit memory: a sample of images to learn parts from, and spans of images.
 
-The places of some 8 million keypoints take at most 2 GB while a stage works on them. Parts are learned and tested on as
-many images as have twice that, drawn with the seed where the collection has more: thousands of images, which decide
-about a part as well as all would. Then they are sought in all images, span by span.
+The places of some 16 million keypoints take at most 4 GB while a stage works on them. Parts are learned and tested on
+as many images as have these, drawn with the seed where the collection has more: thousands of images, which decide about
+a part as well as all would. Then they are sought in all images, span by span, several spans at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from minia.mining.features.store import FeatureStore, HowExtracted
 from minia.mining.vocabulary.assignment import load_assignment
 
 MOST_LEARNED = 1 << 24  # keypoints
-_MOST_AT_ONCE = 1 << 23
+MOST_SPANS = 8  # in memory at one time
+_MOST_AT_ONCE = 1 << 21  # of a span: 0.5 GB while a stage works on it
 _ARRAYS = ("keypoints", "sizes", "angles")
 
 

@@ -46,7 +46,7 @@ from minia.mining.arrangement.part import Band, Part
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.settings import ConcentricArrangement, ConstellationArrangement
 from minia.mining.arrangement.swaps import exchange_words
-from minia.mining.arrangement.tables import PLACES, best_parts, describe_parts, places_table, write_places
+from minia.mining.arrangement.tables import best_parts, describe_parts, places_table, write_places, write_table
 from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import ListDB, ones
 from minia.mining.structures.settings import MiningSettings, SMHMining
@@ -119,12 +119,11 @@ def arrange_structures(
             if tried := clusters.num_lists:
                 structures, best, table = clusters, *_tried(places, clusters, settings, context.seed)
         if sample is None:
-            places_table(best, table["mined"].tolist(), places).to_parquet(work / PLACES, index=False)
+            write_table(work, places_table(best, table["mined"].tolist(), places))
         else:
             del places  # the spans need the memory
-            _seek(
-                work, {number: best[mined] for number, mined in enumerate(table["mined"]) if mined in best}, collection
-            )
+            listed = {number: best[mined] for number, mined in enumerate(table["mined"]) if mined in best}
+            _seek(work, listed, collection, context.num_workers)
         counts = write_structures(work, structures.select(table["mined"].to_numpy(np.int64)))
         if tried:
             table["mined"] = -1
@@ -144,12 +143,10 @@ def _parts(places: Places, structures: ListDB, settings: Arrangement, seed: int)
         return best_parts(found, places, CONSTELLATION)
 
 
-def _seek(work: Path, parts: dict[int, Part], collection: Collection) -> None:
+def _seek(work: Path, parts: dict[int, Part], collection: Collection, num_workers: int) -> None:
     """Write where parts are in all images."""
     concentric = all(isinstance(part.model, Band) for part in parts.values())
-    find = find_concentric if concentric else find_constellations
-    with progress("seeking parts", collection.num_images, "image") as advance:
-        write_places(work, parts, collection, find, advance)
+    write_places(work, parts, collection, find_concentric if concentric else find_constellations, num_workers)
 
 
 def load_places(features: Path, assignment: Path, num_words: int) -> Places:

@@ -28,11 +28,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from minia.core.progress import progress
+from minia.core.workers import map_in_order
 from minia.mining.arrangement.aside import Aside
-from minia.mining.arrangement.collection import Collection
+from minia.mining.arrangement.collection import MOST_SPANS, Collection
 from minia.mining.arrangement.describe import Likeness, distinct_parts, image_spreads, locality, rank_correlation
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
+from minia.mining.arrangement.ragged import Numbers
 from minia.mining.arrangement.sightings import Sightings
 
 PLACES = "places.parquet"
@@ -84,14 +87,21 @@ def _described(
     }
 
 
-def places_table(best: dict[int, Part], chosen: Sequence[int], places: Places) -> pd.DataFrame:
+def places_table(best: dict[int, Part], chosen: Sequence[int], places: Places) -> pa.Table:
     """The places of the chosen structures' parts, by their order among the chosen and by image (see the module)."""
-    tables = [
-        _placed(number, best[mined], best[mined].sightings, places)
-        for number, mined in enumerate(chosen)
-        if mined in best
-    ]
-    return pd.concat(tables, ignore_index=True) if tables else _empty()
+    return pa.concat_tables(
+        [SCHEMA.empty_table()]
+        + [
+            _placed(number, best[mined], best[mined].sightings, places)
+            for number, mined in enumerate(chosen)
+            if mined in best
+        ]
+    )
+
+
+def write_table(work: Path, table: pa.Table) -> None:
+    """Write all of :func:`places_table`."""
+    pq.write_table(table, work / PLACES, row_group_size=_ROWS_PER_GROUP)
 
 
 def write_places(
@@ -99,50 +109,53 @@ def write_places(
     parts: dict[int, Part],
     collection: Collection,
     find: Callable[[Places, Sequence[Part]], Iterator[Sightings]],
-    advance: Callable[[int], object],
+    num_workers: int,
 ) -> None:
     """Seek parts in all images, span by span, and write their places as :func:`places_table` has them.
 
-    Memory holds a span of images.
+    Memory holds a span of images for each thread.
 
     Args:
         work: the artifact's folder.
         parts: by the numbers that the table gives them, ascending.
         collection: the keypoints.
         find: where each part is in images.
-        advance: called with the number of images done.
+        num_workers: threads, as far as there is memory for their spans; no result depends on it.
     """
-    with Aside(work / "spans", SCHEMA) as spans, pq.ParquetWriter(work / PLACES, SCHEMA) as writer:
-        for images in collection.spans():
-            places, first = collection.places(images), int(images[0])
-            for (number, part), seen in zip(parts.items(), find(places, list(parts.values())), strict=True):
-                placed = _placed(number, part, seen, places, first)
+    num_threads = min(num_workers, MOST_SPANS)
+
+    def seek(images: Numbers) -> tuple[int, list[pa.Table]]:
+        places, first = collection.places(images), int(images[0])
+        found = zip(parts.items(), find(places, list(parts.values())), strict=True)
+        return len(images), [_placed(number, part, seen, places, first) for (number, part), seen in found]
+
+    with (
+        Aside(work / "spans", SCHEMA) as spans,
+        pq.ParquetWriter(work / PLACES, SCHEMA) as writer,
+        progress("seeking parts", collection.num_images, "image") as advance,
+    ):
+        for num_images, tables in map_in_order(seek, collection.spans(), num_threads, in_threads=True):
+            for number, placed in zip(parts, tables, strict=True):
                 if len(placed):
-                    spans.put(number, pa.Table.from_pandas(placed, SCHEMA, preserve_index=False))
-            advance(len(images))
+                    spans.put(number, placed)
+            advance(num_images)
         for number in parts:
             writer.write_table(spans.take(number), row_group_size=_ROWS_PER_GROUP)
 
 
-def _placed(number: int, part: Part, seen: Sightings, places: Places, first_image: int = 0) -> pd.DataFrame:
-    inside = (seen.keypoints - np.repeat(places.offsets[seen.images], seen.counts)).astype(np.int32)
-    lists = np.split(inside, np.cumsum(seen.counts)[:-1]) if len(seen.images) else []
-    return pd.DataFrame(
-        {
-            "structure": np.full(len(seen.images), number, dtype=np.int32),
-            "image": (first_image + seen.images).astype(np.int32),
-            "share": (seen.spots / part.num_spots).astype(np.float32),
-            "x": seen.centre.real.astype(np.float32),
-            "y": seen.centre.imag.astype(np.float32),
-            "size": (2 * np.abs(seen.frame)).astype(np.float32),
-            "angle": (np.degrees(np.angle(seen.frame)) % 360).astype(np.float32),
-            "inliers": seen.spots.astype(np.int32),
-            "keypoints": [np.sort(each) for each in lists],
-        }
-    )
-
-
-def _empty() -> pd.DataFrame:
-    kinds = {"structure": "int32", "image": "int32", "share": "float32", "x": "float32", "y": "float32"}
-    kinds |= {"size": "float32", "angle": "float32", "inliers": "int32", "keypoints": "object"}
-    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
+def _placed(number: int, part: Part, seen: Sightings, places: Places, first_image: int = 0) -> pa.Table:
+    # Images are ascending, and so are the keypoints of one after those of another: sorted, each stays in its image.
+    inside = (np.sort(seen.keypoints) - np.repeat(places.offsets[seen.images], seen.counts)).astype(np.int32)
+    ends = np.concatenate([[0], np.cumsum(seen.counts)]).astype(np.int32)
+    columns = [
+        np.full(len(seen.images), number, dtype=np.int32),
+        (first_image + seen.images).astype(np.int32),
+        (seen.spots / part.num_spots).astype(np.float32),
+        seen.centre.real.astype(np.float32),
+        seen.centre.imag.astype(np.float32),
+        (2 * np.abs(seen.frame)).astype(np.float32),
+        (np.degrees(np.angle(seen.frame)) % 360).astype(np.float32),
+        seen.spots.astype(np.int32),
+        pa.ListArray.from_arrays(ends, inside),
+    ]
+    return pa.table([pa.array(column) for column in columns], schema=SCHEMA)
