@@ -165,3 +165,12 @@ def test_exchanged_words_keep_both_margins() -> None:
 def test_rank_correlation() -> None:
     assert rank_correlation(np.array([1.0, 2, 9]), np.array([2.0, 3, 4])) == pytest.approx(1)
     assert rank_correlation(np.ones(3), np.arange(3.0)) == 0
+
+
+def test_a_word_counts_once_at_a_place_of_one_image_and_again_in_the_next() -> None:
+    """As on a grid: one place of every image has one word, turned to another side in each, and each time twice."""
+    images = np.repeat(np.arange(64), 2)
+    angles = (images % 8 * 45 + 20).astype(np.float32)
+    offsets, points = np.arange(0, 130, 2), np.full((128, 2), 50, np.float32)
+    places = Places.of(offsets, points, np.full(128, 4, np.float32), angles, np.full(128, 7, np.int32), NUM_WORDS)
+    assert places.words.tolist() == [7, -1] * 64

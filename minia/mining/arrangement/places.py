@@ -117,10 +117,10 @@ def _repeated(
     log = np.log(pose)
     octave = np.floor(2 * log.real / np.log(2)).astype(np.int64)
     cell = _CELL * np.exp2(octave / 2)
-    columns = [np.floor(log.imag * 4 / np.pi), octave, words]
+    columns = [np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)), np.floor(log.imag * 4 / np.pi), octave, words]
     columns += [np.clip(np.floor(axis / cell), 0, _CELLS) for axis in (position.real, position.imag)]
-    key = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)).astype(np.uint64)
-    for column in columns:  # mixed: two places meet by chance once in 2^64 pairs
+    key = np.zeros(len(words), np.uint64)
+    for column in columns:  # each mixed before the next: two places meet by chance once in 2^64 pairs
         key = (key ^ column.astype(np.int64).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
     order = np.argsort(key, kind="stable")
