@@ -10,7 +10,7 @@ vocabulary   2 s, and sampled descriptors x (centroids that each is compared wit
              of the product's rate
 words        keypoints x centroids that each is compared with at 0.55 of the product's rate, and 0.15 us a keypoint
 mining       1 us for each word of an image, of which there are 0.6 a keypoint at most
-arrangement  2 us a keypoint, and 2.5 us more of those that it learns from
+arrangement  1.5 us a keypoint, over at most 8 workers, and 2.5 us of those that it learns from
 matching     60 us an image, and 4 us a structure that an image holds, of which there are 0.12 a keypoint
 report       10 s, 110 us an image, and 25 ms an image that is copied, of which there are 8,500 at most
 ===========  ===================================================================================================
@@ -36,7 +36,7 @@ import numpy as np
 
 from minia.core.context import Context
 from minia.core.device import choose_device
-from minia.mining.arrangement.collection import MOST_LEARNED
+from minia.mining.arrangement.collection import MOST_LEARNED, MOST_SPANS
 from minia.mining.features.estimate import SizeEstimate
 from minia.mining.vocabulary.assignment import APPROXIMATE_FROM
 from minia.mining.vocabulary.settings import KMeansVocabulary, VocabularySettings
@@ -92,7 +92,8 @@ class Needs:
             "vocabulary": 2 + sampled * 2 * dimensions * (2 * min(size, max(1000, size / 16)) + 768) / (0.12 * at_once),
             "words": keypoints * 2 * dimensions * compared / (0.55 * at_once) + 0.15e-6 * keypoints,
             "mining": 1e-6 * words,
-            "arrangement": 2e-6 * keypoints + 2.5e-6 * min(keypoints, MOST_LEARNED),
+            "arrangement": 1.5e-6 * keypoints / min(context.num_workers, MOST_SPANS)
+            + 2.5e-6 * min(keypoints, MOST_LEARNED),
             "matching": 60e-6 * found.num_images + 4e-6 * held,
             "report": 10 + 110e-6 * found.num_images + 25e-3 * copied,
         }
