@@ -96,6 +96,7 @@ def test_plug_ins_in_the_library(tmp_path: Path, plug_ins: Path, images: Path, m
     ("arguments", "message"),
     [
         (["features=corners", "+features.side=4"], "features.side=4: expected a whole number of at least 8"),
+        (["features=corners", "features.side=9"], "one of the class that its file leaves out: +features.side=VALUE"),
         (["features=corners", "+features.sidee=9"], "there is no such key (did you mean features.side?)"),
         (["features=corners", "features._target_=corners.Nothing"], "the module corners has no class Nothing"),
         (["features=corners", "features._target_=nowhere.A"], "the module nowhere cannot be imported: ModuleNotFound"),

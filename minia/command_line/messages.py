@@ -154,7 +154,8 @@ def configuration_message(error: BaseException) -> str:
         if key and "not in struct" in str(cause) and parent is not None:
             prefix = key.rpartition(".")[0]
             names = [f"{prefix}.{name}" if prefix else str(name) for name in parent]
-            return unknown_key(key, [name for name in names if name not in ("hydra", "experiment")])
+            told = unknown_key(key, [name for name in names if name not in ("hydra", "experiment")])
+            return f"{told}; one of the class that its file leaves out: +{key}=VALUE" if "_target_" in parent else told
         if key and "Interpolation" in type(cause).__name__:
             return f"{key}: what ${{...}} in it names is not there; allowed: a key of the configuration, or \\${{...}}"
         if key and type(cause).__name__ == "MissingMandatoryValue":
