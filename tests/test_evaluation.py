@@ -42,7 +42,7 @@ def collection(num_images: int, seed: int = 0, noise: int = 10) -> tuple[ListDB,
 def measure(bags: ListDB, structures: ListDB, labels: np.ndarray, seed: int = 0) -> dict[str, float]:
     codes, _ = encode_labels(labels)
     best = best_labelled_images(bags, structures, codes, formula="distinct", seed=seed)
-    return purity_metrics(best, codes, 20, seed) | accuracy_metrics(bags, structures, codes, "distinct", seed)
+    return purity_metrics(best, codes, 20, seed) | accuracy_metrics(bags, structures, codes, "distinct", seed, 2)
 
 
 def test_perfect_structures_are_pure_and_tell_the_label() -> None:

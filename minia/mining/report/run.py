@@ -153,16 +153,18 @@ class Run:
         """How many images have each label, (num_labels,) int64."""
         return np.bincount(self.codes[self.codes >= 0], minlength=len(self.labels))
 
-    def measure(self, num_shuffles: int) -> dict[str, float]:
+    def measure(self, num_shuffles: int, num_threads: int) -> dict[str, float]:
         """Mean scores and label metrics, as far as there are structures and labels.
 
         Args:
             num_shuffles: of the labels, for the purity that chance gives.
+            num_threads: no result depends on it.
         """
         means = {"mean_coherence": self.scores.coherence, "mean_score": self.scores.score}
         metrics = {name: float(values.mean()) for name, values in means.items() if len(values)}
         metrics |= purity_metrics(self.best, self.codes, num_shuffles, self.seed)
-        return metrics | accuracy_metrics(self.bags, self.structures, self.codes, self.matching.formula, self.seed)
+        formula = self.matching.formula
+        return metrics | accuracy_metrics(self.bags, self.structures, self.codes, formula, self.seed, num_threads)
 
     def choose_images(self, shown: NDArray[np.int64], most_images: int) -> GalleryImages:
         """The images to list of each shown structure, best first, at most so many."""

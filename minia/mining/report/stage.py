@@ -66,7 +66,7 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
 
     def make(work: Path) -> dict[str, Any]:
         run = Run.load(sources, matching, context.seed)
-        metrics = count_stages(sources) | run.measure(settings.num_shuffles)
+        metrics = count_stages(sources) | run.measure(settings.num_shuffles, context.num_workers)
         shown = ranked(run.scores, run.table)[: settings.max_structures]
         nothing = None if run.structures.num_lists else why_no_structures(artifacts.mining)
         explorer = Explorer(
