@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing import resource_tracker
 from types import ModuleType
 from typing import TypeVar
@@ -43,7 +43,7 @@ def map_in_order(
     pool, pending, last = _pool(num_workers, in_threads), deque[Future[Result]](), list[Result]()
     try:
         for task in tasks:
-            with _interruptions_held(), _script_left_alone():
+            with _interruptions_held(), nullcontext() if in_threads else _script_left_alone():
                 pending.append(pool.submit(function, task))
             if len(pending) >= num_workers * _TASKS_IN_FLIGHT_PER_WORKER:
                 yield pending.popleft().result()

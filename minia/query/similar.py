@@ -75,7 +75,10 @@ class Vectors:
             Aside(Path(folder) / "matches", _NUMBERED) as aside,
         ):
             for table in _pieces(file):
-                _put_by_image(aside, _numbered(table, images))
+                matches = _numbered(table, images)
+                where = matches["image"].to_numpy() // _IMAGES_AT_A_TIME
+                order = np.argsort(where, kind="stable")
+                aside.put_each(where[order], matches.take(pa.array(order)))
             return cls(*_on_disk(aside, len(images), num_structures), weights)
 
     def most_alike(
@@ -135,16 +138,6 @@ def _numbered(matches: pa.Table, images: pa.Array) -> pa.Table:
     """Matches with the numbers of their images."""
     rows = pc.index_in(matches["image"], value_set=images)
     return pa.table([rows, matches["structure"], matches["overlap"]], schema=_NUMBERED)
-
-
-def _put_by_image(aside: Aside, matches: pa.Table) -> None:
-    """Put matches aside, those of 16,384 images under one number."""
-    where = matches["image"].to_numpy() // _IMAGES_AT_A_TIME
-    order = np.argsort(where, kind="stable")
-    matches, where = matches.take(pa.array(order)), where[order]
-    begins = np.flatnonzero(np.diff(where, prepend=-1))
-    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(where)], strict=True):
-        aside.put(int(where[begin]), matches.slice(begin, end - begin))
 
 
 def _on_disk(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 
@@ -53,6 +56,20 @@ class Aside:
             self._writer.write_batch(piece)
             self._pieces.setdefault(number, []).append(self._count)
             self._count += 1
+
+    def put_each(self, numbers: npt.NDArray[np.integer[Any]], rows: pa.Table) -> None:
+        """Put each of some rows under its own number; neighbours of one number go together.
+
+        Args:
+            numbers: (len(rows),) at least 0.
+            rows: to be put.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        begins = np.flatnonzero(np.diff(numbers, prepend=-1))
+        for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(numbers)], strict=True):
+            self.put(int(numbers[begin]), rows.slice(begin, end - begin))
 
     def take(self, number: int) -> pa.Table:
         """The rows under a number, in the order in which they were put."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,11 @@ from minia.core.device import choose_device
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
 from minia.mining.lists.listdb import ListDB, read_listdb
+from minia.mining.structures.stage import SETS
 
-SETS = "cooccurring_sets.txt"
 _MOST_WORK = 3e8  # clusters times keypoints: some two minutes of one core
 _FEWEST = 30  # clusters: where fewer may be tried there are images enough for the test of pairs of words
 _EXPLAINED = 0.5  # of a part's keypoints: with so many in surer parts it is these, or two of them taken for one
-_TUPLE_SIZE, _NUM_TUPLES = 3, 255  # the original's
 
 
 def clusters_of_sets(mining: Path, places: Places, most: int, context: Context) -> ListDB:
@@ -32,14 +32,13 @@ def clusters_of_sets(mining: Path, places: Places, most: int, context: Context) 
     Returns:
         A list a cluster: its words, those of most sets first; clusters of most sets first.
     """
-    from minia.mining.structures.linkage.single import cluster_sets
-    from minia.mining.structures.minhash.tuple_tables import TupleHashing
+    from minia.mining.structures.linkage.single import ORIGINAL_HASHING, cluster_sets
 
     num_words = len(places.word_offsets) - 1
     affordable = int(_MOST_WORK / max(1, len(places.words)))
     if read_manifest(mining)["parameters"].get("linkage") != "nested" or affordable < _FEWEST:
         return ListDB.from_lists([], num_words)
-    hashing = TupleHashing(_TUPLE_SIZE, _NUM_TUPLES, context.seed, choose_device(context.device))
+    hashing = dataclasses.replace(ORIGINAL_HASHING, seed=context.seed, device=choose_device(context.device))
     clusters = cluster_sets(read_listdb(mining / SETS, num_words), hashing)
     return clusters.select(np.arange(min(most, affordable, clusters.num_lists)))
 

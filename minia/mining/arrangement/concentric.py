@@ -27,7 +27,7 @@ from scipy.stats import norm
 
 from minia.mining.arrangement.part import Band, Part
 from minia.mining.arrangement.places import Complex, Places
-from minia.mining.arrangement.ragged import Numbers, about_mean, sums
+from minia.mining.arrangement.ragged import Numbers, about_mean, group_of, sums
 from minia.mining.arrangement.sightings import Sightings
 from minia.mining.lists.listdb import ListDB
 
@@ -65,7 +65,7 @@ class Objects:
     @classmethod
     def of(cls, places: Places) -> Objects:
         """Lay an ellipse through the keypoints of every image."""
-        image = np.repeat(np.arange(places.num_images), np.diff(places.offsets))
+        image = group_of(places.offsets)
         number = np.maximum(np.diff(places.offsets), 1)
         off = places.position - (sums(image, places.position, places.num_images) / number)[image]
         spread, turn = _moments(image, off, number)

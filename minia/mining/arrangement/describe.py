@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
-from minia.mining.arrangement.ragged import Numbers, about_mean
+from minia.mining.arrangement.ragged import Numbers, about_mean, group_of
 from minia.mining.arrangement.sightings import Sightings
 
 
@@ -95,9 +95,12 @@ class _Kept:
 
 
 def image_spreads(places: Places) -> Vector:
-    """The spread of all keypoints of each image (see :func:`locality`), (num_images,) pixels, 0 for fewer than two."""
-    image = np.repeat(np.arange(places.num_images), np.diff(places.offsets))
-    return _spread(places.position, image, places.num_images)[0]
+    """The root mean square distance of each image's keypoints from their mean, as if of a sample.
+
+    Returns:
+        (num_images,) float64 in pixels, 0 for fewer than two keypoints.
+    """
+    return _spread(places.position, group_of(places.offsets), places.num_images)[0]
 
 
 def locality(keypoints: Numbers, images: Numbers, places: Places, around: Vector) -> float:
@@ -110,7 +113,7 @@ def locality(keypoints: Numbers, images: Numbers, places: Places, around: Vector
         keypoints: (n,) keypoints, image by image.
         images: (n,) the image of each.
         places: the collection.
-        around: spread of all keypoints of each image.
+        around: (num_images,) the spread of all keypoints of each image.
 
     Returns:
         nan where no image has two of them.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minia.mining.arrangement.ragged import distinct
+from minia.mining.arrangement.ragged import distinct, group_of
 
 Complex = npt.NDArray[np.complex64]
 Numbers = npt.NDArray[np.integer[Any]]
@@ -106,7 +106,7 @@ class Places:
             (num_keypoints,) int32, a permutation inside each image.
         """
         generator = np.random.default_rng([seed, 1])
-        image = np.repeat(np.arange(self.num_images, dtype=np.float64), np.diff(self.offsets))
+        image = group_of(self.offsets)
         return np.argsort(image + generator.random(len(image))).astype(np.int32)
 
 
@@ -117,7 +117,7 @@ def _repeated(
     log = np.log(pose)
     octave = np.floor(2 * log.real / np.log(2)).astype(np.int64)
     cell = _CELL * np.exp2(octave / 2)
-    columns = [np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)), np.floor(log.imag * 4 / np.pi), octave, words]
+    columns = [group_of(offsets), np.floor(log.imag * 4 / np.pi), octave, words]
     columns += [np.clip(np.floor(axis / cell), 0, _CELLS) for axis in (position.real, position.imag)]
     key = np.zeros(len(words), np.uint64)
     for column in columns:  # each mixed before the next: two places meet by chance once in 2^64 pairs

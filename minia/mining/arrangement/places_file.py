@@ -106,10 +106,7 @@ class PlacesFile:
             return
         with Aside(scratch, schema) as aside:
             for rows in self.pieces(columns, structures):
-                where = rows["image"].to_numpy() // _IMAGES_TOGETHER
-                begins = np.flatnonzero(np.diff(where, prepend=-1))
-                for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(where)], strict=True):
-                    aside.put(int(where[begin]), rows.slice(begin, end - begin))
+                aside.put_each(rows["image"].to_numpy() // _IMAGES_TOGETHER, rows)
             yield ByImage(aside)
 
     def _schema(self, columns: Sequence[str]) -> pa.Schema:

@@ -18,6 +18,11 @@ def ranges(begins: npt.NDArray[np.integer[Any]], counts: npt.NDArray[np.integer[
     return np.asarray(np.arange(total) + np.repeat(begins - (ends - counts), counts))
 
 
+def group_of(offsets: npt.NDArray[np.int64]) -> Numbers:
+    """The group of each member, groups beginning at ``offsets``, the last one of which is their end."""
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
 def blocks(counts: npt.NDArray[np.integer[Any]], most: int) -> Iterator[slice]:
     """Consecutive groups that have about ``most`` members in all, at least one group each."""
     part = np.cumsum(counts, dtype=np.int64) // most

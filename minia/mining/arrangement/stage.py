@@ -128,7 +128,10 @@ def arrange_structures(
         if tried:
             table["mined"] = -1
         table.to_csv(work / STRUCTURE_TABLE, index=False)
-        return _counts_of_mining(mined.mining, tried) | counts
+        of_mining: dict[str, Any] = read_manifest(mined.mining)["counts"]
+        told = {"why_none": _why_none(mined.mining, of_mining["num_structures"], tried)} if table.empty else {}
+        tries = {"num_mined_structures": of_mining["num_structures"], "num_set_clusters": tried}
+        return of_mining | tries | counts | told
 
     return stage.run(make)
 
@@ -229,14 +232,12 @@ def _listed(table: pd.DataFrame, settings: Arrangement) -> pd.DataFrame:
     return table
 
 
-def _counts_of_mining(mining: Path, num_clusters: int) -> dict[str, Any]:
-    """The mining stage's counts, how many clusters of sets were tried, and why none is listed where that is so."""
-    counts = dict(read_manifest(mining)["counts"])
-    number = counts["num_structures"]
+def _why_none(mining: Path, num_mined: int, num_clusters: int) -> str:
+    """Why no structure is listed, and how many clusters of sets were tried."""
     why = why_no_structures(mining) or (
-        f"No structures are listed: none of the {number} that were mined keeps an arrangement that chance does not"
+        f"No structures are listed: none of the {num_mined} that were mined keeps an arrangement that chance does not"
         " make. See them all by arrangement.list=all."
     )
     if num_clusters:
         why += f" Clusters of co-occurring sets were tried too ({num_clusters:,}): none keeps an arrangement."
-    return counts | {"num_mined_structures": number, "num_set_clusters": num_clusters, "why_none": why}
+    return why

@@ -100,7 +100,7 @@ def places_table(best: dict[int, Part], chosen: Sequence[int], places: Places) -
 
 
 def write_table(work: Path, table: pa.Table) -> None:
-    """Write all of :func:`places_table`."""
+    """Write the places of the listed structures' parts, all at once."""
     pq.write_table(table, work / PLACES, row_group_size=_ROWS_PER_GROUP)
 
 

@@ -31,6 +31,7 @@ from minia.mining.structures.minhash.choose_tuples import choose_tuples
 from minia.mining.structures.settings import MOST_TUPLES, PlugInLinkage, SMHMining
 from minia.mining.words.stage import load_bags
 
+SETS = "cooccurring_sets.txt"
 STRUCTURES = "structures.txt"
 STRUCTURE_TABLE = "structures.csv"
 _OF_LINKAGE = {  # the settings that each linkage reads
@@ -212,7 +213,7 @@ def mine_bags(work: Path | None, bags: ListDB, settings: SMHMining, context: Con
             min_images=settings.prune_images, min_set_size=settings.min_set_size,
         )  # fmt: skip
     structures = _link(work, sets, bags, settings, context)
-    write_listdb(work / "cooccurring_sets.txt", sets)
+    write_listdb(work / SETS, sets)
     used = int(np.count_nonzero(bags.sizes))
     counts = {
         "tuple_size": size,

@@ -18,7 +18,7 @@ from minia.core.progress import progress
 from minia.mining.lists.listdb import ListDB, offsets_of
 from minia.mining.structures.minhash.tuple_tables import TABLES_AT_A_TIME, TupleHashing, TupleTables
 
-_HASHING = TupleHashing(tuple_size=3, num_tuples=255)
+ORIGINAL_HASHING = TupleHashing(tuple_size=3, num_tuples=255)
 _PURPOSE = 1  # keeps these tables independent of those of mining with the same seed
 _FIRST_TABLES = 2  # components form early from few tables, and spare the later ones most comparisons
 _PAIRS_AT_A_TIME = 1 << 18
@@ -26,7 +26,7 @@ _PAIRS_AT_A_TIME = 1 << 18
 
 def cluster_sets(
     sets: ListDB,
-    hashing: TupleHashing = _HASHING,
+    hashing: TupleHashing = ORIGINAL_HASHING,
     *,
     overlap: float = 0.7,
     min_cluster_size: int = 3,
