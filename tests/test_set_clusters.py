@@ -11,6 +11,7 @@ import pytest
 from choices import CPU
 from test_arrangement import NUM_IMAGES, NUM_WORDS, PART_WORDS, collection
 
+from minia.core.artifact import read_manifest
 from minia.mining.arrangement.clusters import unexplained
 from minia.mining.arrangement.part import Band, Part
 from minia.mining.arrangement.settings import AutoArrangement, ConstellationArrangement
@@ -81,6 +82,7 @@ def test_a_part_that_no_pair_of_words_tells_is_found_by_its_places(tmp_path: Pat
     assert table[["structure", "mined"]].to_numpy().tolist() == [[0, -1]]
     assert table["q_places"][0] < 1e-3
     assert np.isnan(table["q_words"][0])
+    assert "why_none" not in read_manifest(artifact)["counts"]  # as one is listed
     assert set(read_listdb(artifact / "structures.txt")[0].tolist()) <= set(PART_WORDS.tolist())
     places = pd.read_parquet(artifact / "places.parquet")
     assert len(set(places["image"]) & truth) >= 0.9 * len(truth)
