@@ -360,7 +360,7 @@ def test_names_are_kept_saved_and_opened(seen: Seen, browser: Any, tmp_path: Pat
     seen.page.locator("#name").fill("a <b>ring</b>")
     seen.page.locator("#name").press("Tab")
     assert seen.page.text_content("h1") == "Structure 1: a <b>ring</b>"
-    # Loaded anew by its own process: Chromium tells another one, which a blank page between would bring, a little later.
+    # Loaded anew by its own process: another one, which a blank page between would bring, is told a little later.
     seen.page.evaluate("location.hash = ''")
     seen.page.reload()
     seen.at("overview")
