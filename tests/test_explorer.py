@@ -36,8 +36,13 @@ class Seen:
         self.errors: list[str] = []
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("requestfailed", lambda request: self.errors.append(request.url))
+        page.on("requestfailed", self._failed)
         page.on("request", self._outside)
+
+    def _failed(self, request: Any) -> None:
+        # A picture that was still on its way when the page was left is given up by the browser: no fault of the page.
+        if request.failure != "net::ERR_ABORTED":
+            self.errors.append(f"{request.url}: {request.failure}")
 
     def _outside(self, request: Any) -> None:
         if not request.url.startswith(("file:", "data:", "blob:")):
