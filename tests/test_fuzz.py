@@ -78,3 +78,11 @@ def test_a_table_that_tells_pandas_of_kinds_that_there_are_not_is_refused(tmp_pa
     told = TARGETS["catalogue"].try_(tmp_path, "t.parquet", stream.getvalue().to_pybytes())
     assert told is not None
     assert "not a readable table" in told
+
+
+def test_pixels_before_the_start_of_a_file_are_damage_and_no_trouble_of_the_machine(tmp_path: Path) -> None:
+    # Found by atheris: the offset of a strip in a signed byte is negative, and the system refuses to go there.
+    whole = TARGETS["image"].files["a.tif"]
+    told = TARGETS["image"].try_(tmp_path, "a.tif", whole.replace(b"\x11\x01\x04\x00", b"\x11\x01\x06\x00", 1))
+    assert told is not None
+    assert "Invalid argument" in told

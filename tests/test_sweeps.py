@@ -95,6 +95,22 @@ def test_optuna_makes_a_metric_large(
     assert len(summary) == 3
 
 
+def test_a_search_goes_on_past_a_job_without_structures_and_on_another_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    (tmp_path / "a.corpus").write_text("".join(f"1 {item}:1\n" for item in range(8)) * 5)  # no two words together
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.storage=sqlite:///study.db"]
+    words += ["words.path=a.corpus", "seed=int(interval(0,9))", "metric=mean_purity_at_30"]
+    for direction, worst in (("maximize", -float("inf")), ("minimize", float("inf"))):
+        for _ in range(2):
+            study = [f"hydra.sweeper.study_name={direction}", f"hydra.sweeper.direction={direction}"]
+            assert again(tmp_path, monkeypatch, *words, *study) == 0
+            assert "this job found no structures and has none; it counts as the worst" in capsys.readouterr().err
+        best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+        assert best["best_value"] == worst
+
+
 def test_runs_and_sweeps_of_different_days_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

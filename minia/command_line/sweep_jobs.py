@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import logging
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -25,6 +27,8 @@ from minia.core.artifact import InputError
 from minia.core.run_folder import JOBS, sweep_folder
 from minia.core.workers import num_cores
 from minia.core.writing import write_text_whole
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def job_of_sweep(work: Callable[[DictConfig], Mapping[str, Any]], config: DictCo
         config: of this job.
 
     Returns:
-        The metric that the sweep is to make large; None where it names none.
+        The metric that the sweep is to make large, which is infinitely bad where the job found no structures and
+        therefore lacks it; None where it names none.
     """
     this = HydraConfig.get()
     folder = Path(this.sweep.dir).absolute()
@@ -132,6 +137,9 @@ def _metric_of(metrics: Mapping[str, Any], name: str | None) -> float | None:
     if name is None:
         return None
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+    if name not in numbers and metrics.get("num_structures") == 0:
+        logger.warning("metric=%s: this job found no structures and has none; it counts as the worst", name)
+        return math.inf if "minimize" in str(HydraConfig.get().sweeper.get("direction")).lower() else -math.inf
     if name not in numbers:
         raise InputError(f"metric={name}: this job has none; allowed: {', '.join(sorted(numbers))}")
     return float(numbers[name])

@@ -27,8 +27,8 @@ from minia.data.stretch import Stretch, to_grey_levels
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 100_000_000
-_OF_THE_FILE = (  # error numbers; None: raised by a decoder
-    None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM
+_OF_THE_FILE = (  # error numbers; None: raised by a decoder; EINVAL: it looked for pixels before the file's start
+    None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EINVAL
 )  # fmt: skip
 _FULL_RANGE = 1 << 14  # a quarter of 16 bits: images that use more are shown as they are
 _PNG_START, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # the first bytes, and where the bits a channel are
