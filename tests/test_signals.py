@@ -42,6 +42,33 @@ def ctrl_c_is_heard() -> Any:
     signal.signal(signal.SIGINT, before)
 
 
+AMID_IMPORT = """
+import logging.config, sys, yaml
+
+loggers = yaml.safe_load(open(sys.argv[1]))["loggers"]
+logging.basicConfig(level=logging.INFO)
+logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "loggers": loggers})
+
+class CtrlC:
+    def find_spec(self, name, *_):
+        if hasattr(sys.modules.get("torch._subclasses.fake_tensor"), "dump_cache_stats"):
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+try:
+    import torch
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_torch_tells_nothing_of_its_caches_where_its_import_is_interrupted() -> None:
+    for folder in ("conf/hydra", "conf/train/hydra"):
+        command = [sys.executable, "-c", AMID_IMPORT, str(ROOT / folder / "job_logging" / "minia.yaml")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
 def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     [line] = [line for line in capsys.readouterr().err.splitlines() if not line[:2].isdigit()]  # without the log
     return line

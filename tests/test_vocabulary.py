@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from test_features import extract, folder_images
 from minia.core.artifact import InputError, read_manifest
 from minia.core.context import Context
 from minia.mining.features.store import FeatureStore
+from minia.mining.vocabulary import assignment as assigning
 from minia.mining.vocabulary.assignment import assign_words, load_assignment, load_centroids, search_of, words_by
 from minia.mining.vocabulary.sample import sample_descriptors
 from minia.mining.vocabulary.size import choose_size, count_draws
@@ -45,6 +47,20 @@ def test_words_are_the_nearest_centroids(features: Path, store: Path, initialisa
     distances = ((descriptors[:, None] - centroids) ** 2).sum(axis=2)
     assert np.allclose(distances[np.arange(len(words)), words], distances.min(axis=1), atol=1e-5)
     assert (vocabulary / "pca.png").stat().st_size > 5000
+
+
+def test_progress_shows_within_one_shard(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = build_vocabulary(features, tmp_path, kmeans(), CPU)
+    whole = assign_words(features, vocabulary, tmp_path / "whole", CPU)
+    steps: list[int] = []
+    monkeypatch.setattr(assigning, "_DESCRIPTORS_AT_ONCE", 32)
+    monkeypatch.setattr(assigning, "progress", lambda *_: nullcontext(steps.append))
+    pieces = assign_words(features, vocabulary, tmp_path / "pieces", CPU)
+    sizes = [len(load_assignment(whole, shard)) for shard in range(3)]
+    assert sum(steps) == sum(sizes)
+    assert max(steps) == 32 < min(sizes)
+    for shard in range(3):
+        assert np.array_equal(load_assignment(whole, shard), load_assignment(pieces, shard))
 
 
 def test_kmeans_lowers_the_distances(features: Path, store: Path) -> None:

@@ -27,6 +27,7 @@ from minia.mining.features.store import WORDS, FeatureStore, features_fingerprin
 
 logger = logging.getLogger(__name__)
 
+_DESCRIPTORS_AT_ONCE = 1 << 18  # of whole blocks, so that the same products are worked out, with the same last digits
 _DESCRIPTORS_PER_BLOCK = 16384  # 8 MB of float32 at 128 dimensions
 APPROXIMATE_FROM = 10_000  # words: comparing with all takes several times as long as the approximate search
 _VERSION = 3  # raise it when the same vocabulary gives other words
@@ -75,13 +76,24 @@ def assign_words(features: Path, vocabulary: Path, store: Path, context: Context
         remaining = sum(len(found.shard(shard, "scores")) for shard in shards if is_missing(shard))
         with progress("assigning words", remaining, "keypoint") as advance:
             for shard in itertools.chain.from_iterable(claims.rounds(shards, is_missing)):
-                words = words_of(found.shard(shard, "descriptors"))
+                words = _words_of_shard(found.shard(shard, "descriptors"), words_of, advance)
                 with appearing_whole(work / _words_file(shard)) as file:
                     np.save(file, words)
                 claims.release(shard)
-                advance(len(words))
 
     return stage.run(lambda _: {"num_keypoints": found.num_keypoints}, share)
+
+
+def _words_of_shard(
+    descriptors: NDArray[Any], words_of: Callable[[NDArray[Any]], NDArray[np.int32]], advance: Callable[[int], None]
+) -> NDArray[np.int32]:
+    """The words of one shard, (n,) int32, piece by piece: a shard may take minutes, and progress shows meanwhile."""
+    words = np.empty(len(descriptors), np.int32)
+    for first in range(0, max(1, len(words)), _DESCRIPTORS_AT_ONCE):  # one of none too: its kind is checked
+        piece = words_of(descriptors[first : first + _DESCRIPTORS_AT_ONCE])
+        words[first : first + len(piece)] = piece
+        advance(len(piece))
+    return words
 
 
 def words_by(
