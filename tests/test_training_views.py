@@ -24,6 +24,7 @@ from test_train import (  # noqa: F401 - a fixture
     train_here,
 )
 
+from minia.core.artifact import InputError
 from minia.core.setting_types import check
 from minia.data.labelled import augmentation
 from minia.data.labelled.augmentation import augment, draw_numbers, view_matrices
@@ -32,7 +33,7 @@ from minia.data.labelled.sources import labelled_table
 from minia.data.labelled.table import GalaxyTable
 from minia.models.delf.backbone import Window
 from minia.models.delf.network import DELF
-from minia.models.delf.views import Comparison, Matches, contrast, match_cells, nearest
+from minia.models.delf.views import Comparison, Matches, contrast, match_cells, nearest, vicreg
 from minia.models.delf.weights import load_checkpoint
 from minia.models.extractors.delf import DELFExtractor
 from minia.training.settings import TrainSettings
@@ -40,7 +41,7 @@ from minia.training.views import ViewTraining
 
 pytest.importorskip("timm")  # its encoder for tests is the smallest
 VIEWS = Augmentation(image_size=96, view=0.5, shift=0.1, rotate=True, flip=True, scale=1.3)
-ALL = Comparison(temperature=0.1, min_distance=1.5, min_brightness=0, max_cells=10_000)
+ALL = Comparison(loss="contrastive", temperature=0.1, min_distance=1.5, min_brightness=0, max_cells=10_000)
 WINDOW = Window(41, 8, 20)
 
 
@@ -130,6 +131,20 @@ def test_the_contrast_is_infonce_both_ways() -> None:
     assert nearest(first, first[[2, 0, 1, 3]], excluded)[0] != 1
 
 
+def test_vicreg_is_invariance_variance_and_covariance() -> None:
+    first, second = 0.5 * torch.randn(9, 4), 2 * torch.randn(9, 4)
+    expected = 25 * ((first - second) ** 2).mean()
+    for vectors in (first.numpy(), second.numpy()):
+        expected += 25 * np.maximum(0, 1 - np.sqrt(vectors.var(0, ddof=1) + 1e-4)).mean() / 2
+        covariance = np.cov(vectors.T)
+        expected += (covariance[~np.eye(4, dtype=bool)] ** 2).sum() / 4
+    assert float(vicreg(first, second)) == pytest.approx(float(expected) / 25, rel=1e-5)
+    for count in (0, 1):  # a batch whose cells are all dark
+        few = torch.randn(count, 4, requires_grad=True)
+        vicreg(few, few).backward()
+        assert few.grad is not None and not few.grad.any()
+
+
 @pytest.mark.parametrize("side", [200, 201])
 def test_small_views_go_through_the_middle_alone(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (12, 3, side, side), dtype=np.uint8))
@@ -184,6 +199,17 @@ def matched_before_others(network: DELF) -> float:
     similar = here @ there.T
     other = ~matches.excluded & ~torch.eye(len(here), dtype=torch.bool)
     return float((similar.diagonal()[:, None] > similar)[other].float().mean())
+
+
+def test_vicreg_trains_without_others(run: Run, tmp_path: Path, unlabelled: Path) -> None:
+    steps = ("trainer.max_steps=30", "trainer.steps_per_check=10", "trainer.learning_rate=0.02")
+    assert run(*SELF, *steps, f"data.dir={unlabelled}", "export=[]", "objective.loss=vicreg") == 0
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    first, *_, last = history["loss_descriptor"].tolist()  # 1 where all vectors are the same; the contrast begins at 4
+    assert last < first - 0.03 and first < 1.2
+    assert history["loss_attention"].between(0, 1.2).all()
+    with pytest.raises(InputError, match=r"objective\.loss"):
+        check(TrainSettings, compose(*SELF, f"data.dir={unlabelled}", "objective.loss=byol"))
 
 
 def test_a_training_learns_without_labels(run: Run, tmp_path: Path, unlabelled: Path) -> None:

@@ -96,15 +96,18 @@ class SelfSupervised(Settings):
     """``objective=self_supervised``: two views of an image are alike, place for place and as a whole; without labels.
 
     Attributes:
-        temperature: similarities are divided by it: the smaller, the more the nearest ones count.
+        loss: ``contrastive``: the same is told from all others of the batch (InfoNCE); ``vicreg``: the same is alike,
+            and no number of the vectors is constant or told by the others (VICReg).
+        temperature: similarities are divided by it: the smaller, the more the nearest ones count; contrastive alone.
         length: of the vectors that are compared.
         min_distance: other places of the same image nearer than this, in cells of the map, are neither alike nor
-            different.
+            different; contrastive alone.
         min_brightness: places darker than this, in grey levels, are not compared; 0 for none.
         max_cells: at most so many places of a batch are compared.
     """
 
     kind: Literal["self_supervised"]
+    loss: Literal["contrastive", "vicreg"]
     temperature: Positive
     length: Channels
     min_distance: NotNegative

@@ -66,7 +66,7 @@ class ViewTraining(Training):
         model = self.model
         window = Window(model.receptive_field, model.stride, model.padding)
         matches = match_cells(images, batch["matrices"], (rows, columns), window, how)
-        losses = view_losses(output, matches, LossWeights(**self.hparams["loss_weights"]), how.temperature)
+        losses = view_losses(output, matches, LossWeights(**self.hparams["loss_weights"]), how)
         with torch.no_grad():
             cells = nearest(*matches.vectors(output.descriptors), matches.excluded)
             whole = nearest(*F.normalize(output.whole.float(), dim=1).chunk(2))

@@ -1,11 +1,12 @@
 """What a DELF network learns from two views of each image, without any label.
 
 Both views are of one image under different affine maps, which are known, so it is known as well which cells of their
-maps show the same place. Two losses ask for vectors that tell the same from all others (InfoNCE): of cells, the same
-place among all that are compared in the batch, as in VADeR (Pinheiro et al. 2020, arXiv:2011.05499) and DenseCL (Wang
-et al. 2021, arXiv:2011.09157), which trains the backbone; and of images, of the mean of the features weighted by
-attention, which trains the attention: it has to choose what tells an image from others. The autoencoder learns as it
-does with labels.
+maps show the same place. Two losses compare vectors of what is the same: of cells, the same place, as in VADeR
+(Pinheiro et al. 2020, arXiv:2011.05499) and DenseCL (Wang et al. 2021, arXiv:2011.09157), which trains the backbone;
+and of images, of the mean of the features weighted by attention, which trains the attention: it has to choose what
+tells an image from others. Either they ask for vectors that tell the same from all others of the batch (InfoNCE), or
+for vectors that are the same while none of their numbers is constant or told by another (VICReg, Bardes et al. 2022,
+arXiv:2105.04906), which pushes nothing away from what looks like it. The autoencoder learns as it does with labels.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ from minia.models.delf.backbone import Window
 from minia.models.delf.network import DELF, LossWeights, pool_by_attention
 
 _EXCLUDED = -1e4  # in place of a similarity
+_COVARIANCE = 1 / 25  # VICReg's factors, 25, 25 and 1, so that its loss is of the size of the contrast
 
 
 class Comparison(NamedTuple):
     """How two views are compared.
 
     Attributes:
-        temperature: similarities are divided by it: the smaller, the more the nearest ones count.
+        loss: ``contrastive`` (InfoNCE) or ``vicreg``.
+        temperature: similarities are divided by it: the smaller, the more the nearest ones count; of InfoNCE.
         min_distance: other places of the same image nearer than this, in cells of the first view's map, are left out.
         min_brightness: cells of the first view darker than this, in grey levels, are left out; 0 for none.
         max_cells: at most so many cells of a batch are compared.
     """
 
+    loss: str
     temperature: float
     min_distance: float
     min_brightness: float
@@ -73,18 +77,19 @@ class Matches(NamedTuple):
     grid: Tensor
     excluded: Tensor
 
-    def vectors(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of length 1 of the cells and of their matches, (num_cells, channels) float32 each.
+    def vectors(self, maps: Tensor, unit: bool = True) -> tuple[Tensor, Tensor]:
+        """Vectors of the cells and of their matches, (num_cells, channels) float32 each.
 
         Args:
             maps: (2 * batch, channels, rows, columns), the first views and then the second ones.
+            unit: make their length 1.
         """
         first, second = maps.float().chunk(2)
         here = first.flatten(2)[self.image, :, self.cell]
         # Of all images at once: the number of cells differs between them.
         x, y = ((self.grid + 1) / 2 * (self.grid.new_tensor([maps.shape[3], maps.shape[2]]) - 1)).unbind(1)
         there = _interpolated(second, self.image, x, y)
-        return F.normalize(here, dim=1), F.normalize(there, dim=1)
+        return (F.normalize(here, dim=1), F.normalize(there, dim=1)) if unit else (here, there)
 
 
 def _interpolated(maps: Tensor, image: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -201,22 +206,50 @@ def contrast(first: Tensor, second: Tensor, temperature: float, excluded: Tensor
     return total / max(1, 2 * len(first))
 
 
-def view_losses(output: ViewOutput, matches: Matches, weights: LossWeights, temperature: float) -> dict[str, Tensor]:
+def vicreg(first: Tensor, second: Tensor) -> Tensor:
+    """VICReg: how far matches differ, and each number is constant or told by the others.
+
+    Its sum of invariance, variance and covariance is divided by the first one's factor, 25.
+
+    Args:
+        first: (n, length).
+        second: (n, length); row i is the match of row i.
+
+    Returns:
+        A scalar; 0 where there are fewer than two rows.
+    """
+    if len(first) < 2:  # nothing varies
+        return 0 * (first.sum() + second.sum())
+    loss = F.mse_loss(first, second)
+    for vectors in (first, second):
+        centred = vectors - vectors.mean(0)
+        covariance = centred.T @ centred / (len(vectors) - 1)
+        variance = covariance.diagonal()
+        loss = loss + F.relu(1 - (variance + 1e-4).sqrt()).mean() / 2
+        loss = loss + _COVARIANCE * (covariance.square().sum() - variance.square().sum()) / len(variance)
+    return loss
+
+
+def view_losses(output: ViewOutput, matches: Matches, weights: LossWeights, how: Comparison) -> dict[str, Tensor]:
     """The losses of a batch of two views an image, the first views and then the second ones.
 
     Args:
         output: of ``ViewNetwork.forward``.
         matches: of the views' cells.
         weights: factors in the sum.
-        temperature: of both comparisons.
+        how: both comparisons are made.
 
     Returns:
         Scalars: ``descriptor`` (cells), ``attention`` (images), ``reconstruction`` (mean squared error over all
         elements), each without its factor, and their weighted sum ``total``.
     """
-    descriptor = contrast(*matches.vectors(output.cells), temperature, matches.excluded)
-    first, second = F.normalize(output.whole.float(), dim=1).chunk(2)
-    attention = contrast(first, second, temperature)
+    if how.loss == "vicreg":
+        descriptor = vicreg(*matches.vectors(output.cells, unit=False))
+        attention = vicreg(*output.whole.float().chunk(2))
+    else:
+        descriptor = contrast(*matches.vectors(output.cells), how.temperature, matches.excluded)
+        first, second = F.normalize(output.whole.float(), dim=1).chunk(2)
+        attention = contrast(first, second, how.temperature)
     reconstruction = F.mse_loss(output.reconstruction.float(), output.layer3.float())
     total = weights.descriptor * descriptor + weights.attention * attention + weights.reconstruction * reconstruction
     return {"descriptor": descriptor, "attention": attention, "reconstruction": reconstruction, "total": total}
