@@ -9,7 +9,7 @@ features     images x seconds of one of the images that were tried, over the wor
 vocabulary   2 s, and sampled descriptors x (centroids that each is compared with, twice and 768 near ones) at 0.12
              of the product's rate
 words        keypoints x centroids that each is compared with at 0.55 of the product's rate, and 0.15 us a keypoint
-mining       1 us for each word of an image, of which there are 0.6 a keypoint at most
+mining       4 s, and 0.75 us for each word of an image, of which there are 0.6 a keypoint at most
 arrangement  1.5 us a keypoint, over at most 8 workers, and 2.5 us of those that it learns from
 matching     60 us an image, and 4 us a structure that an image holds, of which there are 0.12 a keypoint
 report       10 s, 110 us an image, and 25 ms an image that is copied, of which there are 8,500 at most
@@ -18,9 +18,9 @@ report       10 s, 110 us an image, and 25 ms an image that is copied, of which 
 On disk are the features, 16 bytes a word of an image, 90 bytes a structure that an image holds, and 65 kB an image that
 is copied; in memory 160 bytes a keypoint that is learned from, or 24 bytes a word of an image where that is more.
 
-The constants are those of a run of 50,000 images of 1,495 keypoints, 872 structures of which an image holds 179, and
-processor seconds of the benchmarks (``keypoints_scale.py``, ``mining_scale.py``, ``scale.py``); what else runs on the
-machine makes all of it longer, and collections differ: it is right to a factor of two or three.
+The constants are those of runs of 3,000 and 50,000 images of 1,495 keypoints, in the larger one 872 structures of which
+an image holds 179, and processor seconds of the benchmarks (``keypoints_scale.py``, ``mining_scale.py``, ``scale.py``);
+what else runs on the machine makes all of it longer, and collections differ: it is right to a factor of two or three.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Needs:
             "features": found.num_images * found.seconds / context.num_workers,
             "vocabulary": 2 + sampled * 2 * dimensions * (2 * min(size, max(1000, size / 16)) + 768) / (0.12 * at_once),
             "words": keypoints * 2 * dimensions * compared / (0.55 * at_once) + 0.15e-6 * keypoints,
-            "mining": 1e-6 * words,
+            "mining": 4 + 0.75e-6 * words,
             "arrangement": 1.5e-6 * keypoints / min(context.num_workers, MOST_SPANS)
             + 2.5e-6 * min(keypoints, MOST_LEARNED),
             "matching": 60e-6 * found.num_images + 4e-6 * held,

@@ -46,6 +46,15 @@ def test_needs_are_those_of_the_run_of_50000_images_that_was_measured() -> None:
     assert 7.9 * GIGA / 1.5 < needs.disk < 1.5 * 7.9 * GIGA and 3.4 * GIGA / 1.5 < needs.memory < 1.5 * 3.4 * GIGA
 
 
+def test_needs_are_those_of_a_run_of_3000_images_too() -> None:
+    found = SizeEstimate(3000, 1496.0, 64, 3000 * 1496 * 84.0, 2 / 154)
+    needs = Needs.of(found, kmeans(size="auto"), Context(device="cpu", num_workers=2), 140 * GIGA, keeps=True)
+    # Of the processor; half of them where two workers share the stage.
+    measured = {"features": 46 / 2, "words": 25 / 2, "mining": 7, "arrangement": 12, "report": 69}
+    for stage, seconds in measured.items():
+        assert seconds / 1.5 < needs.seconds[stage] < 1.5 * seconds
+
+
 def test_the_log_says_what_is_needed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert product_rate(128, CPU) > GIGA
     with caplog.at_level(logging.INFO):
