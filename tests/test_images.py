@@ -19,11 +19,10 @@ from minia.core.artifact import InputError, fingerprint, read_manifest
 from minia.data.files import FileStates, UnreadableImageError, find_images
 from minia.data.images import (
     ImageTable,
-    fit_sides,
     list_catalogue,
     list_folder,
 )
-from minia.data.reading import Reading, read_image
+from minia.data.reading import Reading, fit_sides, read_image
 
 COLUMNS = {"id_column": "id", "path_column": "path", "label_column": "kind"}
 

@@ -27,7 +27,7 @@ from minia.data.labelled.galaxy_zoo import (
 from minia.data.simulation.parameters import Additions
 from minia.data.simulation.render import draw_parameters, galaxy_mask, render_galaxy
 from minia.data.simulation.simulated_votes import draw_votes
-from minia.data.simulation.sky import moffat, sersic
+from minia.data.simulation.sky import SOFTENING, STRETCH, lupton, moffat, sersic
 from minia.data.simulation.survey import TRUTH_FILE, write_survey
 
 PITCH_ANGLES = {"tight": (6.0, 13.0), "medium": (14.0, 25.0), "loose": (27.0, 41.0)}
@@ -159,6 +159,17 @@ def test_profiles_are_those_of_astropy() -> None:
     core = 3.3 / (2.0 * math.sqrt(2.0 ** (1.0 / 3.0) - 1.0))
     star = Moffat2D(1.0, 0.2, -0.1, core, 3.0)(x, y)
     np.testing.assert_allclose(moffat(21, 3.3, 0.2, -0.1), star / star.sum(), rtol=1e-9)
+
+
+def test_colours_are_those_of_astropy() -> None:
+    from astropy.visualization import make_lupton_rgb
+
+    rng = np.random.default_rng(0)
+    bands = rng.normal(0.02, 0.1, (3, 60, 50)) * np.exp(rng.normal(0.0, 2.0, (3, 60, 50)))  # dark to far too bright
+    theirs = make_lupton_rgb(*bands, stretch=STRETCH, Q=SOFTENING)
+    assert {0, 255} <= set(theirs.ravel().tolist())
+    np.testing.assert_array_equal(lupton(bands), theirs)
+    np.testing.assert_array_equal(lupton(np.zeros((3, 4, 4))), 0)
 
 
 @pytest.mark.parametrize("label", CLASSES)

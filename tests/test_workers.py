@@ -116,3 +116,10 @@ def test_a_script_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
         [sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stdout) == (0, "1 2 3\n"), ended.stderr
+
+
+def test_what_workers_import_is_little() -> None:
+    """Each worker imports anew: pandas alone takes it longer than 50 images."""
+    code = "import sys, minia.data.simulation.survey, minia.mining.features.reader as _; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pandas", "pyarrow", "astropy", "matplotlib", "torch", "sklearn"} & set(run.stdout.split())

@@ -11,15 +11,16 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from minia.core.progress import progress
 from minia.core.run_folder import MARK, RunFolder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ def find_images(folder: Path, passed_over: Path) -> tuple[pa.ChunkedArray, list[
         names: strings, sorted: paths relative to the folder, with forward slashes.
         undecodable: escaped names of image files whose names are not valid UTF-8.
     """
+    import pyarrow as pa  # what only reads images does without
+    import pyarrow.compute as pc
+
     found = _names_below(folder, passed_over)
     chunks, undecodable = [], []
     while batch := list(itertools.islice(found, _NAMES_AT_A_TIME)):

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -45,7 +44,6 @@ from minia.data.tables import read_table, require_columns
 logger = logging.getLogger(__name__)
 
 _MAX_NAMES_IN_MANIFEST = 100
-_LARGEST_SIDE = 8192  # of enlarged images, pixels
 _READING = 3  # raise it when read_image gives other pixels for the same file
 _VERSION = 2  # 2: what else a catalogue says, and places on the sky
 
@@ -97,30 +95,6 @@ class ImageTable:
 def load_labels(artifact: Path) -> pd.DataFrame:
     """The columns image and label of an images artifact (see the module), and nothing else."""
     return pd.read_parquet(artifact / "images.parquet", columns=["image", "label"])
-
-
-def fit_sides(image: NDArray[np.uint8], min_side: int, max_side: int) -> NDArray[np.uint8]:
-    """Resize an image so that its shorter side is at least min_side and its longer at most max_side.
-
-    The aspect is kept; an image that fits is returned as it is; where both cannot hold, max_side does.
-    No image is enlarged beyond 8,192 pixels: a strip of one pixel would not fit into memory.
-
-    Args:
-        image: (height, width, 3) uint8.
-        min_side: in pixels, 0 for no lower limit.
-        max_side: in pixels, 0 for no upper limit.
-    """
-    height, width = image.shape[:2]
-    factor = max(1.0, min_side / min(height, width))
-    if max_side and factor * max(height, width) > max_side:
-        factor = max_side / max(height, width)
-    if factor > 1.0 and factor * max(height, width) > _LARGEST_SIDE:
-        factor = max(1.0, _LARGEST_SIDE / max(height, width))
-    if factor == 1.0:
-        return image
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    method = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
-    return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
 
 
 def simulate_images(store: Path, settings: SimulatedImages, context: Context) -> Path:

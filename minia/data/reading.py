@@ -31,6 +31,7 @@ _OF_THE_FILE = (  # error numbers; None: raised by a decoder; EINVAL: it looked 
     None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EINVAL
 )  # fmt: skip
 _FULL_RANGE = 1 << 14  # a quarter of 16 bits: images that use more are shown as they are
+_LARGEST_SIDE = 8192  # of enlarged images, pixels
 _PNG_START, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # the first bytes, and where the bits a channel are
 _TIFF_BITS = 258  # tag
 
@@ -105,6 +106,30 @@ def read_image(path: Path, reading: Reading = DEFAULT_READING) -> NDArray[np.uin
             raise  # the machine's trouble, not the file's: it must not be recorded as a broken image
         reason = str(error) or type(error).__name__
         raise UnreadableImageError(" ".join(reason.replace(str(path), "file").split())) from None
+
+
+def fit_sides(image: NDArray[np.uint8], min_side: int, max_side: int) -> NDArray[np.uint8]:
+    """Resize an image so that its shorter side is at least min_side and its longer at most max_side.
+
+    The aspect is kept; an image that fits is returned as it is; where both cannot hold, max_side does.
+    No image is enlarged beyond 8,192 pixels: a strip of one pixel would not fit into memory.
+
+    Args:
+        image: (height, width, 3) uint8.
+        min_side: in pixels, 0 for no lower limit.
+        max_side: in pixels, 0 for no upper limit.
+    """
+    height, width = image.shape[:2]
+    factor = max(1.0, min_side / min(height, width))
+    if max_side and factor * max(height, width) > max_side:
+        factor = max_side / max(height, width)
+    if factor > 1.0 and factor * max(height, width) > _LARGEST_SIDE:
+        factor = max(1.0, _LARGEST_SIDE / max(height, width))
+    if factor == 1.0:
+        return image
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    method = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
 
 
 @contextmanager

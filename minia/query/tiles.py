@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minia.data.files import UnreadableImageError
-from minia.data.images import fit_sides
-from minia.data.reading import Reading, read_image
+from minia.data.reading import Reading, fit_sides, read_image
 from minia.mining.report.panels import PALETTE, missing_tile, save_jpeg
 
 Pixels = NDArray[np.uint8]

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 GATE = 0.70
 THRESHOLD = 0.75
@@ -165,6 +167,8 @@ def assign_classes(table: pd.DataFrame, gate: float = GATE, threshold: float = T
     Raises:
         KeyError: a column that a rule needs is missing.
     """
+    import pandas as pd  # takes a second; what draws a survey does without
+
     member = {}
     for rule in CLASS_RULES:
         inside = table[rule.decisive] > threshold

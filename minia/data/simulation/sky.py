@@ -10,7 +10,6 @@ import math
 import cv2
 import numpy as np
 import numpy.typing as npt
-from astropy.visualization import make_lupton_rgb
 from scipy.special import gammaincinv
 
 Array = npt.NDArray[np.float64]
@@ -81,8 +80,27 @@ def observe(light: Array, seeing: float, rng: np.random.Generator) -> npt.NDArra
     light = _blur(light, seeing / SURVEY_PIXEL, rng)
     _add_stray_light(light, rng)
     light += _photon_noise(light, rng)
-    blue, green, red = light * BAND_SCALES + PEDESTAL
-    return np.asarray(make_lupton_rgb(red, green, blue, stretch=STRETCH, Q=SOFTENING), dtype=np.uint8)
+    return lupton((light * BAND_SCALES + PEDESTAL)[::-1])
+
+
+def lupton(bands: Array) -> npt.NDArray[np.uint8]:
+    """Colours of Lupton et al. 2004, the same pixels as ``astropy.visualization.make_lupton_rgb`` gives.
+
+    Importing ``astropy.visualization`` takes a second of every process that draws; this does not.
+
+    Args:
+        bands: red, green, blue, (3, height, width).
+
+    Returns:
+        RGB, uint8, (height, width, 3).
+    """
+    red, green, blue = bands
+    intensity = (red + green + blue) / 3.0
+    stretched = np.arcsinh(intensity * (SOFTENING / STRETCH)) * (0.1 / np.arcsinh(0.1 * SOFTENING))
+    factor = np.divide(stretched, intensity, out=np.zeros_like(intensity), where=intensity > 0)
+    rgb = np.maximum(bands * factor, 0.0)
+    rgb /= np.maximum(rgb.max(axis=0), 1.0)  # the brightest band of a pixel is cut, the others keep their ratios to it
+    return np.ascontiguousarray((rgb * 255.0).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _add_neighbours(light: Array, rng: np.random.Generator) -> None:

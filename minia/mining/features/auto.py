@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from minia.core.context import Context
 from minia.data.files import UnreadableImageError
-from minia.data.images import ImageTable, fit_sides
-from minia.data.reading import read_image
+from minia.data.images import ImageTable
+from minia.data.reading import fit_sides, read_image
 from minia.mining.features.settings import AutoFeatures, DenseFeatures, SIFTFeatures
 from minia.models.extractors.choose import choose_features
 

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from minia.core.context import Context
 from minia.core.workers import map_in_order
 from minia.data.files import UnreadableImageError
-from minia.data.images import fit_sides
-from minia.data.reading import Reading, read_image
+from minia.data.reading import Reading, fit_sides, read_image
 from minia.mining.features.settings import ExtractedFeatures
 from minia.mining.features.store import ARRAYS
 from minia.models.extractors.base import Extractor, Features, check_features

@@ -16,8 +16,7 @@ from PIL import Image
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
 from minia.data.files import UnreadableImageError
-from minia.data.images import fit_sides
-from minia.data.reading import Reading, read_image
+from minia.data.reading import Reading, fit_sides, read_image
 from minia.mining.features.store import FeatureStore, HowExtracted
 from minia.mining.report.cutouts import Place, cut_patch
 from minia.mining.report.objects import object_outlines, objects_choice
