@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from minia.core.artifact import Stage
-from minia.core.writing import appearing_whole, remove_unfinished, remove_unfinished_of, write_text_whole
+from minia.core.writing import (
+    appearing_whole,
+    remove_unfinished,
+    remove_unfinished_of,
+    write_files_whole,
+    write_text_whole,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -45,8 +51,11 @@ def test_a_folder_appears_whole_and_replaces_none_that_holds_something(tmp_path:
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "inside"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only there a descriptor tells its file")
-def test_what_appears_was_synced_before_and_its_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was synced and, after an arrow, what was given its name, as it happens."""
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("only there a descriptor tells its file")
     done: list[str] = []
     replace = Path.replace
 
@@ -59,6 +68,10 @@ def test_what_appears_was_synced_before_and_its_folder_after(tmp_path: Path, mon
 
     monkeypatch.setattr("os.fsync", synced)
     monkeypatch.setattr(Path, "replace", renamed)
+    return done
+
+
+def test_what_appears_was_synced_before_and_its_folder_after(tmp_path: Path, done: list[str]) -> None:
     with appearing_whole(tmp_path / "a") as temporary:
         (temporary / "b").mkdir(parents=True)
         for number in range(40):
@@ -68,6 +81,15 @@ def test_what_appears_was_synced_before_and_its_folder_after(tmp_path: Path, mon
     assert done[40:] == ["b", temporary.name, "-> a", tmp_path.name]
 
 
+def test_files_that_appear_together_were_all_synced_before(tmp_path: Path, done: list[str]) -> None:
+    (tmp_path / "1").write_text("old")
+    write_files_whole({tmp_path / str(number): f"{number}".encode() for number in range(5)})
+    assert {name.rpartition("-")[2] for name in done[:5]} == set(map(str, range(5)))
+    assert all(name.startswith(".part-") for name in done[:5])
+    assert done[5:] == [*(f"-> {number}" for number in range(5)), tmp_path.name]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {str(each): str(each) for each in range(5)}
+
+
 def test_a_disk_that_takes_no_more_gives_nothing_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -75,6 +97,8 @@ def test_a_disk_that_takes_no_more_gives_nothing_a_name(tmp_path: Path, monkeypa
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_text_whole(tmp_path / "a", "new")
+    with pytest.raises(OSError, match="No space left"):
+        write_files_whole({tmp_path / "a": b"new", tmp_path / "b": b"new"})
     assert names(tmp_path) == []
 
 

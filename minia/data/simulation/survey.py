@@ -25,7 +25,7 @@ import numpy as np
 from minia.core.artifact import InputError
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
-from minia.core.writing import appearing_whole, remove_unfinished, write_text_whole
+from minia.core.writing import remove_unfinished, write_files_whole, write_text_whole
 from minia.data.labelled.galaxy_zoo import CATALOGUE_COLUMNS, CATALOGUE_FILE, CLASSES, MAPPING_COLUMNS, MAPPING_FILE
 from minia.data.simulation.parameters import AS_USUAL, Additions, GalaxyParameters, add_parts
 from minia.data.simulation.render import CUTOUT_SIZE, draw_parameters, render_galaxy
@@ -134,17 +134,23 @@ def _truth_columns(additions: Additions) -> tuple[str, ...]:
 
 
 def _draw_galaxies(indices: range, *, folder: Path, side: int, seed: int, additions: Additions) -> list[_Rows]:
-    return [_draw_galaxy(index, folder, side, seed, additions) for index in indices]
+    pictures: dict[Path, bytes] = {}
+    rows = [_draw_galaxy(index, folder, side, seed, additions, pictures) for index in indices]
+    write_files_whole(pictures)
+    return rows
 
 
-def _draw_galaxy(index: int, folder: Path, side: int, seed: int, additions: Additions) -> _Rows:
+def _draw_galaxy(
+    index: int, folder: Path, side: int, seed: int, additions: Additions, pictures: dict[Path, bytes]
+) -> _Rows:
+    """The rows of a galaxy; its picture is added to ``pictures`` unless it is in the folder."""
     streams = np.random.SeedSequence([seed, index]).spawn(4)
     shape, sky, crowd, more = (np.random.default_rng(stream) for stream in streams)
     parameters = add_parts(draw_parameters(CLASSES[index % len(CLASSES)], shape), additions, more)
     asset_id = index + 1
     image = f"{IMAGE_FOLDER}/{asset_id}.jpg"
     if not (folder / image).exists():
-        _write_image(folder / image, render_galaxy(parameters, sky, side))
+        pictures[folder / image] = _encode(render_galaxy(parameters, sky, side))
     objid = _FIRST_OBJID + (asset_id * _SCATTER) % 2**32
     votes = draw_votes(parameters, crowd)
     truth: dict[str, Value] = {"image": image, "label": parameters.class_name, "objid": objid, "asset_id": asset_id}
@@ -157,12 +163,11 @@ def _draw_galaxy(index: int, folder: Path, side: int, seed: int, additions: Addi
     )
 
 
-def _write_image(path: Path, rgb: np.ndarray) -> None:
-    written, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not written:
-        raise OSError(f"{path}: the image could not be encoded")
-    with appearing_whole(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+def _encode(rgb: np.ndarray) -> bytes:
+    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not encoded:
+        raise OSError("an image of the survey could not be encoded")
+    return bytes(data)
 
 
 def _line(columns: tuple[str, ...], values: dict[str, Value]) -> str:
