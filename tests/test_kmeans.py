@@ -145,6 +145,7 @@ def test_few_descriptors_are_sampled_of_a_file_without_reading_it_all(tmp_path: 
     offsets = np.linspace(0, count, images + 1).astype(np.int64)
     store = SimpleNamespace(
         offsets=offsets,
+        descriptor_size=128,
         images=pd.DataFrame({"first_keypoint": offsets[:-1]}),
         shards=lambda _: iter([np.load(tmp_path / "descriptors.npy", mmap_mode="r")]),
         images_of_shard=lambda _: range(images),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import re
 import sys
@@ -30,6 +31,7 @@ ABOUT = """minIA discovers, without labels, the visual structures that recur acr
   minia --version
 
   minia COMMAND --help tells more;  eval "$(minia -sc install=bash)" completes keys in a shell (also zsh, fish)"""
+_NEW_OBJECTS = 20_000  # before Python looks for cycles among them: at its 700 imports alone have it look 1,000 times
 _MINE = """Discover the structures that recur across an image collection.
 
   PROGRAM                                    the simulated survey
@@ -84,6 +86,7 @@ def main() -> int:
 
 def mine() -> int:
     """Run the program of mining with the command line in ``sys.argv``; returns the exit code."""
+    gc.set_threshold(_NEW_OBJECTS)
     return start(Program("mine", _MINE, MineSettings, CONFIGURATION, _mine, _files_of_mining))
 
 

@@ -257,9 +257,13 @@ class FeatureStore:
 
     def of_image(self, row: int, array: str) -> NDArray[Any]:
         """That array's rows of one image, by its row in the table of images."""
-        place = (self.images[name].to_numpy()[row] for name in ("shard", "first_keypoint", "num_keypoints"))
-        shard, first, count = map(int, place)
+        shard, first, count = (int(column[row]) for column in self._places)
         return self._opened(shard, array)[first : first + count]
+
+    @functools.cached_property
+    def _places(self) -> list[NDArray[np.integer[Any]]]:
+        """Shard, first keypoint and number of keypoints of each image: to get a table's column takes long."""
+        return [self.images[name].to_numpy() for name in ("shard", "first_keypoint", "num_keypoints")]
 
     @functools.cached_property
     def _opened(self) -> Callable[[int, str], NDArray[Any]]:

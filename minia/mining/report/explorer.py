@@ -25,7 +25,7 @@ from minia.mining.report.holding import (
     held_blocks,
 )
 from minia.mining.report.layout import map_places, marker_sizes
-from minia.mining.report.parts import PartPictures, PartPlaces, place_for_page
+from minia.mining.report.parts import InBestImages, PartPictures, PartPlaces, place_for_page
 from minia.mining.report.pictures import Pictures
 from minia.mining.report.run import Run
 from minia.mining.report.scripts import Scripts, rounded, significant
@@ -56,7 +56,7 @@ class Explorer:
         per_structure: images to draw of each.
         columns: what is known of the images.
         scripts: where to write.
-        num_threads: that draw panels.
+        num_threads: that draw.
     """
 
     report: Path
@@ -120,15 +120,12 @@ class Explorer:
 
     def _draw(self, parts: PartPictures) -> list[dict[str, Any]]:
         drawn = []
-        with progress("drawing structures", len(self.shown), "structure") as advance:
-            for place, structure in enumerate(self.shown.tolist()):
-                rows = self.chosen.images[place, : self.per_structure]
-                rows = rows[rows >= 0]
-                drawn.append(parts.draw(structure, rows.tolist(), self.chosen.overlaps[place, : len(rows)].tolist()))
-                advance(1)
-            parts.draw_panels(self.num_threads)
-        parts.map.finish()
-        return drawn
+        for place, structure in enumerate(self.shown.tolist()):
+            rows = self.chosen.images[place, : self.per_structure]
+            rows = rows[rows >= 0]
+            overlaps = self.chosen.overlaps[place, : len(rows)]
+            drawn.append(InBestImages(place, structure, rows.tolist(), overlaps.tolist()))
+        return parts.draw(drawn, self.num_threads)
 
     def _structure(self, place: int, structure: int, holding: Holding, tests: _Tests) -> dict[str, Any]:
         run = self.run

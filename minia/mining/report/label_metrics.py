@@ -22,6 +22,7 @@ the regressions see a sample.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from typing import Any
@@ -273,11 +274,14 @@ def _accuracy(
 
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed % 2**32)  # scikit-learn takes 32 bits
     models = [make_pipeline(scaler, LogisticRegression(C=c, max_iter=_MOST_ITERATIONS)) for c in _STRENGTHS]
+    tasks = list(itertools.product(models, folds.split(rows, classes)))
 
-    def accuracy(model: Any) -> float:
-        return float(cross_val_score(model, rows, classes, cv=folds).mean())
+    def accuracy(task: tuple[Any, Any]) -> float:
+        model, fold = task
+        return float(cross_val_score(model, rows, classes, cv=[fold])[0])
 
     # One thread for each: the last bits of dense products differ with their number.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy has long settled by then
-        return max(map_in_order(accuracy, models, num_threads, in_threads=True))
+        found = np.array(list(map_in_order(accuracy, tasks, num_threads, in_threads=True)))
+    return float(found.reshape(len(models), -1).mean(axis=1).max())

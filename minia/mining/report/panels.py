@@ -62,8 +62,11 @@ def fit_tile(image: Pixels, side: int) -> Pixels:
     """
     left, top, width, height = _place(image.shape[1], image.shape[0], side)
     method = cv2.INTER_AREA if max(image.shape[:2]) > side else cv2.INTER_CUBIC
+    scaled = np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
+    if width == height == side:  # nothing is left dark, and to fill it takes as long as to scale
+        return scaled
     tile = np.full((side, side, 3), BACKGROUND, dtype=np.uint8)
-    tile[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=method)
+    tile[top : top + height, left : left + width] = scaled
     return tile
 
 

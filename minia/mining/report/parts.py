@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from minia.core.progress import progress
 from minia.core.workers import map_in_order
 from minia.mining.matching.stage import matched_keypoints
 from minia.mining.report import panels
@@ -47,6 +49,22 @@ class Sighting:
     keypoints: Keypoints
     words: Keypoints
     place: Place | None
+
+
+class InBestImages(NamedTuple):
+    """A structure and the images to draw it in.
+
+    Attributes:
+        place: among the structures that are drawn, from 0.
+        structure: its number.
+        rows: its best images.
+        overlaps: of these.
+    """
+
+    place: int
+    structure: int
+    rows: list[int]
+    overlaps: list[float]
 
 
 class PartPlaces:
@@ -127,44 +145,51 @@ class PartPictures:
         (report / "panels").mkdir()
         self.report, self.run, self.pictures, self.places, self.side = report, places.run, pictures, places, side
         self.map = Sheets(report, "structures", (_MAP_SIDE, _MAP_SIDE), 16, 16)
-        self._panels: list[tuple[int, list[Sighting]]] = []
 
-    def draw(self, structure: int, rows: list[int], overlaps: list[float]) -> dict[str, Any]:
-        """Draw a structure in its best images.
+    def draw(self, structures: Sequence[InBestImages], num_threads: int) -> list[dict[str, Any]]:
+        """Draw structures in their best images, so many at a time.
 
         Args:
-            structure: its number.
-            rows: its best images.
-            overlaps: of these.
+            structures: in their places.
+            num_threads: no picture depends on it.
 
         Returns:
-            For the page: ``gallery``, an entry an image; ``parts``, the sheet of cut-outs; ``typical``, which of
-            these is the most like the average; ``map``, the thumbnail's number; ``panel``, the panel's file, which
-            is drawn at the end.
+            For each what the page needs: ``gallery``, an entry an image; ``parts``, the sheet of cut-outs;
+            ``typical``, which of these is the most like the average; ``map``, the thumbnail's number; ``panel``, the
+            panel's file, None where it has none.
         """
-        matched = self._matched(structure, rows)
+        drawn = []
+        with progress("drawing structures", len(structures), "structure") as advance:
+            for for_page, thumbnail in map_in_order(self._draw, structures, num_threads, in_threads=True):
+                self.map.add(thumbnail)
+                drawn.append(for_page)
+                advance(1)
+        self.map.finish()
+        return drawn
+
+    def _draw(self, drawn: InBestImages) -> tuple[dict[str, Any], Pixels]:
+        """Draw a structure; what the page needs, and its thumbnail for the map."""
+        structure, matched = drawn.structure, self._matched(drawn.structure, drawn.rows)
         found = [
             self.places.find(structure, row, overlap, matched.get(row))
-            for row, overlap in zip(rows, overlaps, strict=True)
+            for row, overlap in zip(drawn.rows, drawn.overlaps, strict=True)
         ]
         cutouts = self._cut_outs(found)
         if not cutouts:
-            return {"gallery": [], "map": self.map.add(panels.missing_tile("", _MAP_SIDE))}
+            return {"gallery": [], "map": drawn.place}, panels.missing_tile("", _MAP_SIDE)
         sheet = Sheets(self.report, f"parts-{structure:04d}", (CUT_OUT_SIDE, CUT_OUT_SIDE), 1 + len(cutouts), 1)
         for each in (average(cutouts), *cutouts):
             sheet.add(each)
         sheet.finish()
         typical = most_typical(cutouts)
-        drawn = self.map.count < _MOST_PANELS
-        if drawn:
-            self._panels.append((structure, found))
-        return {
+        for_page = {
             "gallery": [self._entry(each) for each in found],
             "parts": f"{SPRITES}/parts-{structure:04d}_0000.jpg",
             "typical": typical,
-            "map": self.map.add(panels.fit_tile(cutouts[typical], _MAP_SIDE)),
-            "panel": f"panels/structure_{structure:04d}.png" if drawn else None,
+            "map": drawn.place,
+            "panel": self._draw_panel(structure, found) if drawn.place < _MOST_PANELS else None,
         }
+        return for_page, panels.fit_tile(cutouts[typical], _MAP_SIDE)
 
     def _matched(self, structure: int, rows: list[int]) -> dict[int, Keypoints]:
         """The keypoints that are the structure as the matches tell them, where the words do not."""
@@ -215,13 +240,8 @@ class PartPictures:
         table = np.column_stack([points[chosen], sizes[chosen], found.words[: len(chosen)]])
         return table.round(1).ravel().tolist()
 
-    def draw_panels(self, num_threads: int) -> None:
-        """Draw the panels of the structures that were drawn, so many at a time: compressing them takes longest."""
-        for _ in map_in_order(self._draw_panel, self._panels, num_threads, in_threads=True):
-            pass
-
-    def _draw_panel(self, drawn: tuple[int, list[Sighting]]) -> None:
-        structure, found = drawn
+    def _draw_panel(self, structure: int, found: list[Sighting]) -> str:
+        """Draw the panel of a structure; its file, relative to the report."""
         tiles = [self._tile(each) for each in found]
         labels = [self.run.labels[code] if code >= 0 else "" for code in self.run.codes[[each.row for each in found]]]
         names = [str(self.run.names.iat[each.row]) for each in found]
@@ -232,7 +252,9 @@ class PartPictures:
         score = self.run.scores.score[structure]
         title = f"structure {structure}: {len(self.run.structures[structure])} words, score {score:.2f}"
         panel = panels.draw_panel(title, tiles, captions, _PANEL_COLUMNS)
-        panels.save_png(self.report / f"panels/structure_{structure:04d}.png", panel)
+        file = f"panels/structure_{structure:04d}.png"
+        panels.save_png(self.report / file, panel)
+        return file
 
     def _tile(self, found: Sighting) -> Pixels:
         tile = panels.fit_tile(self.pictures.load(found.row), self.side)

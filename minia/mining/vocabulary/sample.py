@@ -40,14 +40,16 @@ def sample_descriptors(features: FeatureStore, target: int, seed: int) -> NDArra
     wanted = _share(np.diff(features.offsets), target, np.random.default_rng([seed, 0]))
     generator = np.random.default_rng([seed, 1, 0])  # one for all shards: how many images these have must not matter
     first_keypoint = features.images["first_keypoint"].to_numpy(np.int64)
-    parts = []
+    sample = np.empty((int(wanted.sum()), features.descriptor_size), np.float32)
+    taken = 0
     for shard, descriptors in enumerate(features.shards("descriptors")):
         images = features.images_of_shard(shard)
         counts = np.diff(features.offsets[images.start : images.stop + 1])
         chosen = _choose(counts, wanted[images.start : images.stop], generator)
         begins = first_keypoint[images.start : images.stop] - (np.cumsum(counts) - counts)
-        parts.append(descriptors[chosen + np.repeat(begins, counts)[chosen]].astype(np.float32))
-    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+        sample[taken : taken + len(chosen)] = descriptors[chosen + np.repeat(begins, counts)[chosen]]
+        taken += len(chosen)
+    return sample
 
 
 def _share(counts: NDArray[np.int64], target: int, generator: np.random.Generator) -> NDArray[np.int64]:
