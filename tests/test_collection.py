@@ -32,7 +32,7 @@ LISTED = {"list": "all", "false_discovery": 0.05, "word_exchanges": 0}
 CHOICES: list[ConcentricArrangement | ConstellationArrangement] = [
     ConcentricArrangement.model_validate(LISTED),
     ConstellationArrangement.model_validate(
-        LISTED | {"kind": "constellation", "place_exchanges": 2, "set_clusters": 0}
+        LISTED | {"kind": "constellation", "place_exchanges": 2, "compared_images": 0}
     ),
 ]
 GALLERY = GalleryReport(max_structures=2, images_per_structure=4, tile_side=60, num_shuffles=2)

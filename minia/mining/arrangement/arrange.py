@@ -127,16 +127,36 @@ def _part_of(places: Places, exchange: Exchange, words: Numbers, structure: int)
     constellation = fit(places, words, every)
     if constellation is None:
         return None
+    learned = [(fit(places, words, half), ~half) for half in (exchange.half, ~exchange.half)]
+    probability = exchanged_probability(places, exchange, learned)
+    return seen_part(places, exchange, constellation, structure, probability), constellation
+
+
+def exchanged_probability(
+    places: Places, exchange: Exchange, learned: Sequence[tuple[Constellation | None, npt.NDArray[np.bool_]]]
+) -> float:
+    """The probability that exchanged places give as many spots in their place.
+
+    Args:
+        places: the collection.
+        exchange: the exchanges.
+        learned: constellations, each with the images to look at, (num_images,) bool: none that it was learned from.
+    """
     spots = np.zeros((len(exchange.taken), places.num_images))
-    for half in (exchange.half, ~exchange.half):
-        learned = fit(places, words, half)
-        if learned is not None:
-            spots += _spots(places, exchange, learned, ~half)
+    for constellation, images in learned:
+        if constellation is not None:
+            spots += _spots(places, exchange, constellation, images)
     evidence = np.maximum(spots - (_FEWEST_SPOTS - 1.0), 0)
-    probability = exchange_probability(evidence[0], evidence[1:])
+    return exchange_probability(evidence[0], evidence[1:])
+
+
+def seen_part(
+    places: Places, exchange: Exchange, constellation: Constellation, structure: int, probability: float
+) -> Part:
+    """The part that a constellation is, where it is seen in all images."""
     seen, exchanged = _locate(places, exchange, constellation)
     fewest, false = fewest_spots(seen.spots, exchanged, len(exchanged))
-    part = Part(
+    return Part(
         structure=structure,
         words=np.unique(constellation.words),
         num_spots=constellation.num_spots,
@@ -146,7 +166,6 @@ def _part_of(places: Places, exchange: Exchange, words: Numbers, structure: int)
         false_matches=false,
         model=constellation,
     )
-    return part, constellation
 
 
 def _spots(

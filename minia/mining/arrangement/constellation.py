@@ -61,14 +61,19 @@ class Constellation:
         order = np.argsort(words, kind="stable")
         return cls(words[order], position[order], pose[order], spots[order], order, turns)
 
+    def part_of(self, features: Numbers) -> Constellation:
+        """Some of the features alone, by their ascending numbers."""
+        spots = np.unique(self.spots[features], return_inverse=True)[1].astype(np.int32)
+        return Constellation(
+            self.words[features], self.position[features], self.pose[features], spots, self.rank[features], self.turns
+        )
+
     def thinned(self, per_spot: int, most: int) -> Constellation:
         """The strongest features of each spot, as far as these are among the strongest of all."""
         order = np.lexsort((self.rank, self.spots))
         place = np.arange(len(order)) - np.searchsorted(self.spots[order], self.spots[order])
         few = order[place < per_spot]
-        kept = np.sort(few[np.argsort(self.rank[few])][:most])
-        spots = np.unique(self.spots[kept], return_inverse=True)[1].astype(np.int32)
-        return Constellation(self.words[kept], self.position[kept], self.pose[kept], spots, self.rank[kept], self.turns)
+        return self.part_of(np.sort(few[np.argsort(self.rank[few])][:most]))
 
     @property
     def num_spots(self) -> int:

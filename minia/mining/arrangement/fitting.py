@@ -19,7 +19,8 @@ _MOST_IMAGES = 32  # to learn from
 _MOST_FEATURES, _PER_SPOT = 96, 2  # of a part, and of a spot: the strongest
 _SHARE = 0.15  # of the images with the part that a feature must be seen in
 _FEWEST = 3  # images that a feature must be seen in
-_SURE = 3  # spots in their place that make an image one to learn from
+SURE = 3  # spots in their place that make an image one to learn from
+_ACROSS = 0.1  # of the spots in their place, those that do not keep to a cut of images and spots into two things
 _ALIKE = 1.0  # sizes
 _PER_WORD = 4  # features of one word, at most
 _BEYOND = 1.2  # radii of the model where new features are looked for
@@ -38,22 +39,115 @@ def fit(places: Places, words: Numbers, images: npt.NDArray[np.bool_]) -> Conste
     """
     keypoints = places.of_words(words)
     keypoints = keypoints[images[places.image_of(keypoints)]]
-    part, seen = _first_model(places, keypoints)
+    return _grown(places, images, *_first_model(places, keypoints))
+
+
+def fit_again(places: Places, part: Constellation, images: npt.NDArray[np.bool_]) -> Constellation | None:
+    """Learn a part anew from where it is seen in images, which need not be those that it was learned from.
+
+    Args:
+        places: the collection.
+        part: the part as it is known.
+        images: (num_images,) which images to learn from.
+
+    Returns:
+        The part, None where it is not in enough of them.
+    """
+    return _grown(places, images, part, _seen(places, part, images))
+
+
+def fit_image(places: Places, reference: int, images: npt.NDArray[np.bool_]) -> Constellation | None:
+    """Learn the part that an image shares with most detail with another one, from all that have it.
+
+    An image may hold several parts. To another image a similarity transform carries one of them: so of the
+    image's keypoints those are the first model that lie in their place in the one image where most do.
+
+    Args:
+        places: the collection.
+        reference: the image.
+        images: (num_images,) which images to learn from.
+
+    Returns:
+        The part, None where the image shares none with enough others.
+    """
+    whole, seen = whole_image(places, reference, images)
+    if len(seen.images) < _FEWEST - 1:
+        return None
+    most = np.zeros(len(seen.images), dtype=bool)
+    most[np.argmax(seen.spots)] = True
+    part = whole.part_of(np.unique(seen.select(most).features))
+    return _grown(places, images, part, _seen(places, part, images))
+
+
+def whole_image(places: Places, reference: int, images: npt.NDArray[np.bool_]) -> tuple[Constellation, Sightings]:
+    """All keypoints of an image as if they were a part, and where that is in other images.
+
+    Args:
+        places: the collection.
+        reference: the image.
+        images: (num_images,) which images to look at, the reference left out.
+    """
+    begin, end = places.offsets[reference : reference + 2].tolist()
+    own = begin + np.flatnonzero(places.words[begin:end] >= 0)
+    part = Constellation.of(places.words[own], places.position[own], places.pose[own], places.turns)
+    others = images.copy()
+    others[reference] = False
+    return part, _seen(places, part, others)
+
+
+def _seen(places: Places, part: Constellation, images: npt.NDArray[np.bool_]) -> Sightings:
+    """Where a part is seen in some images."""
+    own = places.of_words(np.unique(part.words))
+    own = own[images[places.image_of(own)]]
+    seen = locate(part, places, own)
+    return seen.select(seen.spots >= SURE)
+
+
+def _grown(
+    places: Places, images: npt.NDArray[np.bool_], part: Constellation | None, seen: Sightings | None
+) -> Constellation | None:
+    """A part learned and sought in turns, until it is seen by no more spots."""
     before = 0
     for _ in range(_ROUNDS):
         if part is None or seen is None:
             return None
-        part = _relearned(part, places, seen)
+        part = _relearned(part, places, _of_one_thing(part, seen))
         if part is None:
             return None
-        own = places.of_words(np.unique(part.words))
-        own = own[images[places.image_of(own)]]
-        seen = locate(part, places, own)
-        seen = seen.select(seen.spots >= _SURE)
+        seen = _seen(places, part, images)
         if seen.spots.sum() < _GAIN * before:
             break
         before = int(seen.spots.sum())
     return part
+
+
+def _of_one_thing(part: Constellation, seen: Sightings) -> Sightings:
+    """The images of one thing, where a model is of two: of the one that shows in more images and spots.
+
+    Two things that some image holds side by side may be learned as one; then most images have spots of the one or of
+    the other in their place. They are told apart by the best cut of images and spots into two (Dhillon 2001,
+    "Co-clustering documents and words using bipartite spectral graph partitioning").
+    """
+    row = np.repeat(np.arange(len(seen.images)), seen.counts)
+    spots, column = np.unique(part.spots[seen.features], return_inverse=True)
+    if len(seen.images) < 2 * _FEWEST or len(spots) < 2 * SURE:
+        return seen
+    held = np.zeros((len(seen.images), len(spots)))
+    held[row, column] = 1
+    left, right = 1 / np.sqrt(held.sum(axis=1)), 1 / np.sqrt(held.sum(axis=0))
+    first, _, second = np.linalg.svd(left[:, None] * held * right, full_matrices=False)
+    side, spot_side = first[:, 1] * left > 0, second[1] * right > 0
+    across = held[side][:, ~spot_side].sum() + held[~side][:, spot_side].sum()
+    fewest = min(np.count_nonzero(side), np.count_nonzero(~side), np.count_nonzero(spot_side) - SURE + _FEWEST)
+    fewest = min(fewest, np.count_nonzero(~spot_side) - SURE + _FEWEST)
+    if across > _ACROSS * held.sum() or fewest < _FEWEST:
+        return seen
+    return seen.select(side if _evidence(seen.select(side)) >= _evidence(seen.select(~side)) else ~side)
+
+
+def _evidence(seen: Sightings) -> float:
+    """How much images have of a part: few with much before many with little."""
+    return float((np.maximum(seen.spots - (SURE - 1.0), 0) ** 2).sum())
 
 
 def _first_model(places: Places, keypoints: Numbers) -> tuple[Constellation | None, Sightings | None]:
@@ -63,13 +157,13 @@ def _first_model(places: Places, keypoints: Numbers) -> tuple[Constellation | No
     best, best_seen, best_score = None, None, 0.0
     for reference in rich[:_REFERENCES]:
         own = keypoints[image == reference]
-        if len(own) < _SURE:
+        if len(own) < SURE:
             break
         part = Constellation.of(places.words[own], places.position[own], places.pose[own], places.turns)
         others = keypoints[np.isin(image, rich) & (image != reference)]
         seen = locate(part, places, others)
-        seen = seen.select(seen.spots >= _SURE)
-        score = float((np.maximum(seen.spots - 2.0, 0) ** 2).sum())  # few images with much before many with little
+        seen = seen.select(seen.spots >= SURE)
+        score = _evidence(seen)
         if score > best_score:
             best, best_seen, best_score = part, seen, score
     return best, best_seen
@@ -102,7 +196,7 @@ def _relearned(part: Constellation, places: Places, seen: Sightings) -> Constell
     if len(words) == 0:
         return None
     part = Constellation.of(words, where[0], where[1], places.turns).thinned(_PER_SPOT, _MOST_FEATURES)
-    return part.framed() if part.num_spots >= _SURE else None
+    return part.framed() if part.num_spots >= SURE else None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ image are then ``z -> c + g z`` and ``pose -> g * pose``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,14 @@ class Places:
         by_word = np.argsort(words, kind="stable")
         word_offsets = np.searchsorted(words[by_word], np.arange(num_words + 1))
         return cls(offsets, position, pose, words, by_word, word_offsets, turns)
+
+    def without(self, keypoints: Numbers) -> Places:
+        """The same with some keypoints that count nowhere."""
+        words = self.words.copy()
+        words[keypoints] = -1
+        by_word = np.argsort(words, kind="stable")
+        word_offsets = np.searchsorted(words[by_word], np.arange(len(self.word_offsets)))
+        return replace(self, words=words, by_word=by_word, word_offsets=word_offsets)
 
     @property
     def num_images(self) -> int:

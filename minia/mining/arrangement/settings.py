@@ -9,7 +9,7 @@ from pydantic import Field
 from minia.core.setting_types import Settings
 
 _Times = Annotated[int, Field(ge=0, le=100)]
-_Clusters = Annotated[int, Field(ge=0, le=100_000)]
+_Compared = Annotated[int, Field(ge=0, le=100_000)]
 
 
 class _Listed(Settings):
@@ -38,13 +38,13 @@ class ConstellationArrangement(_Listed):
 
     Attributes:
         place_exchanges: times that places are exchanged inside images.
-        set_clusters: where words alone give no structure to list, so many clusters of co-occurring sets are tried by
-            their places; 0: none.
+        compared_images: where words alone give no structure to list, so many images are sought in the others, at most;
+            0: none.
     """
 
     kind: Literal["constellation"] = "constellation"
     place_exchanges: Annotated[int, Field(ge=1, le=100)]
-    set_clusters: _Clusters
+    compared_images: _Compared
 
 
 class AutoArrangement(_Listed):
@@ -52,12 +52,12 @@ class AutoArrangement(_Listed):
 
     Attributes:
         place_exchanges: times that places are exchanged inside images, by ``constellation``.
-        set_clusters: clusters of co-occurring sets that ``constellation`` tries where words alone give no structure.
+        compared_images: images that ``constellation`` seeks in the others where words alone give no structure.
     """
 
     kind: Literal["auto"]
     place_exchanges: Annotated[int, Field(ge=1, le=100)]
-    set_clusters: _Clusters
+    compared_images: _Compared
 
     def for_features(self, label: str, objects: str) -> ConcentricArrangement | ConstellationArrangement:
         """The choice for a features artifact.
@@ -67,7 +67,7 @@ class AutoArrangement(_Listed):
             objects: where its keypoints may lie, empty where that is not known.
         """
         if label == "dense" and objects == "central":
-            return ConcentricArrangement(**self.model_dump(exclude={"kind", "place_exchanges", "set_clusters"}))
+            return ConcentricArrangement(**self.model_dump(exclude={"kind", "place_exchanges", "compared_images"}))
         return ConstellationArrangement(**self.model_dump(exclude={"kind"}))
 
 

@@ -18,8 +18,7 @@ with_num_words  rank correlation, over the images, of its spots with the number 
 
 Few images leave the test of pairs of words without power: of 60 images that hold a third of the words each hardly
 a pair is beyond chance among millions, while the places of a part's words are. So where words alone give no structure
-to list, clusters of co-occurring sets are tried, which nothing has tested yet, and those are listed that keep an
-arrangement.
+to list, images are compared with each other as they are (see ``references``), and what recurs in them is listed.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ from minia.core.context import Context
 from minia.core.progress import progress
 from minia.mining.arrangement.arrange import arrange, find_constellations
 from minia.mining.arrangement.chance import decoy_rates, false_discovery_rates
-from minia.mining.arrangement.clusters import clusters_of_sets, unexplained
 from minia.mining.arrangement.collection import Collection
 from minia.mining.arrangement.concentric import arrange_concentric, find_concentric
 from minia.mining.arrangement.describe import CONCENTRIC, CONSTELLATION
 from minia.mining.arrangement.part import Band, Part
 from minia.mining.arrangement.places import Places
+from minia.mining.arrangement.references import num_references, propose_parts, words_of
 from minia.mining.arrangement.settings import ConcentricArrangement, ConstellationArrangement
 from minia.mining.arrangement.swaps import exchange_words
 from minia.mining.arrangement.tables import best_parts, describe_parts, places_table, write_places, write_table
@@ -99,7 +98,7 @@ def arrange_structures(
     paths = (mined.words, mined.mining, mined.assignment)
     inputs = {path.parent.name: read_manifest(path)["fingerprint"] for path in paths}
     parameters = settings.model_dump() | {"seed": context.seed}
-    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=4)
+    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=5)
 
     def make(work: Path) -> dict[str, Any]:
         bags = load_bags(mined.words, mapped=True)
@@ -113,11 +112,11 @@ def arrange_structures(
         best = _parts(places, structures, settings, context.seed)
         table = _table(structures, best, places, mined.mining / STRUCTURE_TABLE)
         table["q_words"] = q_words
-        table, tried = _listed(table, settings), 0
+        table, compared = _listed(table, settings), 0
         if table.empty and sample is None and isinstance(settings, ConstellationArrangement):
-            clusters = clusters_of_sets(mined.mining, places, settings.set_clusters, context)
-            if tried := clusters.num_lists:
-                structures, best, table = clusters, *_tried(places, clusters, settings, context.seed)
+            compared = num_references(places, settings.compared_images)
+            if compared:
+                structures, best, table = _compared(places, compared, settings, context.seed)
         if sample is None:
             write_table(work, places_table(best, table["mined"].tolist(), places))
         else:
@@ -125,12 +124,12 @@ def arrange_structures(
             listed = {number: best[mined] for number, mined in enumerate(table["mined"]) if mined in best}
             _seek(work, listed, collection, context.num_workers)
         counts = write_structures(work, structures.select(table["mined"].to_numpy(np.int64)))
-        if tried:
+        if compared:
             table["mined"] = -1
         table.to_csv(work / STRUCTURE_TABLE, index=False)
         of_mining: dict[str, Any] = read_manifest(mined.mining)["counts"]
-        told = {"why_none": _why_none(mined.mining, of_mining["num_structures"], tried)} if table.empty else {}
-        tries = {"num_mined_structures": of_mining["num_structures"], "num_set_clusters": tried}
+        told = {"why_none": _why_none(mined.mining, of_mining["num_structures"], compared)} if table.empty else {}
+        tries = {"num_mined_structures": of_mining["num_structures"], "num_compared_images": compared}
         return of_mining | tries | counts | told
 
     return stage.run(make)
@@ -157,17 +156,21 @@ def load_places(features: Path, assignment: Path, num_words: int) -> Places:
     return Collection(FeatureStore.load(features), assignment, num_words).places()
 
 
-def _tried(
-    places: Places, clusters: ListDB, settings: ConstellationArrangement, seed: int
-) -> tuple[dict[int, Part], pd.DataFrame]:
-    """The parts of clusters of co-occurring sets, and the rows of those that keep an arrangement."""
+def _compared(
+    places: Places, references: int, settings: ConstellationArrangement, seed: int
+) -> tuple[ListDB, dict[int, Part], pd.DataFrame]:
+    """The words of the parts that images have in common, the distinct parts, and the rows that are listed."""
     logger.info(
-        "arrangement: words alone give no structure to list, so clusters of sets are tried: %d", clusters.num_lists
+        "arrangement: words alone give no structure to list, so %d images are compared, each with half of all",
+        references,
     )
-    best = unexplained(_parts(places, clusters, settings, seed), len(places.words))
-    table = _table(clusters, best, places)
+    with progress("comparing images", references, "image") as advance:
+        proposed = propose_parts(places, references, settings.place_exchanges, seed, advance)
+    best = best_parts([part for part in proposed if part is not None], places, CONSTELLATION)
+    structures = words_of(proposed, places)
+    table = _table(structures, best, places)
     table["q_words"] = np.nan
-    return best, _listed(table, settings.model_copy(update={"list": "significant"}))
+    return structures, best, _listed(table, settings.model_copy(update={"list": "significant"}))
 
 
 def _table(structures: ListDB, best: dict[int, Part], places: Places, mined: Path | None = None) -> pd.DataFrame:
@@ -232,12 +235,12 @@ def _listed(table: pd.DataFrame, settings: Arrangement) -> pd.DataFrame:
     return table
 
 
-def _why_none(mining: Path, num_mined: int, num_clusters: int) -> str:
-    """Why no structure is listed, and how many clusters of sets were tried."""
+def _why_none(mining: Path, num_mined: int, num_compared: int) -> str:
+    """Why no structure is listed, and how many images were compared."""
     why = why_no_structures(mining) or (
         f"No structures are listed: none of the {num_mined} that were mined keeps an arrangement that chance does not"
         " make. See them all by arrangement.list=all."
     )
-    if num_clusters:
-        why += f" Clusters of co-occurring sets were tried too ({num_clusters:,}): none keeps an arrangement."
+    if num_compared:
+        why += f" Images were compared with each other too ({num_compared:,} of them): no part recurs in them."
     return why

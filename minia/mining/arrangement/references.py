@@ -1,0 +1,125 @@
+"""Parts of images that are compared with each other, where no mined words say what to look for.
+
+An image is taken as it is, all its keypoints at their places, and sought in the others: where another one
+holds the same thing, tens of its keypoints agree on one place, size and angle, and where it does not, two or three.
+A similarity transform carries one thing at a time, so what agrees with the one image that it agrees with most is one
+part, though the image may hold several (see ``fitting.fit_image``). A part is then taken out of the images that hold
+it, and what is left is compared anew: one part after another, the surest first.
+
+All of this looks at one half of the images; whether the words keep the arrangement is asked in the other half, by
+places exchanged (see ``chance``). Both halves propose parts, so that most are proposed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from minia.mining.arrangement.arrange import Exchange, exchanged_probability, seen_part
+from minia.mining.arrangement.constellation import Constellation, locate
+from minia.mining.arrangement.fitting import SURE, fit_again, fit_image, whole_image
+from minia.mining.arrangement.part import Part
+from minia.mining.arrangement.places import Places
+from minia.mining.arrangement.ragged import Numbers, distinct, ranges
+from minia.mining.lists.listdb import ListDB, offsets_of
+
+_MOST_WORK = 4e7  # references times keypoints that they are compared with: some minute of one core
+_LAYERS = 3  # parts that are sought in one image, at most
+_BEYOND = 1.2  # radii of a part that are taken out of the images that hold it
+_POSSIBLE = 0.05  # probability from which on a part is not worth seeking in all images
+_EXCHANGES = 19  # times that places are exchanged, at least: three images must be able to tell
+
+
+def num_references(places: Places, most: int) -> int:
+    """How many images, as many of each half of them, are sought in the others.
+
+    Args:
+        places: the collection's keypoints: the more there are, the fewer images.
+        most: images at most.
+    """
+    return 2 * min(most // 2, places.num_images // 2, int(_MOST_WORK / max(1, len(places.words))))
+
+
+def propose_parts(
+    places: Places, references: int, num_exchanges: int, seed: int, advance: Callable[[int], object] = lambda _: None
+) -> list[Part | None]:
+    """Propose parts by comparing images, and test each in images that did not propose it.
+
+    Args:
+        places: the collection's keypoints.
+        references: images that are sought in the others, each in those of its half.
+        num_exchanges: times that places are exchanged.
+        seed: of the halves, of the exchanges and of the choice of images.
+        advance: called with 1 after each reference.
+
+    Returns:
+        A part a proposal, None for those that exchanged places give as well.
+    """
+    exchange = Exchange.of(places, max(_EXCHANGES, num_exchanges), seed)
+    every = np.ones(places.num_images, dtype=bool)
+    found: list[Part | None] = []
+    for half in (exchange.half, ~exchange.half):
+        chosen = np.random.default_rng([seed, 3]).permutation(np.flatnonzero(half))[: references // 2]
+        for proposed in _proposed(places, chosen, half, advance):
+            probability = exchanged_probability(places, exchange, [(proposed, ~half)])
+            part = fit_again(places, proposed, every) if probability < _POSSIBLE else None
+            seen = None if part is None else seen_part(places, exchange, part, len(found), probability)
+            found.append(seen)
+    return found
+
+
+def words_of(parts: Sequence[Part | None], places: Places) -> ListDB:
+    """The words of each part, those first that are in their place in most images, which is their frequency.
+
+    Args:
+        parts: a list each; an empty one for None.
+        places: the collection.
+    """
+    lists, frequencies = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for part in parts:
+        if part is None:
+            words = number = lists[0]
+        else:
+            seen, width = part.sightings, len(places.word_offsets)
+            held = distinct(np.repeat(seen.images, seen.counts) * width + places.words[seen.keypoints]) % width
+            number = np.maximum(np.bincount(held, minlength=width)[part.words], 1).astype(np.int32)
+            order = np.lexsort((part.words, -number))
+            words, number = part.words[order], number[order]
+        lists.append(words)
+        frequencies.append(number)
+    sizes = np.array([len(words) for words in lists[1:]], dtype=np.int64)
+    return ListDB(offsets_of(sizes), np.concatenate(lists), np.concatenate(frequencies), len(places.word_offsets) - 1)
+
+
+def _proposed(
+    places: Places, references: Numbers, images: npt.NDArray[np.bool_], advance: Callable[[int], object]
+) -> Iterator[Constellation]:
+    """The parts that references share with others of some images, the surest first."""
+    agreement = np.array([_agreement(places, int(reference), images) for reference in references])
+    for reference in references[np.argsort(-agreement, kind="stable")].tolist():
+        for _ in range(_LAYERS):
+            part = fit_image(places, reference, images)
+            if part is None:
+                break
+            yield part
+            places = places.without(_surroundings(places, part, images))
+        advance(1)
+
+
+def _agreement(places: Places, reference: int, images: npt.NDArray[np.bool_]) -> float:
+    """How much others have in common with an image: few with much before many with little."""
+    seen = whole_image(places, reference, images)[1]
+    return float((np.maximum(seen.spots - (SURE - 1.0), 0) ** 2).sum())
+
+
+def _surroundings(places: Places, part: Constellation, images: npt.NDArray[np.bool_]) -> Numbers:
+    """The keypoints on a part, and a little beyond, in those of some images that hold it."""
+    own = places.of_words(np.unique(part.words))
+    seen = locate(part, places, own[images[places.image_of(own)]])
+    seen = seen.select(seen.spots >= SURE)
+    counts = np.diff(places.offsets)[seen.images]
+    keypoints, row = ranges(places.offsets[seen.images], counts), np.repeat(np.arange(len(seen.images)), counts)
+    off = np.abs((places.position[keypoints] - seen.centre[row]) / seen.frame[row])
+    return np.asarray(keypoints[off < _BEYOND * np.abs(part.position).max()])
