@@ -377,7 +377,7 @@ class _Clusters:
 
 def _packs(words: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Positions with the same word, ``_PACK`` to a row: (num_packs, _PACK) int64, and each row's word."""
-    order = words.argsort(stable=True)
+    order = words.int().argsort(stable=True)  # takes half as long as of int64
     counts = torch.bincount(words, minlength=size)
     packs = (counts + _PACK - 1) // _PACK
     word = torch.repeat_interleave(torch.arange(size, device=words.device), packs)
