@@ -34,7 +34,8 @@ def catalogue(path: Path, **changes: Any) -> CatalogueImages:
 
 def dense(**changes: Any) -> DenseFeatures:
     values: dict[str, Any] = {
-        "num_features": 1500, "sizes": [0.11, 0.23, 0.45], "step": 0.055, "objects": "central", "mirrored": True,
+        "num_features": 1500, "sizes": [0.11, 0.23, 0.45], "step": 0.055, "fovea": 0.0,
+        "objects": "central", "mirrored": True,
     }  # fmt: skip
     return DenseFeatures(**values | changes)
 

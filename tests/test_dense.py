@@ -10,6 +10,7 @@ from choices import CPU, dense
 
 from minia.data.reading import read_image
 from minia.models.extractors.build import build_extractor
+from minia.models.extractors.dense_grid import Fovea
 
 
 def draw_galaxy(turn: float = 0.0, side: int = 256, mirror: bool = False) -> np.ndarray:
@@ -56,6 +57,42 @@ def test_number_is_kept_by_wider_grids() -> None:
     assert len(np.unique(few["sizes"])) == 3
 
 
+def test_fovea_draws_the_grid_together_about_the_middle_and_keeps_the_number() -> None:
+    image = draw_galaxy()
+    even, drawn = (extract(image, num_features=900, fovea=fovea) for fovea in (0.0, 0.85))
+    assert abs(len(drawn["scores"]) - len(even["scores"])) < 0.1 * len(even["scores"])
+    for size in np.unique(even["sizes"]):
+        near = [
+            np.count_nonzero(np.hypot(*(each["keypoints"][each["sizes"] == size] - 127.5).T) < 6)
+            for each in (even, drawn)
+        ]
+        assert near[1] > 5 * near[0] > 0
+    # the nearest neighbour of a place is 0.15 times as far in the middle, and as far as on an even grid at the radius
+    fovea = Fovea(0.85, 40.0)
+    assert fovea.drawn(np.zeros(1)) == pytest.approx(0.15)
+    assert fovea.drawn(np.array([40.0])) == pytest.approx(1)
+    before = np.array([3.0, 25.0, 80.0])
+    assert fovea.spread(before * fovea.drawn(before)) == pytest.approx(before)
+
+
+def test_fovea_has_places_as_its_closeness_says() -> None:
+    fovea, line = Fovea(0.7, 30.0), np.arange(-60, 60.5, 0.5)
+    x, y = (each.ravel() for each in np.meshgrid(line, line))
+    distance = np.hypot(x, y)
+    after = distance * fovea.drawn(distance)
+    for inner, outer in ((0.0, 3.0), (10.0, 12.0), (28.0, 32.0)):
+        places = np.count_nonzero((after >= inner) & (after < outer)) * 0.25
+        rings = np.linspace(inner, outer, 200)
+        expected = np.trapezoid(2 * np.pi * rings * fovea.closeness(rings), rings)
+        assert places == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize("objects", ["none", "all"])
+def test_fovea_needs_the_central_object(objects: str) -> None:
+    even, drawn = (extract(draw_galaxy(), objects=objects, fovea=fovea) for fovea in (0.0, 0.85))
+    assert np.array_equal(even["keypoints"], drawn["keypoints"])
+
+
 @pytest.mark.parametrize("objects", ["none", "central", "all", "original"])
 def test_no_window_looks_past_the_image(objects: str) -> None:
     image = draw_galaxy()[60:200, 40:200]  # cuts the galaxy
@@ -79,6 +116,10 @@ def test_turned_image_turns_keypoints_and_leaves_descriptors(turn: float) -> Non
     check_turn(lambda degrees: draw_galaxy(degrees), turn, 256)
 
 
+def test_fovea_turns_with_the_image() -> None:
+    check_turn(draw_galaxy, 37.0, 256, fovea=0.85)
+
+
 def spread(descriptors: np.ndarray, number: int) -> np.ndarray:
     """A vocabulary: each word the descriptor that is farthest from those before."""
     words = descriptors[:1]
@@ -88,8 +129,10 @@ def spread(descriptors: np.ndarray, number: int) -> np.ndarray:
     return words
 
 
-def check_turn(draw: Callable[[float], np.ndarray], turn: float, side: int, share: float = 0.8) -> None:
-    upright, image = extract(draw(0.0), num_features=400), extract(draw(turn), num_features=400)
+def check_turn(
+    draw: Callable[[float], np.ndarray], turn: float, side: int, share: float = 0.8, fovea: float = 0.0
+) -> None:
+    upright, image = (extract(draw(each), num_features=400, fovea=fovea) for each in (0.0, turn))
     expected = turned(upright["keypoints"], turn, side)
     far = np.linalg.norm(expected[:, None] - image["keypoints"], axis=2)
     far[upright["sizes"][:, None] != image["sizes"]] = np.inf

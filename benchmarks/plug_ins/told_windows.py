@@ -18,7 +18,7 @@ _UNIT = 64.0  # of RootSIFT's whole numbers: a descriptor has length 8 then
 def windows(num_features: int) -> DenseExtractor:
     """The extractor of features=dense with its defaults."""
     return DenseExtractor(
-        DenseSettings(num_features=num_features, sizes=SIZES, step=0.055, objects="central", mirrored=True)
+        DenseSettings(num_features=num_features, sizes=SIZES, step=0.055, fovea=0.0, objects="central", mirrored=True)
     )
 
 

@@ -64,6 +64,7 @@ class DenseExtractor(Extractor):
         super().__init__(num_features=settings.num_features, objects=settings.objects)
         self.sizes = settings.sizes
         self.step = settings.step
+        self.fovea = settings.fovea
         self.mirrored = settings.mirrored
         self.descriptor_size = descriptor_size(settings.mirrored)
 
@@ -73,7 +74,8 @@ class DenseExtractor(Extractor):
         objects = find_objects(image, self.objects)
         windows = [size * min(height, width) for size in self.sizes]
         windows = [window for window in windows if window >= _LEAST_WINDOW]
-        places = places_of(objects, windows, self.step, self.num_features)
+        fovea = self.fovea if self.objects == "central" and objects.found else 0.0  # only an object has a middle
+        places = places_of(objects, windows, self.step, self.num_features, fovea)
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
         places.append(Places(1.0, *np.zeros((2, 0), np.float32)))
         found = [_describe_all(grey, each, self.mirrored) for each in places]

@@ -42,12 +42,15 @@ class DenseSettings(ExtractorSettings):
     Attributes:
         sizes: widths of the windows, each as a share of the image's shorter side.
         step: the least distance of neighbours, as a share of the window's width.
+        fovea: by how much closer neighbours are in the middle of the central object than at its radius: 0: everywhere
+            alike; 0.85: 0.15 times as far apart. Without effect where the central object is not asked for.
         mirrored: describe a thing and its mirror image alike.
     """
 
     kind: Literal["dense"] = "dense"
     sizes: Annotated[tuple[WindowWidth, ...], Field(strict=False, min_length=1, max_length=32)]
     step: Annotated[float, Field(ge=0.01, le=10)]
+    fovea: Annotated[float, Field(ge=0, le=0.95)]
     mirrored: bool
 
 
