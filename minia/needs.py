@@ -21,6 +21,8 @@ is copied; in memory 160 bytes a keypoint that is learned from, or 24 bytes a wo
 The constants are those of runs of 3,000 and 50,000 images of 1,495 keypoints, in the larger one 872 structures of which
 an image holds 179, and processor seconds of the benchmarks (``keypoints_scale.py``, ``mining_scale.py``, ``scale.py``);
 what else runs on the machine makes all of it longer, and collections differ: it is right to a factor of two or three.
+Where words alone give no structure to list, comparing images takes up to a minute more, which no estimate can know
+before (``arrangement.compared_images``).
 """
 
 from __future__ import annotations

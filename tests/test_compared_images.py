@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,11 +108,9 @@ def test_no_more_images_are_compared_than_asked_for_or_affordable() -> None:
     places, _ = collection()
     assert num_references(places, 10) == 10
     assert num_references(places, 1000) == NUM_IMAGES
-    many = Places.of(
-        np.array([0, 1_000_000, 2_000_000]), np.zeros((2_000_000, 2), np.float32), np.ones(2_000_000, np.float32),
-        np.zeros(2_000_000, np.float32), np.zeros(2_000_000, np.int32), 1,
-    )  # fmt: skip
-    assert num_references(many, 1000) == 2
+    for number, affordable in ((1_000_000, 2 * 20), (6_000_000, 0)):
+        many = np.broadcast_to(np.int32(0), number)
+        assert num_references(replace(places, words=many, offsets=np.arange(1001)), 1000) == affordable
 
 
 def two_things(side_by_side: int) -> Places:

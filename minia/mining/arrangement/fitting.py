@@ -18,7 +18,7 @@ _ROUNDS, _GAIN = 4, 1.05  # rounds end when spots in their place grow by less
 _MOST_IMAGES = 32  # to learn from
 _MOST_FEATURES, _PER_SPOT = 96, 2  # of a part, and of a spot: the strongest
 _SHARE = 0.15  # of the images with the part that a feature must be seen in
-_FEWEST = 3  # images that a feature must be seen in
+_FEWEST = 3  # images that a feature must be seen in, and images and spots of one of two things
 SURE = 3  # spots in their place that make an image one to learn from
 _ACROSS = 0.1  # of the spots in their place, those that do not keep to a cut of images and spots into two things
 _ALIKE = 1.0  # sizes
@@ -130,7 +130,7 @@ def _of_one_thing(part: Constellation, seen: Sightings) -> Sightings:
     """
     row = np.repeat(np.arange(len(seen.images)), seen.counts)
     spots, column = np.unique(part.spots[seen.features], return_inverse=True)
-    if len(seen.images) < 2 * _FEWEST or len(spots) < 2 * SURE:
+    if len(seen.images) < 2 * _FEWEST or len(spots) < 2 * _FEWEST:
         return seen
     held = np.zeros((len(seen.images), len(spots)))
     held[row, column] = 1
@@ -138,9 +138,8 @@ def _of_one_thing(part: Constellation, seen: Sightings) -> Sightings:
     first, _, second = np.linalg.svd(left[:, None] * held * right, full_matrices=False)
     side, spot_side = first[:, 1] * left > 0, second[1] * right > 0
     across = held[side][:, ~spot_side].sum() + held[~side][:, spot_side].sum()
-    fewest = min(np.count_nonzero(side), np.count_nonzero(~side), np.count_nonzero(spot_side) - SURE + _FEWEST)
-    fewest = min(fewest, np.count_nonzero(~spot_side) - SURE + _FEWEST)
-    if across > _ACROSS * held.sum() or fewest < _FEWEST:
+    smallest = min(np.count_nonzero(some) for some in (side, ~side, spot_side, ~spot_side))
+    if across > _ACROSS * held.sum() or smallest < _FEWEST:
         return seen
     return seen.select(side if _evidence(seen.select(side)) >= _evidence(seen.select(~side)) else ~side)
 

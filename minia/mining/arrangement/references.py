@@ -25,7 +25,8 @@ from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.ragged import Numbers, distinct, ranges
 from minia.mining.lists.listdb import ListDB, offsets_of
 
-_MOST_WORK = 4e7  # references times keypoints that they are compared with: some minute of one core
+_MOST_WORK = 2e7  # references times keypoints that they are compared with: some minute of one core
+_FEWEST = 8  # images of each half: where no more are affordable there are enough for the test of pairs of words
 _LAYERS = 3  # parts that are sought in one image, at most
 _BEYOND = 1.2  # radii of a part that are taken out of the images that hold it
 _POSSIBLE = 0.05  # probability from which on a part is not worth seeking in all images
@@ -36,10 +37,11 @@ def num_references(places: Places, most: int) -> int:
     """How many images, as many of each half of them, are sought in the others.
 
     Args:
-        places: the collection's keypoints: the more there are, the fewer images.
+        places: the collection's keypoints: the more there are, the fewer images, and none from 2.5 million on.
         most: images at most.
     """
-    return 2 * min(most // 2, places.num_images // 2, int(_MOST_WORK / max(1, len(places.words))))
+    affordable = int(_MOST_WORK / max(1, len(places.words)))
+    return 2 * min(most // 2, places.num_images // 2, affordable) if affordable >= _FEWEST else 0
 
 
 def propose_parts(
