@@ -7,7 +7,8 @@
 ``simulated`` takes the truth from the survey that the run's features were made of and says for each drawn part
 
 * the images that have it; the F1 over images of the best structure, and that of all images (of always saying yes);
-* the share of this structure's matched keypoints that lie on the part, and the largest such share of any structure
+* the F1 of the best of those structures of which at least half the matched keypoints lie on the part;
+* the share of the best structure's matched keypoints that lie on the part, and the largest such share of any structure
   (of at least 10 images), beside the share of all keypoints;
 * how far the structure is from the part's centre, in units of the galaxy's r90 (median over images with both).
 
@@ -149,13 +150,25 @@ def simulated_table(results: RunResults) -> None:
         if not on[name]:
             continue
         best, value = best_f1(set(on[name]), matched)
-        shares = {number: share_on(group, on[name]) for number, group in matched.items() if len(group) >= 10}
+        shares = {number: share_on(group, on[name]) for number, group in matched.items()}
+        in_place = best_f1(set(on[name]), {number: matched[number] for number in matched if shares[number] >= 0.5})[1]
+        most = max((share for number, share in shares.items() if len(matched[number]) >= 10), default=None)
         all_keypoints = sum(int(held.sum()) for held in on[name].values()) / num_keypoints
         away = None if best is None else place_error(matched[best], results, truth.loc[list(on[name])], centre)
         always = f1(set(on[name]), set(results.images))
-        own = None if best is None else share_on(matched[best], on[name])
-        rows.append([name, len(on[name]), value, always, own, max(shares.values(), default=None), all_keypoints, away])
-    header = ("part", "images", "F1", "all images", "on part", "most on part", "all keypoints", "place error")
+        own = None if best is None else shares[best]
+        rows.append([name, len(on[name]), value, always, in_place, own, most, all_keypoints, away])
+    header = (
+        "part",
+        "images",
+        "F1",
+        "all images",
+        "F1 in place",
+        "on part",
+        "most on part",
+        "all keypoints",
+        "place error",
+    )
     print_table(header, rows)
 
 
