@@ -159,16 +159,8 @@ def simulated_table(results: RunResults) -> None:
         own = None if best is None else shares[best]
         rows.append([name, len(on[name]), value, always, in_place, own, most, all_keypoints, away])
     header = (
-        "part",
-        "images",
-        "F1",
-        "all images",
-        "F1 in place",
-        "on part",
-        "most on part",
-        "all keypoints",
-        "place error",
-    )
+        "part", "images", "F1", "all images", "F1 in place", "on part", "most on part", "all keypoints", "place error",
+    )  # fmt: skip
     print_table(header, rows)
 
 

@@ -19,7 +19,7 @@ _MOST_IMAGES = 32  # to learn from
 _MOST_FEATURES, _PER_SPOT = 96, 2  # of a part, and of a spot: the strongest
 _SHARE = 0.15  # of the images with the part that a feature must be seen in
 _FEWEST = 3  # images that a feature must be seen in, and images and spots of one of two things
-SURE = 3  # spots in their place that make an image one to learn from
+_SURE = 3  # spots in their place that make an image one to learn from
 _ACROSS = 0.1  # of the spots in their place, those that do not keep to a cut of images and spots into two things
 _ALIKE = 1.0  # sizes
 _PER_WORD = 4  # features of one word, at most
@@ -53,7 +53,7 @@ def fit_again(places: Places, part: Constellation, images: npt.NDArray[np.bool_]
     Returns:
         The part, None where it is not in enough of them.
     """
-    return _grown(places, images, part, _seen(places, part, images))
+    return _grown(places, images, part, seen_in(places, part, images))
 
 
 def fit_image(places: Places, reference: int, images: npt.NDArray[np.bool_]) -> Constellation | None:
@@ -76,7 +76,7 @@ def fit_image(places: Places, reference: int, images: npt.NDArray[np.bool_]) -> 
     most = np.zeros(len(seen.images), dtype=bool)
     most[np.argmax(seen.spots)] = True
     part = whole.part_of(np.unique(seen.select(most).features))
-    return _grown(places, images, part, _seen(places, part, images))
+    return _grown(places, images, part, seen_in(places, part, images))
 
 
 def whole_image(places: Places, reference: int, images: npt.NDArray[np.bool_]) -> tuple[Constellation, Sightings]:
@@ -92,15 +92,21 @@ def whole_image(places: Places, reference: int, images: npt.NDArray[np.bool_]) -
     part = Constellation.of(places.words[own], places.position[own], places.pose[own], places.turns)
     others = images.copy()
     others[reference] = False
-    return part, _seen(places, part, others)
+    return part, seen_in(places, part, others)
 
 
-def _seen(places: Places, part: Constellation, images: npt.NDArray[np.bool_]) -> Sightings:
-    """Where a part is seen in some images."""
+def seen_in(places: Places, part: Constellation, images: npt.NDArray[np.bool_]) -> Sightings:
+    """Where a part is seen in some images, with spots enough in their place to learn from.
+
+    Args:
+        places: the collection.
+        part: the part.
+        images: (num_images,) bool, which images to look at.
+    """
     own = places.of_words(np.unique(part.words))
     own = own[images[places.image_of(own)]]
     seen = locate(part, places, own)
-    return seen.select(seen.spots >= SURE)
+    return seen.select(seen.spots >= _SURE)
 
 
 def _grown(
@@ -114,7 +120,7 @@ def _grown(
         part = _relearned(part, places, _of_one_thing(part, seen))
         if part is None:
             return None
-        seen = _seen(places, part, images)
+        seen = seen_in(places, part, images)
         if seen.spots.sum() < _GAIN * before:
             break
         before = int(seen.spots.sum())
@@ -141,12 +147,16 @@ def _of_one_thing(part: Constellation, seen: Sightings) -> Sightings:
     smallest = min(np.count_nonzero(some) for some in (side, ~side, spot_side, ~spot_side))
     if across > _ACROSS * held.sum() or smallest < _FEWEST:
         return seen
-    return seen.select(side if _evidence(seen.select(side)) >= _evidence(seen.select(~side)) else ~side)
+    return seen.select(side if evidence_of(seen.select(side)) >= evidence_of(seen.select(~side)) else ~side)
 
 
-def _evidence(seen: Sightings) -> float:
-    """How much images have of a part: few with much before many with little."""
-    return float((np.maximum(seen.spots - (SURE - 1.0), 0) ** 2).sum())
+def evidence_of(seen: Sightings) -> float:
+    """How much images have of a part: few with much before many with little.
+
+    Args:
+        seen: the part in them.
+    """
+    return float((np.maximum(seen.spots - (_SURE - 1.0), 0) ** 2).sum())
 
 
 def _first_model(places: Places, keypoints: Numbers) -> tuple[Constellation | None, Sightings | None]:
@@ -156,13 +166,13 @@ def _first_model(places: Places, keypoints: Numbers) -> tuple[Constellation | No
     best, best_seen, best_score = None, None, 0.0
     for reference in rich[:_REFERENCES]:
         own = keypoints[image == reference]
-        if len(own) < SURE:
+        if len(own) < _SURE:
             break
         part = Constellation.of(places.words[own], places.position[own], places.pose[own], places.turns)
         others = keypoints[np.isin(image, rich) & (image != reference)]
         seen = locate(part, places, others)
-        seen = seen.select(seen.spots >= SURE)
-        score = _evidence(seen)
+        seen = seen.select(seen.spots >= _SURE)
+        score = evidence_of(seen)
         if score > best_score:
             best, best_seen, best_score = part, seen, score
     return best, best_seen
@@ -195,7 +205,7 @@ def _relearned(part: Constellation, places: Places, seen: Sightings) -> Constell
     if len(words) == 0:
         return None
     part = Constellation.of(words, where[0], where[1], places.turns).thinned(_PER_SPOT, _MOST_FEATURES)
-    return part.framed() if part.num_spots >= SURE else None
+    return part.framed() if part.num_spots >= _SURE else None
 
 
 @dataclass(frozen=True)

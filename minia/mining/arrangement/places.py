@@ -70,16 +70,13 @@ class Places:
         turns = bool((angles >= 0).all())
         pose = (size * np.exp(1j * np.deg2rad(angles * turns))).astype(np.complex64)
         words = np.where(_repeated(offsets, position, pose, words), np.int32(-1), words)
-        by_word = np.argsort(words, kind="stable")
-        word_offsets = np.searchsorted(words[by_word], np.arange(num_words + 1))
-        return cls(offsets, position, pose, words, by_word, word_offsets, turns)
+        return cls(offsets, position, pose, words, *_by_word(words, num_words), turns)
 
     def without(self, keypoints: Numbers) -> Places:
         """The same with some keypoints that count nowhere."""
         words = self.words.copy()
         words[keypoints] = -1
-        by_word = np.argsort(words, kind="stable")
-        word_offsets = np.searchsorted(words[by_word], np.arange(len(self.word_offsets)))
+        by_word, word_offsets = _by_word(words, len(self.word_offsets) - 1)
         return replace(self, words=words, by_word=by_word, word_offsets=word_offsets)
 
     @property
@@ -116,6 +113,12 @@ class Places:
         generator = np.random.default_rng([seed, 1])
         image = group_of(self.offsets)
         return np.argsort(image + generator.random(len(image))).astype(np.int32)
+
+
+def _by_word(words: npt.NDArray[np.int32], num_words: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The keypoints in the order of their words, and where each word's begin in it."""
+    by_word = np.argsort(words, kind="stable")
+    return by_word, np.searchsorted(words[by_word], np.arange(num_words + 1))
 
 
 def _repeated(

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from minia.mining.arrangement.arrange import Exchange, exchanged_probability, seen_part
-from minia.mining.arrangement.constellation import Constellation, locate
-from minia.mining.arrangement.fitting import SURE, fit_again, fit_image, whole_image
+from minia.mining.arrangement.constellation import Constellation
+from minia.mining.arrangement.fitting import evidence_of, fit_again, fit_image, seen_in, whole_image
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.ragged import Numbers, distinct, ranges
@@ -99,7 +99,7 @@ def _proposed(
     places: Places, references: Numbers, images: npt.NDArray[np.bool_], advance: Callable[[int], object]
 ) -> Iterator[Constellation]:
     """The parts that references share with others of some images, the surest first."""
-    agreement = np.array([_agreement(places, int(reference), images) for reference in references])
+    agreement = np.array([evidence_of(whole_image(places, int(each), images)[1]) for each in references])
     for reference in references[np.argsort(-agreement, kind="stable")].tolist():
         for _ in range(_LAYERS):
             part = fit_image(places, reference, images)
@@ -110,17 +110,9 @@ def _proposed(
         advance(1)
 
 
-def _agreement(places: Places, reference: int, images: npt.NDArray[np.bool_]) -> float:
-    """How much others have in common with an image: few with much before many with little."""
-    seen = whole_image(places, reference, images)[1]
-    return float((np.maximum(seen.spots - (SURE - 1.0), 0) ** 2).sum())
-
-
 def _surroundings(places: Places, part: Constellation, images: npt.NDArray[np.bool_]) -> Numbers:
     """The keypoints on a part, and a little beyond, in those of some images that hold it."""
-    own = places.of_words(np.unique(part.words))
-    seen = locate(part, places, own[images[places.image_of(own)]])
-    seen = seen.select(seen.spots >= SURE)
+    seen = seen_in(places, part, images)
     counts = np.diff(places.offsets)[seen.images]
     keypoints, row = ranges(places.offsets[seen.images], counts), np.repeat(np.arange(len(seen.images)), counts)
     off = np.abs((places.position[keypoints] - seen.centre[row]) / seen.frame[row])
