@@ -40,7 +40,7 @@ from minia.mining.words.stage import count_words
 
 VOCABULARY, STRUCTURES, SIZE = 2000, 40, 12
 SHARD_IMAGES, SIDE = 512, 424
-ARRANGED = {"list": "all", "false_discovery": 0.05, "word_exchanges": 0}
+ARRANGED = {"list": "all", "false_discovery": 0.05, "word_exchanges": 0, "family_correlation": 0.4}
 
 
 def write_shard(folder: Path, num_images: int, num_keypoints: int, generator: np.random.Generator) -> None:

@@ -89,7 +89,8 @@ class Run:
         ``words`` are its visual words, the most frequent first, ``frequencies`` theirs, ``num_words`` how many they
         are, ``num_matches`` the images that hold it. All other columns are those of ``structures.csv``: of the
         nested linkage ``parent``, the structure it is a part of (-1: none), ``num_images``, ``association`` and
-        ``significance``; of the arrangement also how likely chance alone makes it, and where it is.
+        ``significance``; of the arrangement also how likely chance alone makes it, where it is, and ``num_members``:
+        how many structures it joins if it is a family, which has no ``association`` and no ``significance``.
         """
         from minia.mining.lists.listdb import read_listdb
 

@@ -30,7 +30,7 @@ from minia.mining.words.stage import KeypointsOfImages, bags_of
 SHARD_IMAGES = 32
 LISTED = {"list": "all", "false_discovery": 0.05, "word_exchanges": 0}
 CHOICES: list[ConcentricArrangement | ConstellationArrangement] = [
-    ConcentricArrangement.model_validate(LISTED),
+    ConcentricArrangement.model_validate(LISTED | {"family_correlation": 0.4}),
     ConstellationArrangement.model_validate(
         LISTED | {"kind": "constellation", "place_exchanges": 2, "compared_images": 0}
     ),

@@ -14,9 +14,10 @@ from test_arrangement import NUM_IMAGES, NUM_WORDS, PART_WORDS, collection
 from minia.core.artifact import read_manifest
 from minia.mining.arrangement.fitting import fit
 from minia.mining.arrangement.places import Places
-from minia.mining.arrangement.references import num_references, propose_parts, words_of
+from minia.mining.arrangement.references import num_references, propose_parts
 from minia.mining.arrangement.settings import AutoArrangement, ConstellationArrangement
 from minia.mining.arrangement.stage import MinedKeypoints, arrange_structures
+from minia.mining.arrangement.tables import words_of
 from minia.mining.lists.listdb import ListDB, read_listdb, write_listdb
 from minia.mining.structures.settings import ListDBMining
 from minia.mining.structures.stage import why_no_structures
@@ -30,6 +31,7 @@ AUTO = AutoArrangement.model_validate(
         "word_exchanges": 0,
         "place_exchanges": 3,
         "compared_images": 20,
+        "family_correlation": 0.4,
     }
 )
 CHOICE = AUTO.for_features("sift", "none")

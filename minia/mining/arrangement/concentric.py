@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from minia.mining.arrangement.part import Band, Part
+from minia.mining.arrangement.part import Bands, Part
 from minia.mining.arrangement.places import Complex, Places
 from minia.mining.arrangement.ragged import Numbers, about_mean, group_of, sums
 from minia.mining.arrangement.sightings import Sightings
@@ -42,6 +43,13 @@ _OCTAVES = 2.0  # classes of window sizes in an octave
 
 Vector = npt.NDArray[np.float64]
 _Wide = npt.NDArray[np.complex128]
+
+
+class _Band(NamedTuple):
+    """A band of radii, by the number of its first ring and of the one after its last."""
+
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -129,17 +137,34 @@ def _part_of(
         over = _over(objects, tested, _band(objects, learned))
         total, error = total + float(over.sum()), error + float((over**2).sum())
     band = _band(objects, own)
-    inside, spots = _inside(places, objects, words, band)
+    bands = Bands(*(np.full(len(words), ring, dtype=np.int64) for ring in band))
+    return seen_part(places, objects, words, bands, structure, float(norm.sf(total / np.sqrt(error))) if error else 1.0)
+
+
+def seen_part(
+    places: Places, objects: Objects, words: npt.NDArray[np.int32], bands: Bands, structure: int, probability: float
+) -> Part:
+    """The part that words in their bands are, where it is in all images.
+
+    Args:
+        places: the collection's keypoints.
+        objects: the same by where they lie in the object of their image.
+        words: (num_words,) ascending, each once.
+        bands: of these words.
+        structure: number of the structure that it is.
+        probability: that chance places give as much.
+    """
+    inside, spots = in_bands(places, objects, words, bands)
     fewest = fewest_words(spots, len(words))
     return Part(
         structure=structure,
         words=words,
         num_spots=len(words),
         sightings=_sightings(places, objects, inside[(spots >= fewest)[objects.image[inside]]], spots, words),
-        probability=float(norm.sf(total / np.sqrt(error))) if error else 1.0,
+        probability=probability,
         fewest_spots=fewest,
         false_matches=float("nan"),
-        model=band,
+        model=bands,
     )
 
 
@@ -152,16 +177,27 @@ def find_concentric(places: Places, parts: Sequence[Part]) -> Iterator[Sightings
     """
     objects = Objects.of(places)
     for part in parts:
-        assert isinstance(part.model, Band)
-        inside, spots = _inside(places, objects, part.words, part.model)
+        assert isinstance(part.model, Bands)
+        inside, spots = in_bands(places, objects, part.words, part.model)
         seen = inside[(spots >= part.fewest_spots)[objects.image[inside]]]
         yield _sightings(places, objects, seen, spots, part.words)
 
 
-def _inside(places: Places, objects: Objects, words: npt.NDArray[np.int32], band: Band) -> tuple[Numbers, Numbers]:
-    """The keypoints of some words in a band, and how many of the words each image has there."""
+def in_bands(places: Places, objects: Objects, words: npt.NDArray[np.int32], bands: Bands) -> tuple[Numbers, Numbers]:
+    """The keypoints of some words in their bands, and how many of the words each image has there.
+
+    Args:
+        places: the collection's keypoints.
+        objects: the same by where they lie in the object of their image.
+        words: (num_words,) ascending, each once.
+        bands: of these words.
+
+    Returns:
+        Keypoints, ascending; and (num_images,) int64.
+    """
     every = places.of_words(words)
-    inside = every[(objects.ring[every] >= band.first) & (objects.ring[every] < band.last)]
+    row, ring = np.searchsorted(words, places.words[every]), objects.ring[every]
+    inside = every[(ring >= bands.first[row]) & (ring < bands.last[row])]
     return inside, places.words_in(inside, objects.image[inside])
 
 
@@ -196,12 +232,12 @@ def fewest_words(shared: Numbers, num_words: int) -> int:
     return max(_FEWEST_WORDS, int(np.count_nonzero(odds <= 0)))
 
 
-def _band(objects: Objects, keypoints: Numbers) -> Band:
+def _band(objects: Objects, keypoints: Numbers) -> _Band:
     """The band in which keypoints are most beyond what chance expects."""
     found = np.bincount(objects.ring[keypoints], minlength=_RINGS).astype(np.float64)
     of_kind = np.bincount(objects.kind[keypoints], minlength=len(objects.around))
     expected = np.diff(of_kind @ objects.around)
-    best, score, total = Band(0, _RINGS), 0.0, float(found.sum())
+    best, score, total = _Band(0, _RINGS), 0.0, float(found.sum())
     for first in range(_RINGS):
         for last in range(first + 1, _RINGS + 1):
             inside, chance = float(found[first:last].sum()), float(expected[first:last].sum())
@@ -211,11 +247,11 @@ def _band(objects: Objects, keypoints: Numbers) -> Band:
             if inside < total:
                 ratio += (total - inside) * np.log((total - inside) / (total - chance))
             if ratio > score:
-                best, score = Band(first, last), float(ratio)
+                best, score = _Band(first, last), float(ratio)
     return best
 
 
-def _over(objects: Objects, keypoints: Numbers, band: Band) -> Vector:
+def _over(objects: Objects, keypoints: Numbers, band: _Band) -> Vector:
     """By how much the share of each image's keypoints in a band is above what chance expects; 0 without keypoints."""
     image, number = objects.image[keypoints], len(objects.axis)
     ring = objects.ring[keypoints]

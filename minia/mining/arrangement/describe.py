@@ -52,6 +52,14 @@ def distinct_parts(parts: Sequence[Part], places: Places, likeness: Likeness) ->
     return kept.numbers
 
 
+def is_one_of(part: Part, others: Sequence[Part], places: Places, likeness: Likeness) -> bool:
+    """Whether a part is one with one of several others: about as large, at one place, in so many of the images."""
+    kept = _Kept(places.num_images, len(others), likeness)
+    for number, other in enumerate(others):
+        kept.add(number, other.sightings)
+    return kept.holds(part.sightings)
+
+
 class _Kept:
     """Parts that are kept, by where they are in every image.
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from minia.mining.arrangement.constellation import Constellation
+from minia.mining.arrangement.ragged import Numbers
 from minia.mining.arrangement.sightings import Sightings
 
 
-class Band(NamedTuple):
-    """A band of radii, by the number of its first ring and of the one after its last."""
+@dataclass(frozen=True)
+class Bands:
+    """The bands of radii that a part's words lie in, by the numbers of a first ring and of the one after the last.
 
-    first: int
-    last: int
+    Attributes:
+        first: (num_words,) int64.
+        last: (num_words,) int64.
+    """
+
+    first: Numbers
+    last: Numbers
 
 
 @dataclass(frozen=True)
@@ -42,4 +48,4 @@ class Part:
     probability: float
     fewest_spots: int
     false_matches: float
-    model: Band | Constellation
+    model: Bands | Constellation

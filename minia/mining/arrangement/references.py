@@ -12,7 +12,7 @@ places exchanged (see ``chance``). Both halves propose parts, so that most are p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,7 @@ from minia.mining.arrangement.constellation import Constellation
 from minia.mining.arrangement.fitting import evidence_of, fit_again, fit_image, seen_in, whole_image
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
-from minia.mining.arrangement.ragged import Numbers, distinct, ranges
-from minia.mining.lists.listdb import ListDB, offsets_of
+from minia.mining.arrangement.ragged import Numbers, ranges
 
 _MOST_WORK = 2e7  # references times keypoints that they are compared with: some minute of one core
 _FEWEST = 8  # images of each half: where no more are affordable there are enough for the test of pairs of words
@@ -70,29 +69,6 @@ def propose_parts(
             seen = None if part is None else seen_part(places, exchange, part, len(found), probability)
             found.append(seen)
     return found
-
-
-def words_of(parts: Sequence[Part | None], places: Places) -> ListDB:
-    """The words of each part, those first that are in their place in most images, which is their frequency.
-
-    Args:
-        parts: a list each; an empty one for None.
-        places: the collection.
-    """
-    lists, frequencies = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    for part in parts:
-        if part is None:
-            words = number = lists[0]
-        else:
-            seen, width = part.sightings, len(places.word_offsets)
-            held = distinct(np.repeat(seen.images, seen.counts) * width + places.words[seen.keypoints]) % width
-            number = np.maximum(np.bincount(held, minlength=width)[part.words], 1).astype(np.int32)
-            order = np.lexsort((part.words, -number))
-            words, number = part.words[order], number[order]
-        lists.append(words)
-        frequencies.append(number)
-    sizes = np.array([len(words) for words in lists[1:]], dtype=np.int64)
-    return ListDB(offsets_of(sizes), np.concatenate(lists), np.concatenate(frequencies), len(places.word_offsets) - 1)
 
 
 def _proposed(

@@ -9,6 +9,7 @@ from pydantic import Field
 from minia.core.setting_types import Settings
 
 _Times = Annotated[int, Field(ge=0, le=100)]
+_Correlation = Annotated[float, Field(gt=0, le=1)]
 _Compared = Annotated[int, Field(ge=0, le=100_000)]
 
 
@@ -28,9 +29,15 @@ class _Listed(Settings):
 
 
 class ConcentricArrangement(_Listed):
-    """``arrangement=concentric``: parts by their distance from the middle of the image's one object."""
+    """``arrangement=concentric``: parts by their distance from the middle of the image's one object.
+
+    Attributes:
+        family_correlation: structures are joined to families whose correlation over the images is so high, in the mean;
+            1: none are.
+    """
 
     kind: Literal["concentric"] = "concentric"
+    family_correlation: _Correlation
 
 
 class ConstellationArrangement(_Listed):
@@ -53,11 +60,13 @@ class AutoArrangement(_Listed):
     Attributes:
         place_exchanges: times that places are exchanged inside images, by ``constellation``.
         compared_images: images that ``constellation`` seeks in the others where words alone give no structure.
+        family_correlation: structures are joined to families by ``concentric`` where they are correlated as much.
     """
 
     kind: Literal["auto"]
     place_exchanges: Annotated[int, Field(ge=1, le=100)]
     compared_images: _Compared
+    family_correlation: _Correlation
 
     def for_features(self, label: str, objects: str) -> ConcentricArrangement | ConstellationArrangement:
         """The choice for a features artifact.
@@ -68,7 +77,7 @@ class AutoArrangement(_Listed):
         """
         if label == "dense" and objects == "central":
             return ConcentricArrangement(**self.model_dump(exclude={"kind", "place_exchanges", "compared_images"}))
-        return ConstellationArrangement(**self.model_dump(exclude={"kind"}))
+        return ConstellationArrangement(**self.model_dump(exclude={"kind", "family_correlation"}))
 
 
 class NoArrangement(Settings):

@@ -5,7 +5,10 @@ and ``places.parquet``, a row a structure and image that holds it (see ``tables`
 are those of the mining stage, where it has that file, ``parent`` being a line here or -1, and
 
 ==============  ==============================================================================================
-mined           line of the structure in the mining stage's structures.txt; -1: a cluster of co-occurring sets
+mined           line of the structure in the mining stage's structures.txt; -1: a part of images that were
+                compared, or a family
+num_members     concentric parts alone: structures that a family joins (see ``families``), which have it for their
+                parent; 0: no family
 q_words         rate of false discoveries if words kept to no company (see ``decoy_rates``); nan: not known
 q_places        the same if words kept no arrangement; nan where keypoints have no places
 spots           places of the part with evidence of their own; of a concentric part its words
@@ -19,6 +22,8 @@ with_num_words  rank correlation, over the images, of its spots with the number 
 Few images leave the test of pairs of words without power: of 60 images that hold a third of the words each hardly
 a pair is beyond chance among millions, while the places of a part's words are. So where words alone give no structure
 to list, images are compared with each other as they are (see ``references``), and what recurs in them is listed.
+
+Families are the last lines. What only the mining stage can tell of a structure is empty for them.
 """
 
 from __future__ import annotations
@@ -40,12 +45,20 @@ from minia.mining.arrangement.chance import decoy_rates, false_discovery_rates
 from minia.mining.arrangement.collection import Collection
 from minia.mining.arrangement.concentric import arrange_concentric, find_concentric
 from minia.mining.arrangement.describe import CONCENTRIC, CONSTELLATION
-from minia.mining.arrangement.part import Band, Part
+from minia.mining.arrangement.families import list_families
+from minia.mining.arrangement.part import Bands, Part
 from minia.mining.arrangement.places import Places
-from minia.mining.arrangement.references import num_references, propose_parts, words_of
+from minia.mining.arrangement.references import num_references, propose_parts
 from minia.mining.arrangement.settings import ConcentricArrangement, ConstellationArrangement
 from minia.mining.arrangement.swaps import exchange_words
-from minia.mining.arrangement.tables import best_parts, describe_parts, places_table, write_places, write_table
+from minia.mining.arrangement.tables import (
+    best_parts,
+    describe_parts,
+    places_table,
+    words_of,
+    write_places,
+    write_table,
+)
 from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import ListDB, ones
 from minia.mining.structures.settings import MiningSettings, SMHMining
@@ -98,7 +111,7 @@ def arrange_structures(
     paths = (mined.words, mined.mining, mined.assignment)
     inputs = {path.parent.name: read_manifest(path)["fingerprint"] for path in paths}
     parameters = settings.model_dump() | {"seed": context.seed}
-    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=5)
+    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=6)
 
     def make(work: Path) -> dict[str, Any]:
         bags = load_bags(mined.words, mapped=True)
@@ -117,6 +130,9 @@ def arrange_structures(
             compared = num_references(places, settings.compared_images)
             if compared:
                 structures, best, table = _compared(places, compared, settings, context.seed)
+        num_mined = 0 if compared else structures.num_lists
+        if isinstance(settings, ConcentricArrangement):
+            table, best, structures = list_families(table, best, structures, places, settings.family_correlation)
         if sample is None:
             write_table(work, places_table(best, table["mined"].tolist(), places))
         else:
@@ -124,8 +140,7 @@ def arrange_structures(
             listed = {number: best[mined] for number, mined in enumerate(table["mined"]) if mined in best}
             _seek(work, listed, collection, context.num_workers)
         counts = write_structures(work, structures.select(table["mined"].to_numpy(np.int64)))
-        if compared:
-            table["mined"] = -1
+        table.loc[table["mined"] >= num_mined, "mined"] = -1
         table.to_csv(work / STRUCTURE_TABLE, index=False)
         of_mining: dict[str, Any] = read_manifest(mined.mining)["counts"]
         told = {"why_none": _why_none(mined.mining, of_mining["num_structures"], compared)} if table.empty else {}
@@ -147,7 +162,7 @@ def _parts(places: Places, structures: ListDB, settings: Arrangement, seed: int)
 
 def _seek(work: Path, parts: dict[int, Part], collection: Collection, num_workers: int) -> None:
     """Write where parts are in all images."""
-    concentric = all(isinstance(part.model, Band) for part in parts.values())
+    concentric = all(isinstance(part.model, Bands) for part in parts.values())
     write_places(work, parts, collection, find_concentric if concentric else find_constellations, num_workers)
 
 

@@ -35,8 +35,9 @@ from minia.mining.arrangement.collection import MOST_SPANS, Collection
 from minia.mining.arrangement.describe import Likeness, distinct_parts, image_spreads, locality, rank_correlation
 from minia.mining.arrangement.part import Part
 from minia.mining.arrangement.places import Places
-from minia.mining.arrangement.ragged import Numbers
+from minia.mining.arrangement.ragged import Numbers, distinct
 from minia.mining.arrangement.sightings import Sightings
+from minia.mining.lists.listdb import ListDB, offsets_of
 
 PLACES = "places.parquet"
 _ROWS_PER_GROUP = 1 << 15  # so that a reader of some images skips most of them
@@ -85,6 +86,29 @@ def _described(
         "everywhere": float(len(seen.images) > _EVERYWHERE * places.num_images),
         "with_num_words": rank_correlation(spots, num_words),
     }
+
+
+def words_of(parts: Sequence[Part | None], places: Places) -> ListDB:
+    """The words of each part, those first that are in their place in most images, which is their frequency.
+
+    Args:
+        parts: a list each; an empty one for None.
+        places: the collection.
+    """
+    lists, frequencies = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for part in parts:
+        if part is None:
+            words = number = lists[0]
+        else:
+            seen, width = part.sightings, len(places.word_offsets)
+            held = distinct(np.repeat(seen.images, seen.counts) * width + places.words[seen.keypoints]) % width
+            number = np.maximum(np.bincount(held, minlength=width)[part.words], 1).astype(np.int32)
+            order = np.lexsort((part.words, -number))
+            words, number = part.words[order], number[order]
+        lists.append(words)
+        frequencies.append(number)
+    sizes = np.array([len(words) for words in lists[1:]], dtype=np.int64)
+    return ListDB(offsets_of(sizes), np.concatenate(lists), np.concatenate(frequencies), len(places.word_offsets) - 1)
 
 
 def places_table(best: dict[int, Part], chosen: Sequence[int], places: Places) -> pa.Table:
