@@ -101,7 +101,7 @@ def test_the_table_lists_families_last_and_tells_whose_parts_structures_are() ->
     table, best, lists = list_families(table, best, structures(), places, 0.4)
     assert table["parent"].tolist() == [3, 0, -1, -1]  # the second one is part of the first one already
     assert table["num_members"].tolist() == [0, 0, 0, 2]
-    assert table.loc[3, ["structure", "mined", "num_words"]].tolist() == [3, 3, 40]
+    assert table[["structure", "mined", "num_words"]].iloc[3].tolist() == [3, 3, 40]
     assert table["q_places"].iloc[3] == 1e-3
     assert np.isnan(table["significance"].iloc[3])
     assert sorted(lists[3].tolist()) == best[3].words.tolist()
