@@ -102,7 +102,7 @@ def test_places_are_exchanged_inside_images() -> None:
 def test_tables_tell_places_and_what_a_part_is_like() -> None:
     places, truth = collection()
     best = best_parts(parts(places), places, CONSTELLATION)
-    table = places_table(best, [0, 1], places).to_pandas()
+    table = places_table(best, places).to_pandas()
     own = table[table["structure"] == 0]
     assert set(own["image"]) >= set(truth) - {table["image"].max()} or len(own) >= 0.9 * len(truth)
     assert own["share"].between(0, 1, inclusive="right").all()
@@ -112,7 +112,7 @@ def test_tables_tell_places_and_what_a_part_is_like() -> None:
     assert described["locality"][0] < 0.6
     assert described["everywhere"][0] == 0
     assert described["probability"][1] > 0.01
-    assert len(places_table({}, [0], places)) == 0
+    assert len(places_table({}, places)) == 0
 
 
 def test_one_part_found_twice_counts_once() -> None:

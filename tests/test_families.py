@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pytest
 
-from minia.mining.arrangement.concentric import arrange_concentric
+from minia.core.artifact import InputError
+from minia.mining.arrangement.concentric import Objects, arrange_concentric, sightings_in_bands
 from minia.mining.arrangement.families import join_families, list_families
 from minia.mining.arrangement.part import Bands, Part
 from minia.mining.arrangement.places import Places
+from minia.mining.arrangement.tables import read_bands, write_bands
 from minia.mining.lists.listdb import ListDB
 
 NUM_IMAGES, NUM_WORDS, POINTS = 120, 90, 150
@@ -109,6 +114,19 @@ def test_the_table_lists_families_last_and_tells_whose_parts_structures_are() ->
     assert (np.diff(frequencies) <= 0).all()
     assert frequencies.max() <= len(best[3].sightings.images)
     assert (lists.num_lists, lists.num_items) == (4, NUM_WORDS)
+
+
+def test_families_are_found_again_by_what_is_written_of_them(tmp_path: Path) -> None:
+    places = collection(related=0.4)
+    [(family, _)] = join_families(parts(places), places, 0.4, 5)
+    write_bands(tmp_path, {5: family})
+    [(number, (words, bands))] = read_bands(tmp_path).items()
+    assert number == 5
+    found = sightings_in_bands(places, Objects.of(places), words, bands, family.fewest_spots)
+    for name in ("images", "centre", "frame", "spots", "counts", "keypoints"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(family.sightings, name))
+    with pytest.raises(InputError, match="earlier version"):
+        read_bands(tmp_path / "none")
 
 
 def test_a_seed_gives_the_same_families() -> None:

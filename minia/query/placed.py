@@ -1,9 +1,9 @@
 """Structures that a run found by the arrangement of their words, sought in new images.
 
 The arrangement stage leaves, of each structure that it placed, where it is in each image and which keypoints are it.
-What it looked for is taken back from there. Of a concentric part that is its band of radii: the rings in which its
-keypoints lie. Of a constellation it is the keypoints themselves, brought into the part's own frame: those of one word
-at one place, in two images or more, are a feature again, at their mean.
+What it looked for is, of a concentric part, the bands of radii of its words, which it leaves too. Of a constellation it
+is taken back from the keypoints, brought into the part's own frame: those of one word at one place, in two images or
+more, are a feature again, at their mean.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from minia.core.artifact import read_manifest
-from minia.mining.arrangement.concentric import Objects
+from minia.mining.arrangement.concentric import Objects, sightings_in_bands
 from minia.mining.arrangement.constellation import Constellation, locate
+from minia.mining.arrangement.part import Bands
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.places_file import PlacesFile
-from minia.mining.arrangement.tables import SCHEMA
+from minia.mining.arrangement.sightings import Sightings
+from minia.mining.arrangement.tables import SCHEMA, read_bands
 from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.placed import near_misses
 from minia.mining.structures.stage import STRUCTURE_TABLE
@@ -79,45 +82,33 @@ class PlacedPart(ABC):
             objects: where they lie in the object of each image, for concentric parts.
         """
 
-    def _sighting(
-        self, places: Places, seen: tuple[int, int], keypoints: NDArray[np.int64], place: NDArray[np.complex64]
-    ) -> Sighting:
-        """A sighting of so many spots in an image, by its keypoints, and its centre and frame."""
-        (image, spots), (centre, frame) = seen, place
-        inside = np.sort(keypoints - places.offsets[image]).astype(np.int32)
-        angle = float(np.float32(np.degrees(np.angle(frame)) % 360))
-        where = (float(centre.real), float(centre.imag), float(2 * np.abs(frame)), angle)
-        return Sighting(image, self.structure, min(1.0, spots / self.num_spots), inside, where)
+    def _each(self, places: Places, seen: Sightings) -> Iterator[Sighting]:
+        """The sightings one by one."""
+        ends = np.cumsum(seen.counts)
+        for row, image in enumerate(seen.images.tolist()):
+            keypoints = seen.keypoints[ends[row] - seen.counts[row] : ends[row]]
+            inside = np.sort(keypoints - places.offsets[image]).astype(np.int32)
+            centre, frame = complex(seen.centre[row]), complex(seen.frame[row])
+            angle = float(np.float32(np.degrees(np.angle(seen.frame[row])) % 360))
+            where = (centre.real, centre.imag, 2 * abs(frame), angle)
+            share = min(1.0, int(seen.spots[row]) / self.num_spots)
+            yield Sighting(image, self.structure, share, inside, where)
 
 
 @dataclass(frozen=True)
 class ConcentricPart(PlacedPart):
-    """Words in a band of radii.
+    """Words in their bands of radii.
 
     Attributes:
-        band: the first ring and the last one.
+        bands: of the words.
     """
 
-    band: tuple[int, int]
+    bands: Bands
 
     def find(self, places: Places, objects: Objects | None) -> Iterator[Sighting]:
         """See :class:`PlacedPart`."""
         assert objects is not None
-        own = places.of_words(self.words)
-        ring = objects.ring[own]
-        own = own[(ring >= self.band[0]) & (ring <= self.band[1])]
-        image = objects.image[own]
-        for number in np.unique(image).tolist():
-            keypoints = own[image == number]
-            spots = len(np.unique(places.words[keypoints]))
-            if spots >= self.fewest_spots:
-                position = places.position[keypoints]
-                centre = position.astype(np.complex128).sum() / len(keypoints)
-                spread = np.sqrt((np.abs(position - centre) ** 2).mean())
-                radius = max(float(spread), float(np.abs(places.pose[keypoints]).astype(np.float64).mean()))
-                frame = radius * objects.axis[number]
-                place = np.array([centre, frame]).astype(np.complex64)
-                yield self._sighting(places, (number, spots), keypoints, place)
+        yield from self._each(places, sightings_in_bands(places, objects, self.words, self.bands, self.fewest_spots))
 
 
 @dataclass(frozen=True)
@@ -133,11 +124,7 @@ class ConstellationPart(PlacedPart):
     def find(self, places: Places, objects: Objects | None) -> Iterator[Sighting]:
         """See :class:`PlacedPart`."""
         seen = locate(self.constellation, places, places.of_words(self.words))
-        ends = np.cumsum(seen.counts)
-        for row in np.flatnonzero(seen.spots >= self.fewest_spots).tolist():
-            keypoints = seen.keypoints[ends[row] - seen.counts[row] : ends[row]]
-            place = np.array([seen.centre[row], seen.frame[row]])
-            yield self._sighting(places, (int(seen.images[row]), int(seen.spots[row])), keypoints, place)
+        yield from self._each(places, seen.select(seen.spots >= self.fewest_spots))
 
 
 @dataclass(frozen=True)
@@ -167,32 +154,10 @@ class PlacedParts:
         file = None if folder is None else PlacesFile.of(folder)
         if folder is None or file is None or not file.num_rows:
             return cls({}, np.ones(structures.num_lists, np.float32), concentric=False)
-        kind = read_manifest(folder)["parameters"].get("kind")
-        counts = pd.read_csv(folder / STRUCTURE_TABLE)[["spots", "fewest_spots"]].to_numpy(np.float64)
-        near = near_misses(file, structures.num_lists)
-        table = _best_sightings(file)
-        rows = np.unique(table["image"].to_numpy(np.int64))
-        places = places_of(run, list(keypoints_of_run(run, rows.tolist())), structures.num_items)
-        table["row"] = np.searchsorted(rows, table["image"].to_numpy(np.int64))
-        objects = Objects.of(places) if kind == "concentric" else None
-        parts: dict[int, PlacedPart] = {}
-        rows_of = dict(list(table.groupby("structure")))
-        for structure in np.unique(table["structure"].to_numpy()).tolist():
-            own = rows_of[structure]
-            spots, fewest = counts[structure].astype(int).tolist()
-            if objects is None:
-                own = own.sort_values("inliers", ascending=False, kind="stable").head(_PER_STRUCTURE)
-            begins = places.offsets[own["row"].to_numpy()]
-            keypoints = np.concatenate([begin + each for begin, each in zip(begins, own["keypoints"], strict=True)])
-            if objects is not None:
-                words = np.unique(structures[structure]).astype(np.int32)
-                ring = objects.ring[keypoints]
-                parts[structure] = ConcentricPart(structure, words, spots, fewest, (int(ring.min()), int(ring.max())))
-            else:
-                constellation = _constellation(places, own, keypoints)
-                words = np.unique(constellation.words)
-                parts[structure] = ConstellationPart(structure, words, spots, fewest, constellation)
-        return cls(parts, near, objects is not None)
+        concentric = read_manifest(folder)["parameters"].get("kind") == "concentric"
+        spots = pd.read_csv(folder / STRUCTURE_TABLE)[["spots", "fewest_spots"]].to_numpy(np.float64)
+        learned = _concentric(folder, spots) if concentric else _constellations(run, file, structures, spots)
+        return cls(learned, near_misses(file, structures.num_lists), concentric)
 
     def find(self, places: Places) -> Iterator[Sighting]:
         """All of them in images, structure by structure."""
@@ -200,6 +165,35 @@ class PlacedParts:
             objects = Objects.of(places) if self.concentric else None
             for part in self.parts.values():
                 yield from part.find(places, objects)
+
+
+def _concentric(folder: Path, spots: NDArray[np.float64]) -> dict[int, PlacedPart]:
+    """The concentric parts that the arrangement stage left; ``spots`` are all and the fewest of each structure."""
+    return {
+        structure: ConcentricPart(structure, words, int(spots[structure, 0]), int(spots[structure, 1]), bands)
+        for structure, (words, bands) in read_bands(folder).items()
+    }
+
+
+def _constellations(
+    run: Recorded, file: PlacesFile, structures: ListDB, spots: NDArray[np.float64]
+) -> dict[int, PlacedPart]:
+    """The constellations, learned from what the run found of each."""
+    table = _best_sightings(file)
+    rows = np.unique(table["image"].to_numpy(np.int64))
+    places = places_of(run, list(keypoints_of_run(run, rows.tolist())), structures.num_items)
+    table["row"] = np.searchsorted(rows, table["image"].to_numpy(np.int64))
+    parts: dict[int, PlacedPart] = {}
+    rows_of = dict(list(table.groupby("structure")))
+    for structure in np.unique(table["structure"].to_numpy()).tolist():
+        own = rows_of[structure].sort_values("inliers", ascending=False, kind="stable").head(_PER_STRUCTURE)
+        begins = places.offsets[own["row"].to_numpy()]
+        keypoints = np.concatenate([begin + each for begin, each in zip(begins, own["keypoints"], strict=True)])
+        constellation = _constellation(places, own, keypoints)
+        words = np.unique(constellation.words)
+        number, fewest = spots[structure].astype(int).tolist()
+        parts[structure] = ConstellationPart(structure, words, number, fewest, constellation)
+    return parts
 
 
 def _best_sightings(file: PlacesFile) -> pd.DataFrame:

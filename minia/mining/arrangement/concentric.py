@@ -178,9 +178,23 @@ def find_concentric(places: Places, parts: Sequence[Part]) -> Iterator[Sightings
     objects = Objects.of(places)
     for part in parts:
         assert isinstance(part.model, Bands)
-        inside, spots = in_bands(places, objects, part.words, part.model)
-        seen = inside[(spots >= part.fewest_spots)[objects.image[inside]]]
-        yield _sightings(places, objects, seen, spots, part.words)
+        yield sightings_in_bands(places, objects, part.words, part.model, part.fewest_spots)
+
+
+def sightings_in_bands(
+    places: Places, objects: Objects, words: npt.NDArray[np.int32], bands: Bands, fewest_words: int
+) -> Sightings:
+    """Where words are in their bands, in the images that have enough of them there.
+
+    Args:
+        places: the images' keypoints.
+        objects: the same by where they lie in the object of their image.
+        words: (num_words,) ascending, each once.
+        bands: of these words.
+        fewest_words: so many of them.
+    """
+    inside, spots = in_bands(places, objects, words, bands)
+    return _sightings(places, objects, inside[(spots >= fewest_words)[objects.image[inside]]], spots, words)
 
 
 def in_bands(places: Places, objects: Objects, words: npt.NDArray[np.int32], bands: Bands) -> tuple[Numbers, Numbers]:

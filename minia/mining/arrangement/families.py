@@ -130,7 +130,6 @@ def list_families(
     rows["mined"] = [family.structure for family in families]
     rows["num_members"] = [len(each) for each in members]
     rows["num_words"] = [len(family.words) for family in families]
-    rows["num_images"] = [len(family.sightings.images) for family in families]
     for name in ("q_words", "q_places"):
         rows[name] = [table[name].to_numpy(np.float64)[each].max() for each in members]
     parent = table["parent"].tolist() if "parent" in table else [-1] * len(table)

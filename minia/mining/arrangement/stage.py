@@ -56,6 +56,7 @@ from minia.mining.arrangement.tables import (
     describe_parts,
     places_table,
     words_of,
+    write_bands,
     write_places,
     write_table,
 )
@@ -111,7 +112,7 @@ def arrange_structures(
     paths = (mined.words, mined.mining, mined.assignment)
     inputs = {path.parent.name: read_manifest(path)["fingerprint"] for path in paths}
     parameters = settings.model_dump() | {"seed": context.seed}
-    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=6)
+    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=7)
 
     def make(work: Path) -> dict[str, Any]:
         bags = load_bags(mined.words, mapped=True)
@@ -133,11 +134,13 @@ def arrange_structures(
         num_mined = 0 if compared else structures.num_lists
         if isinstance(settings, ConcentricArrangement):
             table, best, structures = list_families(table, best, structures, places, settings.family_correlation)
+        listed = {number: best[mined] for number, mined in enumerate(table["mined"].tolist()) if mined in best}
+        if isinstance(settings, ConcentricArrangement):
+            write_bands(work, listed)
         if sample is None:
-            write_table(work, places_table(best, table["mined"].tolist(), places))
+            write_table(work, places_table(listed, places))
         else:
             del places  # the spans need the memory
-            listed = {number: best[mined] for number, mined in enumerate(table["mined"]) if mined in best}
             _seek(work, listed, collection, context.num_workers)
         counts = write_structures(work, structures.select(table["mined"].to_numpy(np.int64)))
         table.loc[table["mined"] >= num_mined, "mined"] = -1

@@ -15,12 +15,16 @@ angle      float32       degrees from x towards y, 0 .. 360; the zero is the sam
 inliers    int32         spots in their place
 keypoints  list(int32)   the keypoints that are these, numbered inside the image, ascending
 =========  ============  =========================================================================
+
+``bands.parquet``, where parts are concentric: a row a structure and word of it, ascending, all columns int32: where the
+word counts, from the ring of radii ``first`` to the one before ``last``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,18 +32,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from minia.core.artifact import InputError
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
 from minia.mining.arrangement.aside import Aside
 from minia.mining.arrangement.collection import MOST_SPANS, Collection
 from minia.mining.arrangement.describe import Likeness, distinct_parts, image_spreads, locality, rank_correlation
-from minia.mining.arrangement.part import Part
+from minia.mining.arrangement.part import Bands, Part
 from minia.mining.arrangement.places import Places
 from minia.mining.arrangement.ragged import Numbers, distinct
 from minia.mining.arrangement.sightings import Sightings
 from minia.mining.lists.listdb import ListDB, offsets_of
 
 PLACES = "places.parquet"
+_BANDS = "bands.parquet"
 _ROWS_PER_GROUP = 1 << 15  # so that a reader of some images skips most of them
 SCHEMA = pa.schema(
     [("structure", pa.int32()), ("image", pa.int32())]
@@ -111,16 +117,43 @@ def words_of(parts: Sequence[Part | None], places: Places) -> ListDB:
     return ListDB(offsets_of(sizes), np.concatenate(lists), np.concatenate(frequencies), len(places.word_offsets) - 1)
 
 
-def places_table(best: dict[int, Part], chosen: Sequence[int], places: Places) -> pa.Table:
-    """The places of the chosen structures' parts, by their order among the chosen and by image (see the module)."""
-    return pa.concat_tables(
-        [SCHEMA.empty_table()]
-        + [
-            _placed(number, best[mined], best[mined].sightings, places)
-            for number, mined in enumerate(chosen)
-            if mined in best
-        ]
-    )
+def places_table(parts: Mapping[int, Part], places: Places) -> pa.Table:
+    """The places of parts, by their numbers, ascending, and by image (see the module)."""
+    placed = [_placed(number, part, part.sightings, places) for number, part in parts.items()]
+    return pa.concat_tables([SCHEMA.empty_table(), *placed])
+
+
+def write_bands(work: Path, parts: Mapping[int, Part]) -> None:
+    """Write where the words of concentric parts count, by the numbers of these, ascending."""
+    columns: dict[str, list[npt.NDArray[Any]]] = {
+        name: [np.zeros(0)] for name in ("structure", "word", "first", "last")
+    }
+    for number, part in parts.items():
+        assert isinstance(part.model, Bands)
+        columns["structure"].append(np.full(len(part.words), number))
+        columns["word"].append(part.words)
+        columns["first"].append(part.model.first)
+        columns["last"].append(part.model.last)
+    table = pa.table({name: pa.array(np.concatenate(each).astype(np.int32)) for name, each in columns.items()})
+    pq.write_table(table, work / _BANDS)
+
+
+def read_bands(artifact: Path) -> dict[int, tuple[npt.NDArray[np.int32], Bands]]:
+    """The words of each concentric part and their bands, as an artifact of the arrangement stage has them.
+
+    Raises:
+        InputError: it was made by a version of minIA that did not write them.
+    """
+    if not (artifact / _BANDS).is_file():
+        raise InputError(f"{artifact}: made by an earlier version of minIA, which left no {_BANDS}: run it again")
+    table = pq.read_table(artifact / _BANDS)
+    structure, word, first, last = (table[name].to_numpy() for name in ("structure", "word", "first", "last"))
+    begins = np.flatnonzero(np.diff(structure, prepend=-1))
+    found = {}
+    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(structure)], strict=True):
+        bands = Bands(first[begin:end].astype(np.int64), last[begin:end].astype(np.int64))
+        found[int(structure[begin])] = (word[begin:end], bands)
+    return found
 
 
 def write_table(work: Path, table: pa.Table) -> None:
