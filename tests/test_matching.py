@@ -19,7 +19,7 @@ from test_words import Made
 from minia.core.artifact import read_manifest
 from minia.mining.features.store import FeatureStore
 from minia.mining.lists.listdb import ListDB, write_listdb
-from minia.mining.matching.overlap import overlap_blocks, overlap_matrix
+from minia.mining.matching.overlap import most_of_near_misses, near_miss, overlap_blocks, overlap_matrix
 from minia.mining.matching.stage import (
     MATCHES,
     images_of_structure,
@@ -220,3 +220,18 @@ def test_bags_without_keypoints_are_matched_too(tmp_path: Path) -> None:
     table = pd.read_parquet(matching / "matches.parquet")
     assert table[["structure", "image", "overlap"]].to_numpy().tolist() == [[0, "0", 1.0], [1, "2", 1.0]]
     assert [len(each) for each in table["keypoints"]] == [0, 0]
+
+
+def test_near_misses_rank_as_their_words_do_below_all_that_hold_a_structure() -> None:
+    structure, share = np.array([0, 0, 2], np.int32), np.array([0.12, 0.3, 0.9], np.float32)
+    most = most_of_near_misses(structure, share, 3)
+    assert most[0] < 0.12
+    assert most[2] < 0.5
+    overlaps = np.array([0, 0.01, 0.2, 1], np.float32)
+    for each, below in ((0, 0.12), (2, 0.5)):
+        found = near_miss(overlaps, np.full(4, most[each]))
+        assert (np.diff(found) > 0).all()
+        assert found[-1] < below
+        assert found[0] == 0
+        assert found[1] > 0.01  # a hundredth of many words is not none
+    assert np.array_equal(near_miss(overlaps, np.full(4, most[1])), overlaps)

@@ -19,7 +19,7 @@ from minia.mining.arrangement.swaps import _trade, exchange_words
 from minia.mining.arrangement.tables import PLACES, SCHEMA
 from minia.mining.lists.listdb import ListDB
 from minia.mining.matching.best_images import GalleryImages
-from minia.mining.matching.overlap import near_miss_scale
+from minia.mining.matching.overlap import most_of_near_misses
 from minia.mining.matching.placed import near_misses
 from minia.mining.report.placed import PlacedParts
 from minia.query import placed, similar
@@ -99,8 +99,8 @@ def test_places_by_structure_and_of_few_images_are_those_of_the_file(file: Place
     expected = table[table["image"].isin(images)].reset_index(drop=True)
     found = file.of_images(SCHEMA.names, images).to_pandas()
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
-    scale = near_miss_scale(table["structure"].to_numpy(), table["share"].to_numpy(np.float32), NUM_STRUCTURES)
-    assert np.array_equal(near_misses(file, NUM_STRUCTURES), scale)
+    most = most_of_near_misses(table["structure"].to_numpy(), table["share"].to_numpy(np.float32), NUM_STRUCTURES)
+    assert np.array_equal(near_misses(file, NUM_STRUCTURES), most)
 
 
 def test_what_a_report_shows_of_places_is_that_of_the_whole_table(file: PlacesFile) -> None:

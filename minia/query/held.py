@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from minia.core.artifact import InputError
 from minia.mining.lists.listdb import ListDB
-from minia.mining.matching.overlap import overlap_matrix
+from minia.mining.matching.overlap import near_miss, overlap_matrix
 from minia.mining.matching.place import place_of
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.structures.stage import load_structures
@@ -98,7 +98,8 @@ class Structures:
         in_place = [{each.structure for each in own} for own in found]
         overlaps = overlap_matrix(seen.bags, self.lists, self.matching.formula).tocoo()
         least = np.float32(self.matching.min_overlap)
-        values = overlaps.data * self.placed.near_misses[overlaps.col]
+        values = near_miss(overlaps.data, self.placed.near_misses[overlaps.col])
+        values[overlaps.data < least] = 0
         for row, structure, value in zip(overlaps.row.tolist(), overlaps.col.tolist(), values, strict=True):
             if value < least or structure in in_place[row]:
                 continue

@@ -133,8 +133,8 @@ class PlacedParts:
 
     Attributes:
         parts: by the structure's number.
-        near_misses: (num_structures,) float32, what the overlap of an image's words is multiplied by where the image
-            does not hold the structure in its place: less than any image that does then has.
+        near_misses: (num_structures,) float32, the overlap that an image which does not hold the structure in its
+            place has at most: less than any image that does; inf for structures without places.
         concentric: whether they are concentric parts.
     """
 
@@ -153,7 +153,7 @@ class PlacedParts:
         folder = run.artifacts.get("arrangement")
         file = None if folder is None else PlacesFile.of(folder)
         if folder is None or file is None or not file.num_rows:
-            return cls({}, np.ones(structures.num_lists, np.float32), concentric=False)
+            return cls({}, np.full(structures.num_lists, np.inf, np.float32), concentric=False)
         concentric = read_manifest(folder)["parameters"].get("kind") == "concentric"
         spots = pd.read_csv(folder / STRUCTURE_TABLE)[["spots", "fewest_spots"]].to_numpy(np.float64)
         learned = _concentric(folder, spots) if concentric else _constellations(run, file, structures, spots)

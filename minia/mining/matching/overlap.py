@@ -13,7 +13,8 @@ from minia.mining.lists.listdb import ListDB, blocks_of, offsets_of
 _IMAGES_PER_BLOCK = 1 << 14
 _WORDS_PER_BLOCK = 1 << 22  # words of images at hand at a time, of one image at least
 _PAIRS_PER_BLOCK = 1 << 22  # overlaps at hand at a time, of one image at least: some 150 MB of temporaries
-_BELOW = np.float32(0.499)  # of the largest overlap, or of the least that holds a part in its place
+_BELOW = np.float32(0.999)  # of the least overlap that holds a part in its place
+_BELOW_HALF = np.float32(0.499)
 
 
 def overlap_matrix(bags: ListDB, structures: ListDB, formula: str) -> scipy.sparse.csr_matrix:
@@ -58,10 +59,10 @@ def count_shared_words(bags: ListDB, structures: ListDB) -> scipy.sparse.csr_mat
     return bags.to_scipy(binary=True) @ structures.to_scipy(binary=True).T.tocsr()
 
 
-def near_miss_scale(
+def most_of_near_misses(
     structure: NDArray[np.int32], share: NDArray[np.float32], num_structures: int
 ) -> NDArray[np.float32]:
-    """What the overlap of an image's words is multiplied by where the image does not hold a structure in its place.
+    """The overlap that a near miss of each structure has at most: below that of any image that holds it in its place.
 
     Args:
         structure: (n,) int32, the structures that images hold in their place.
@@ -69,11 +70,27 @@ def near_miss_scale(
         num_structures: of all.
 
     Returns:
-        (num_structures,) float32, 1 for structures without places: an overlap times it is less than any share.
+        (num_structures,) float32, below one half; inf for structures without places, which have no near misses.
     """
-    scale = np.ones(num_structures, dtype=np.float32)
-    np.minimum.at(scale, structure, _BELOW * share)
-    return scale
+    most = np.full(num_structures, np.inf, dtype=np.float32)
+    np.minimum.at(most, structure, np.minimum(_BELOW * share, _BELOW_HALF))
+    return most
+
+
+def near_miss(overlap: NDArray[np.float32], most: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The overlap of images that do not hold a structure in its place, from that of their words wherever they are.
+
+    It rises with that overlap and is below that of any image that holds the structure. The root keeps small overlaps
+    apart from none: a structure of hundreds of words may be held by images with a tenth of them.
+
+    Args:
+        overlap: (n,) float32 in [0, 1], of words.
+        most: (n,) float32, see :func:`most_of_near_misses`.
+
+    Returns:
+        (n,) float32; the overlap itself where the structure has no places.
+    """
+    return np.where(np.isfinite(most), most * np.sqrt(overlap), overlap)
 
 
 class _Overlaps:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from minia.mining.arrangement.places_file import ByImage, PlacesFile
 from minia.mining.arrangement.tables import SCHEMA as OF_ARRANGEMENT
-from minia.mining.matching.overlap import near_miss_scale
+from minia.mining.matching.overlap import most_of_near_misses, near_miss
 
 OF_PLACE = ("x", "y", "size", "angle", "inliers")
 SCHEMA = pa.schema(
@@ -40,17 +40,17 @@ class Span:
 
 
 def near_misses(file: PlacesFile, num_structures: int) -> NDArray[np.float32]:
-    """What overlaps are multiplied by where an image does not hold a structure in its place (see ``near_miss_scale``).
+    """The overlap that near misses of each structure have at most (see ``most_of_near_misses``).
 
     Args:
         file: where the arrangement found structures.
         num_structures: of all.
     """
-    scale = np.ones(num_structures, dtype=np.float32)
+    most = np.full(num_structures, np.inf, dtype=np.float32)
     for rows in file.pieces(["structure", "share"]):
         structure, share = (rows[name].to_numpy() for name in ("structure", "share"))
-        scale = np.minimum(scale, near_miss_scale(structure, share, num_structures))
-    return scale
+        most = np.minimum(most, most_of_near_misses(structure, share, num_structures))
+    return most
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Placed:
 
     Attributes:
         by_image: the rows of its ``places.parquet``; None where it did not run, or placed nothing.
-        near_misses: (num_structures,) float32, what the overlap of an image's words is multiplied by where the image
-            does not hold the structure in its place: less than any image that does then has.
+        near_misses: (num_structures,) float32, the overlap that an image which does not hold the structure in its
+            place has at most: less than any image that does; inf for structures without places.
     """
 
     by_image: ByImage | None
@@ -78,7 +78,7 @@ class Placed:
         """
         file = PlacesFile.of(mining)
         if file is None or not file.num_rows:
-            yield cls(None, np.ones(num_structures, dtype=np.float32))
+            yield cls(None, np.full(num_structures, np.inf, dtype=np.float32))
             return
         with file.by_image(["structure", "image", "share", *OF_PLACE, "keypoints"], scratch) as by_image:
             yield cls(by_image, near_misses(file, num_structures))
@@ -92,8 +92,9 @@ class Placed:
     def put_in(self, span: Span, places: SpanPlaces, min_overlap: float) -> Span:
         """A span whose structures with places match by these.
 
-        An image that does not hold the part in its place has the overlap of its words wherever they are, scaled to be
-        less than that of any image that does, and than one half: a near miss, to be had by a low ``min_overlap``.
+        An image that does not hold the part in its place has an overlap that rises with that of its words wherever
+        they are, less than that of any image that does, and than one half: a near miss, to be had by a low
+        ``min_overlap``.
 
         Args:
             span: by words alone.
@@ -104,7 +105,8 @@ class Placed:
             return span
         structure, image, share = (places.table[name].to_numpy() for name in ("structure", "image", "share"))
         own = scipy.sparse.csc_matrix((share, (image - span.first, structure)), span.matches.shape, dtype=np.float32)
-        near = (span.matches @ scipy.sparse.diags(self.near_misses)).tocsc()
+        near = span.matches.copy()
+        near.data = near_miss(near.data, np.repeat(self.near_misses, np.diff(near.indptr)))
         near.data[near.data < np.float32(min_overlap)] = 0
         near = near - near.multiply(own > 0)
         near.eliminate_zeros()

@@ -85,7 +85,7 @@ def match_structures(
     if assignment is not None:
         inputs["assignment"] = read_manifest(assignment)["fingerprint"]
     parameters = settings.model_dump(exclude={"kind"})
-    stage = Stage("matching", settings.formula, store, parameters, inputs, version=4)
+    stage = Stage("matching", settings.formula, store, parameters, inputs, version=5)
 
     def make(work: Path) -> dict[str, Any]:
         bags, names = load_bags(words, mapped=True), load_images(words)["image"]
