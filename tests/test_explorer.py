@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from test_explorer_data import catalogued
-from test_report import LABELS, NASTY, data_of, placed, report_plain_bags, run, structures
+from test_report import LABELS, NASTY, data_of, placed, report_nested, report_plain_bags, run, structures
 
 from minia.mining.lists.listdb import ListDB
 
@@ -99,6 +99,27 @@ def test_filters_leave_fewer_structures(seen: Seen) -> None:
     seen.page.get_by_role("button", name="sort by words").click()
     counts = seen.page.locator("tbody tr td:nth-child(3)").all_text_contents()
     assert counts == sorted(counts, key=int, reverse=True)
+
+
+def test_a_family_is_called_one(browser: Any, run: Any, structures: ListDB, tmp_path: Path) -> None:
+    page = browser.new_page(locale="en-GB")
+    seen = Seen(page, report_nested(run, structures, tmp_path / "store"))
+    for number, family, terms in ((2, True, ["family"]), (0, False, ["family", "part"]), (3, False, ["part"])):
+        seen.open(f"#structure={number}", "structure")
+        assert ("A family: 2 structures" in page.text_content("main .head")) == family
+        kin = page.locator("main .kin .term")
+        assert [kin.nth(place).get_attribute("data-term") for place in range(kin.count())] == terms
+    assert seen.errors == []
+    page.close()
+
+
+def test_keypoints_that_lie_over_each_other_are_dots(seen: Seen) -> None:
+    seen.open()
+    for size, elements in ((3, 2 * 25), (60, 25)):
+        keypoints = [number for at in range(25) for number in (10 + at % 5 * 4, 10 + at // 5 * 4, size, 0)]
+        entry = {"width": 100, "height": 100, "keypoints": keypoints}
+        drawn = seen.page.evaluate("entry => minia.keypoints(entry, () => '#fff').children.length", entry)
+        assert drawn == elements
 
 
 def test_a_structure_is_opened_and_its_slider_moved(seen: Seen) -> None:

@@ -385,28 +385,38 @@ def test_without_labels(run: Run, structures: ListDB, tmp_path: Path) -> None:
     assert data_of(report, "structure-0000")["labels"] == []
 
 
-def test_nested_structures_tell_their_wholes_and_significance(run: Run, structures: ListDB, tmp_path: Path) -> None:
-    store = tmp_path / "store"
+NESTED: dict[str, Any] = {
+    "structure": range(4),
+    "parent": [2, -1, -1, 0],
+    "association": [0.25, 0.5, 0.125, -0.5],
+    "significance": [1234.5, 3.0, 2.0, -1.0],
+    "q_words": [0.01, 0.2, 0.03, 0.5],
+    "q_places": [0.02, 0.1, np.nan, np.nan],
+    "num_members": [0, 0, 2, 0],
+}
+
+
+def report_nested(run: Run, structures: ListDB, store: Path) -> Path:
+    """A report on structures of which one is a family, one its part and one a part of this."""
     store.mkdir()
     write_listdb(store / "structures.txt", structures)
     mining = import_structures(store / "structures.txt", store)
-    table: dict[str, Any] = {"structure": range(4), "parent": [2, -1, -1, 2], "association": [0.25, 0.5, 0.125, -0.5]}
-    table |= {
-        "significance": [1234.5, 3.0, 2.0, -1.0],
-        "q_words": [0.01, 0.2, 0.03, 0.5],
-        "q_places": [0.02, 0.1, np.nan, np.nan],
-    }
-    pd.DataFrame(table).to_csv(mining / "structures.csv", index=False)
-    shown = data_of(run.report(structures, store), "overview")["structures"]
+    pd.DataFrame(NESTED).to_csv(mining / "structures.csv", index=False)
+    return run.report(structures, store)
+
+
+def test_nested_structures_tell_their_wholes_and_significance(run: Run, structures: ListDB, tmp_path: Path) -> None:
+    shown = data_of(report_nested(run, structures, tmp_path / "store"), "overview")["structures"]
     order = shown["number"]
-    assert shown["parent"] == [table["parent"][number] for number in order]
+    for key, column in (("parent", "parent"), ("members", "num_members")):
+        assert shown[key] == [NESTED[column][number] for number in order]
     assert shown["significance"] == [{0: 1230.0, 1: 3.0, 2: 2.0, 3: -1.0}[number] for number in order]
     assert shown["q"] == [{0: 0.02, 1: 0.2, 2: 0.03, 3: 0.5}[number] for number in order]
 
 
 def test_structures_that_do_not_nest_tell_neither(report: Path) -> None:
     shown = data_of(report, "overview")["structures"]
-    assert shown["parent"] == shown["significance"] == shown["q"] == shown["placed"] == []
+    assert shown["parent"] == shown["members"] == shown["significance"] == shown["q"] == shown["placed"] == []
 
 
 def report_plain_bags(tmp_path: Path) -> Path:
@@ -523,6 +533,33 @@ def test_circles_of_large_features_leave_the_image_visible() -> None:
     small = panels.draw_keypoints(tile, (200, 200), keypoints[:1], np.full(1, 30, np.float32), colours[:1])
     columns = np.flatnonzero((small != tile).any(axis=(0, 2)))
     assert np.ptp(columns) == pytest.approx(30, abs=5)  # a feature of usual size is drawn at its size
+
+
+def test_drawn_keypoints_are_spread_over_all_of_them() -> None:
+    generator = np.random.default_rng(0)
+    middle, outside = generator.normal(50, 1, (500, 2)), generator.uniform(0, 100, (300, 2))
+    keypoints = np.concatenate([middle, outside]).astype(np.float32)
+    chosen = panels.spread_out(keypoints)
+    assert 30 < len(chosen) <= panels.MOST_CIRCLES
+    assert (np.diff(chosen) > 0).all() and chosen[0] == 0
+    assert (np.ptp(keypoints[chosen], axis=0) > 85).all()
+    assert (chosen < 500).sum() < 10  # of the strongest, all in the middle, few
+    for few in (keypoints[:0], keypoints[:60], np.zeros((90, 2), np.float32)):
+        assert len(panels.spread_out(few)) == min(len(few), 60 if few.any() else 1)
+    line = np.column_stack([np.arange(4000), np.arange(4000)]).astype(np.float32)
+    assert 10 < len(panels.spread_out(line)) <= panels.MOST_CIRCLES
+
+
+def test_panels_show_what_is_about_keypoints_that_lie_close_together() -> None:
+    corner = np.array([[390, 5], [410, 25]], np.float32)
+    for keypoints, expected in (
+        (corner, (318, 0, 106, 106)),  # a quarter of the image's side at least, and inside it
+        (np.array([[100, 100], [160, 130]], np.float32), (55, 40, 150, 150)),
+        (np.array([[10, 10], [200, 300]], np.float32), (0, 0, 424, 424)),
+        (corner[:0], (0, 0, 424, 424)),
+    ):
+        assert panels.window(keypoints, 424, 424) == expected
+    assert panels.window(np.full((1, 2), 50, np.float32), 1000, 200) == (0, 0, 1000, 200)
 
 
 def test_objects_are_outlined_in_pixels_of_the_image() -> None:

@@ -192,6 +192,7 @@ class Explorer:
             "significance": column("significance"),
             "association": column("association"),
             "parent": column("parent"),
+            "members": column("num_members"),
             "placed": [] if run.places is None else np.isin(self.shown, run.places.structures).astype(int).tolist(),
         }
         return {

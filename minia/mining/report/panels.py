@@ -35,13 +35,16 @@ PALETTE: tuple[Colour, ...] = (
     (230, 190, 150),
     (170, 225, 255),
 )
-MOST_CIRCLES = 60  # of the highest score: more hide the image
+MOST_CIRCLES = 60  # more hide the image
 
 _HALO: Colour = (0, 0, 0)
 _SHIFT = 4  # bits after the point of the coordinates that OpenCV draws circles at
 _LARGEST_TYPICAL_RADIUS, _REDUCED_TYPICAL_RADIUS = 0.2, 0.01  # of the tile's side
 _MOST_CROWDED = 3.0  # circles over each other
 _SMALLEST_RADIUS = 3.0  # in pixels of the tile: smaller ones are dots, not circles
+_MOST_CELLS = (16, 14, 12, 10, 8)  # of either side that keypoints are spread over; a side of 7 has fewer than 60 cells
+_WINDOW, _WHOLE = 2.5, 0.85  # a window's side over that of the keypoints; windows as large as this share are all of it
+_SMALLEST_WINDOW = 0.25  # of the image's longer side: less would show single pixels
 _JPEG_QUALITY = 88
 _GAP = 8  # pixels between tiles
 _CAPTION_HEIGHT = 34
@@ -75,6 +78,51 @@ def _place(width: int, height: int, side: int) -> tuple[int, int, int, int]:
     factor = side / max(width, height)
     scaled_width, scaled_height = max(1, round(width * factor)), max(1, round(height * factor))
     return (side - scaled_width) // 2, (side - scaled_height) // 2, scaled_width, scaled_height
+
+
+def spread_out(keypoints: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Choose the keypoints to draw: where there are too many, the strongest of each cell of their rectangle.
+
+    The strongest of all would not do: those of a grid lie together where an image is brightest, and would show a
+    structure there alone.
+
+    Args:
+        keypoints: (n, 2) float32, x and y, strongest first.
+
+    Returns:
+        Their numbers, at most :data:`MOST_CIRCLES`, rising: (k,) int64.
+    """
+    if len(keypoints) <= MOST_CIRCLES:
+        return np.arange(len(keypoints))
+    low = keypoints.min(axis=0)
+    share = (keypoints - low) / np.maximum(keypoints.max(axis=0) - low, 1e-6)
+    for cells in (*_MOST_CELLS, int(MOST_CIRCLES**0.5)):
+        column, row = np.minimum((share * cells).astype(np.int64), cells - 1).T
+        first = np.unique(column * cells + row, return_index=True)[1]
+        if len(first) <= MOST_CIRCLES:
+            break
+    return np.sort(first)
+
+
+def window(keypoints: npt.NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:
+    """The part of an image to show where keypoints lie close together; else the whole of it.
+
+    Args:
+        keypoints: (n, 2) float32, x and y in pixels of the image.
+        width: of the image in pixels.
+        height: likewise.
+
+    Returns:
+        Left, top, width and height in pixels: a square about the keypoints, inside the image.
+    """
+    if not len(keypoints):
+        return 0, 0, width, height
+    low, high = keypoints.min(axis=0), keypoints.max(axis=0)
+    side = round(max(_WINDOW * float((high - low).max()), _SMALLEST_WINDOW * max(width, height)))
+    if side >= _WHOLE * min(width, height):
+        return 0, 0, width, height
+    left, top = np.rint((low + high - side) / 2).astype(int).tolist()
+    return min(max(left, 0), width - side), min(max(top, 0), height - side), side, side
 
 
 def draw_keypoints(

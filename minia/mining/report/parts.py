@@ -232,12 +232,13 @@ class PartPictures:
         }
 
     def keypoints_for_page(self, found: Sighting) -> list[float]:
-        """x, y, size and the word's place in the structure's list of the strongest keypoints, laid end to end."""
-        chosen = found.keypoints[: panels.MOST_CIRCLES]
-        if not len(chosen):
+        """x, y, size and the word's place in the structure's list of the keypoints to draw, laid end to end."""
+        if not len(found.keypoints):
             return []
         points, sizes = self.places.keypoints(found.row)
-        table = np.column_stack([points[chosen], sizes[chosen], found.words[: len(chosen)]])
+        shown = panels.spread_out(points[found.keypoints])
+        chosen = found.keypoints[shown]
+        table = np.column_stack([points[chosen], sizes[chosen], found.words[shown]])
         return table.round(1).ravel().tolist()
 
     def _draw_panel(self, structure: int, found: list[Sighting]) -> str:
@@ -257,9 +258,18 @@ class PartPictures:
         return file
 
     def _tile(self, found: Sighting) -> Pixels:
-        tile = panels.fit_tile(self.pictures.load(found.row), self.side)
-        chosen = found.keypoints[: panels.MOST_CIRCLES]
+        image = self.pictures.load(found.row)
         points, sizes = self.places.keypoints(found.row)
-        colours = panels.word_colours(found.words[: len(chosen)])
-        size = self.pictures.size_of(found.row)
-        return panels.draw_keypoints(tile, size, points[chosen], sizes[chosen], colours)
+        points, sizes = points[found.keypoints], sizes[found.keypoints]
+        left, top, width, height = panels.window(points, *self.pictures.size_of(found.row))
+        factor = self.pictures.factor(found.row, image)
+        rows, columns = (
+            slice(round(start * factor), max(1, round((start + side) * factor)))
+            for start, side in ((top, height), (left, width))
+        )
+        shown = panels.spread_out(points)
+        places = points[shown] - np.array([left, top], np.float32)
+        tile = panels.fit_tile(image[rows, columns], self.side)
+        return panels.draw_keypoints(
+            tile, (width, height), places, sizes[shown], panels.word_colours(found.words[shown])
+        )

@@ -26,12 +26,28 @@
     });
     return group;
   };
+  function crowded(k) { // circles that lie over each other many times hide the image
+    var low = [Infinity, Infinity], high = [-Infinity, -Infinity], area = 0;
+    for (var i = 0; i < k.length; i += 4) {
+      for (var axis = 0; axis < 2; axis += 1) {
+        low[axis] = Math.min(low[axis], k[i + axis] - k[i + 2] / 2);
+        high[axis] = Math.max(high[axis], k[i + axis] + k[i + 2] / 2);
+      }
+      area += Math.PI * k[i + 2] * k[i + 2] / 4;
+    }
+    return area > 3 * Math.max(1, (high[0] - low[0]) * (high[1] - low[1]));
+  }
   m.keypoints = function (entry, colourOf) {
     var group = m.svg("g", { class: "keypoints", fill: "none" }), k = entry.keypoints;
     var thick = Math.max(entry.width, entry.height) / 220, largest = Math.max(entry.width, entry.height) * 0.08;
+    var dots = crowded(k);
     for (var i = 0; i < k.length; i += 4) {
       var colour = colourOf(k[i + 3]);
       if (!colour) { continue; }
+      if (dots) {
+        group.appendChild(m.svg("circle", { cx: k[i], cy: k[i + 1], r: thick, fill: colour }));
+        continue;
+      }
       var radius = Math.max(thick * 1.5, Math.min(largest, k[i + 2] / 2));
       group.appendChild(m.svg("circle", { cx: k[i], cy: k[i + 1], r: radius, stroke: "#000", "stroke-width": thick * 2.2, opacity: 0.5 }));
       group.appendChild(m.svg("circle", { cx: k[i], cy: k[i + 1], r: radius, stroke: colour, "stroke-width": thick }));
@@ -49,11 +65,13 @@
     m.add(list, [m.fact("score", m.decimals(s.score[i], 2)), m.fact("coherence", m.decimals(s.coherence[i], 2)), m.fact("rank", String(i + 1))]);
     return list;
   }
+  m.isFamily = function (i) { return m.overview.structures.members[i] > 0; };
   function kin(number) {
     var s = m.overview.structures, i = m.placeOf(number), lines = [];
     var parts = s.number.filter(function (_, j) { return s.parent[j] === number; });
-    if (s.parent.length && s.parent[i] >= 0) { lines.push(m.el("p.kin", {}, m.term("part", m.t("part of")), m.structureLink(s.parent[i]))); }
-    if (parts.length) { lines.push(m.el("p.kin", {}, m.term("part", m.t("parts")), parts.slice(0, 24).map(m.structureLink))); }
+    function kind(j) { return m.isFamily(j) ? "family" : "part"; }
+    if (s.parent.length && s.parent[i] >= 0) { lines.push(m.el("p.kin", {}, m.term(kind(m.placeOf(s.parent[i])), m.t("part of")), m.structureLink(s.parent[i]))); }
+    if (parts.length) { lines.push(m.el("p.kin", {}, m.term(kind(i), m.t("parts")), parts.slice(0, 24).map(m.structureLink))); }
     return lines;
   }
   m.structureLink = function (number) {
@@ -224,7 +242,8 @@
       var label = m.labelName(m.overview.structures.label[i]);
       function step(j, key) { return j >= 0 && j < numbers.length ? m.el("a", { href: "#structure=" + numbers[j], rel: key }, m.t(key)) : null; }
       m.add(main, [m.el("div.head", {}, m.el("div", {}, m.el("h1", { tabindex: -1 }, m.structureName(numbers[i])),
-        m.el("p", {}, m.t("structure.line", { images: m.plural(m.overview.structures.images[i], "images") }), label === null ? "" : " " + m.t("structure.label", { label: label }))),
+        m.el("p", {}, m.t("structure.line", { images: m.plural(m.overview.structures.images[i], "images") }),
+          m.isFamily(i) ? " " + m.t("structure.family", { n: m.overview.structures.members[i] }) : "", label === null ? "" : " " + m.t("structure.label", { label: label }))),
       m.el("div.tools", {}, step(i - 1, "prev"), step(i + 1, "next"), value.panel ? m.el("a", { href: value.panel }, m.t("panel")) : null)),
       m.el("label.naming", {}, m.t("your name"), " ", m.el("input", { id: "name", maxlength: 200, value: m.nameOf(numbers[i]), placeholder: m.t("name it"), onchange: function (event) {
         m.setName(numbers[i], event.target.value);
