@@ -162,6 +162,9 @@ def test_an_image_is_zoomed_and_its_structures_toggled(seen: Seen) -> None:
     outlines = seen.page.locator(".viewer .outline")
     count = seen.page.locator("#held li").count()
     assert outlines.count() == min(4, count) > 0
+    listed = [int(text) for text in seen.page.locator("#held a").all_text_contents()]
+    ranks = [data_of(seen.report, "overview")["structures"]["number"].index(number) for number in listed]
+    assert len(ranks) > 1 and ranks[:4] == sorted(ranks)[:4]
     seen.page.get_by_role("button", name="none").click()
     assert outlines.count() == 0
     before = seen.page.evaluate("document.querySelector('.stage').getBoundingClientRect().width")

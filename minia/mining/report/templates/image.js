@@ -66,13 +66,19 @@
       return m.load("names-" + m.pad(Math.floor(row / per), 4)).then(function (value) { return value.names[row % per]; });
     }));
   }
+  // So many that the report ranks first, then by overlap: all words of a structure of three are soon in an image.
+  function firstRankedFirst(held, most) {
+    var ranked = held.slice().sort(function (a, b) { return m.placeOf(a[0]) - m.placeOf(b[0]); }).slice(0, most);
+    return ranked.concat(held.filter(function (each) { return ranked.indexOf(each) < 0; }));
+  }
   function pictured(main, row, found, similar) {
-    var more = found.more, drawing = m.svg("svg", m.box(more)), keypoints = false, objects = false, chosen = more.held.map(function (_, i) { return i < 4; });
+    var more = found.more, drawing = m.svg("svg", m.box(more)), keypoints = false, objects = false;
+    var structures = firstRankedFirst(more.held, 4), chosen = structures.map(function (_, i) { return i < 4; });
     function draw(only) {
       var tags = [];
       m.clear(drawing);
       if (objects) { drawing.appendChild(border()); }
-      more.held.forEach(function (held, i) {
+      structures.forEach(function (held, i) {
         if (only === undefined ? !chosen[i] : i !== only) { return; }
         var entry = { place: held[2], keypoints: held[3], width: more.width, height: more.height };
         if (keypoints || only !== undefined) { drawing.appendChild(m.keypoints(entry, function () { return m.colour(i); })); }
@@ -97,11 +103,11 @@
       return m.svg("text", { x: x, y: y, fill: m.colour(number), stroke: "#000", "stroke-width": height / 6, "paint-order": "stroke",
         "font-size": height, "font-weight": 600, "text-anchor": "middle" }, String(structure));
     }
-    var boxes = more.held.map(function (held, i) {
+    var boxes = structures.map(function (held, i) {
       return m.el("input", { type: "checkbox", checked: chosen[i], "aria-label": m.structureName(held[0]), onchange: function (event) { chosen[i] = event.target.checked; draw(); } });
     });
     function all(value) { chosen = chosen.map(function () { return value; }); boxes.forEach(function (box) { box.checked = value; }); draw(); }
-    var list = m.el("ul.held", { id: "held", tabindex: 0, "aria-label": m.t("title.held") }, more.held.map(function (held, i) {
+    var list = m.el("ul.held", { id: "held", tabindex: 0, "aria-label": m.t("title.held") }, structures.map(function (held, i) {
       return m.el("li", { onmouseenter: function () { draw(i); }, onmouseleave: function () { draw(); } }, boxes[i],
         m.el("span.key", { style: { borderColor: m.colour(i), borderTopStyle: m.dash(i) ? "dashed" : "solid" } }), m.structureLink(held[0]),
         m.el("span.faint.small", {}, m.mention("overlap"), " ", m.decimals(held[1], 2)));
