@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.axes import Axes
 
 from minia.command_line.commands import mine, train
 from minia.command_line.compare import compare
+from minia.command_line.sweep import summary_figure
 from minia.command_line.sweep_jobs import read_jobs, tell_failed_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,6 +138,41 @@ def test_runs_and_sweeps_of_different_days_are_compared(
         (tmp_path / "theirs" / "summary.csv").touch()
         assert compare(wrong) == 2
         assert told in capsys.readouterr().err
+
+
+def points_of(plot: Axes) -> dict[str, list[tuple[float, float]]]:
+    """The points of each line in a plot, by its label."""
+    return {str(line.get_label()): list(map(tuple, np.asarray(line.get_xydata()).tolist())) for line in plot.lines}
+
+
+def test_the_plot_of_a_sweep_has_a_line_for_each_combination_of_further_settings() -> None:
+    jobs = [(size, seed) for size in (300, 50, 100) for seed in (1, None)]
+    table = pd.DataFrame(jobs, columns=["vocabulary.size", "seed"], dtype=object)
+    table["num_structures"], table["seconds_all_stages"] = range(6), 0.25
+    table["structure_accuracy"], table["word_accuracy"] = 0.5, 0.75
+    structures, accuracy, seconds = summary_figure(table, ["vocabulary.size", "seed"]).axes
+    assert points_of(structures) == {
+        "seed=1": [(50, 2), (100, 4), (300, 0)],
+        "seed=null": [(50, 3), (100, 5), (300, 1)],
+    }
+    assert structures.get_ylim()[0] == seconds.get_ylim()[0] == accuracy.get_ylim()[0] == 0  # no difference is enlarged
+    assert all(float(tick).is_integer() for tick in structures.get_yticks())
+    assert points_of(accuracy)["from words"] == [(50, 0.75), (100, 0.75), (300, 0.75)]
+    assert points_of(accuracy)["seed=1"] == [(50, 0.5), (100, 0.5), (300, 0.5)]
+    several = pd.concat([table.assign(seed=seed) for seed in range(7)])  # too many for a line each: points
+    together = summary_figure(several, ["vocabulary.size", "seed"]).axes[0]
+    assert [len(points) for points in points_of(together).values()] == [42]
+    assert together.lines[0].get_linestyle() == "None"
+    named = table.head(2).assign(features=pd.Series(["sift", None], dtype=object))
+    labels = summary_figure(named, ["features", "seed"]).axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["sift", "null"]
+
+
+def test_the_plot_of_trainings_tells_their_accuracy() -> None:
+    told = {"attention_accuracy": [0.1, 0.7], "seconds_all_stages": [1, 2]}
+    figure = summary_figure(pd.DataFrame({"trainer.max_steps": [20, 40], **told}), ["trainer.max_steps"])
+    assert [plot.get_title() for plot in figure.axes] == ["accuracy of the attention branch", "seconds of all stages"]
+    assert list(points_of(figure.axes[0]).values()) == [[(20, 0.1), (40, 0.7)]]
 
 
 def test_a_search_without_a_number_or_a_package_ends_in_one_line(

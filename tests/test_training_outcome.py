@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_train import TINY, Run, blobs_of_two_classes, last_checkpoint, the_error, train_here  # noqa: F401 - fixtures
 
+from minia.training.callbacks import history_figure
 from minia.training.measures import Validation
 from minia.training.module import DELFTraining
 
@@ -128,3 +130,13 @@ def test_what_is_named_like_an_image_and_is_none_is_left_out(run: Run, tmp_path:
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["num_images"] == 30
     assert metrics["num_failed_images"] >= 5
+
+
+def test_one_validation_is_seen_in_the_history_beside_the_commonest_class() -> None:
+    row = {"step": 20, "loss_descriptor": 2.0, "loss_attention": 1.0, "loss_reconstruction": 0.5}
+    row |= {"descriptor_accuracy": 0.25, "attention_accuracy": 0.25}
+    losses, accuracies = history_figure([row], 0.75).axes
+    assert all(line.get_marker() == "." for line in (*losses.lines, *accuracies.lines[:2]))
+    assert np.asarray(accuracies.lines[2].get_ydata()).tolist() == [0.75, 0.75]
+    assert len(history_figure([row], None).axes[1].lines) == 2
+    assert len({line.get_linestyle() for line in accuracies.lines}) == 3  # each is seen where they lie on one another

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
@@ -13,11 +13,18 @@ import yaml
 from minia.core.run_folder import SUMMARY, sweep_folder
 from minia.core.writing import appearing_whole, write_text_whole
 
-_PLOTTED = {  # column: title of its panel
-    "num_structures": "structures",
-    "mean_purity_at_30": "purity of the 30 best images",
-    "seconds_all_stages": "seconds of all stages",
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PLOTTED: dict[str, tuple[str, str, str]] = {  # column: title of its panel, and what stands beside it, if anything
+    "num_structures": ("structures", "", ""),
+    "mean_purity_at_30": ("purity of the 30 best images", "chance_purity_at_30", "chance"),
+    "structure_accuracy": ("label accuracy from structures", "word_accuracy", "from words"),
+    "attention_accuracy": ("accuracy of the attention branch", "descriptor_accuracy", "descriptor branch"),
+    "seconds_all_stages": ("seconds of all stages", "", ""),
 }
+_LINES = ("#2e86ab", "#d1495b", "#edae49", "#66a182", "#7a5195", "#00798c")
+_BESIDE = "#9aa5b1"
 
 
 def summarise_sweep(folder: Path) -> None:
@@ -77,25 +84,68 @@ def _in_order(table: pd.DataFrame, column: str) -> pd.DataFrame:
     values = table[column].tolist()
     if all(type(value) in (int, float) for value in values):
         return table.assign(**{column: pd.to_numeric(table[column])}).sort_values(column)
-    texts = ["null" if value is None else str(value) for value in values]
+    texts = [_text(value) for value in values]
     place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     return table.assign(**{column: texts}).sort_values(column, key=lambda each: each.map(place), kind="stable")
 
 
-def _plot(path: Path, table: pd.DataFrame, swept: list[str]) -> None:
-    """Structures, purity and seconds against the vocabulary size, or the first setting that was swept."""
+def summary_figure(table: pd.DataFrame, swept: list[str]) -> Figure:
+    """Draw metrics against the vocabulary size, or the first setting that was swept.
+
+    Jobs that differ in further settings are on a line of their own for each combination of these, as long as there are
+    colours; beyond that they are points without lines.
+
+    Args:
+        table: a row a job, with settings and metrics.
+        swept: the settings in which the jobs differ, as columns of the table.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     columns = [column for column in _PLOTTED if column in table]
     across = "vocabulary.size" if "vocabulary.size" in swept or not swept else swept[0]
     table = _in_order(table.assign(**{across: table.get(across, table.get("vocabulary_size"))}), across)
+    lines = _lines(table, [key for key in swept if key != across])
+    texts = [] if pd.api.types.is_numeric_dtype(table[across]) else list(dict.fromkeys(table[across]))
     figure = Figure(figsize=(4 * len(columns), 3.4), layout="constrained")
     for plot, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
-        plot.plot(table[across], table[column], "o-", color="#2e86ab")
-        if column == "mean_purity_at_30":
-            plot.plot(table[across], table["chance_purity_at_30"], "o--", color="#9aa5b1", label="chance")
-            plot.legend()
-        plot.set_title(_PLOTTED[column])
+        title, beside, name = _PLOTTED[column]
+        for (told, line), colour in zip(lines, _LINES, strict=False):
+            at = [texts.index(value) for value in line[across]] if texts else line[across]
+            joined = line[across].is_unique
+            if beside in table:
+                plot.plot(at, line[beside], "o--" if joined else "o", color=_BESIDE, markersize=9, label=name)
+                name = ""  # one in the legend stands for all
+            plot.plot(at, line[column], "o-" if joined else "o", color=colour, label=told)
+        if texts:
+            plot.set_xticks(range(len(texts)), texts, parse_math=False)  # they may look like formulas
+        highest = table[[each for each in (column, beside) if each in table]].max().max()
+        plot.set_ylim(0, 1.05 if beside else 1.05 * highest if highest > 0 else 1)
+        if column == "num_structures":
+            plot.yaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(lines) > 1 or beside in table:
+            plot.legend(fontsize="small")
+        plot.set_title(title)
         plot.set_xlabel(across)
+    return figure
+
+
+def _lines(table: pd.DataFrame, others: list[str]) -> list[tuple[str, pd.DataFrame]]:
+    """The jobs of each combination of these settings, with the words for it; all together where there are too many."""
+    told = [
+        ", ".join(f"{key}={_text(value)}" for key, value in zip(others, row, strict=True))
+        for row in table[others].itertuples(index=False)
+    ]
+    lines = [(each, table[[one == each for one in told]]) for each in dict.fromkeys(told)]
+    return lines if len(lines) <= len(_LINES) else [("", table)]
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _plot(path: Path, table: pd.DataFrame, swept: list[str]) -> None:
+    """Write the figure as PNG, whole or not at all."""
+    figure = summary_figure(table, swept)
     with appearing_whole(path) as temporary:
         figure.savefig(temporary, dpi=120)

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PICTURES = 8
+_PICTURES = 9  # as many as minIA has classes of galaxies
 _COLOURS = dict(zip(BRANCHES, ("#2e86ab", "#d1495b"), strict=True))
+_GREY = "#9aa5b1"
 
 
 class ProgressLines(pytorch_lightning.Callback):
@@ -212,34 +213,56 @@ def plot_confusion(path: Path, module: Training) -> None:
     save(confusion_figure(module.confusion("descriptor").numpy(), module.hparams["classes"]), path)
 
 
-def plot_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Draw losses and accuracies on the validation images against the step.
+def history_figure(history: Sequence[Mapping[str, float]], commonest: float | None) -> Figure:
+    """A picture of losses and accuracies on the validation images against the step.
 
     Args:
-        path: the PNG file to write.
         history: one mapping a validation, of numbers by name.
+        commonest: the share of the commonest class, the accuracy of who always answers this; None without classes.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     steps = [row["step"] for row in history]
-    for branch in BRANCHES:
-        losses.plot(steps, [row[f"loss_{branch}"] for row in history], color=_COLOURS[branch], label=branch)
-        accuracies.plot(steps, [row[f"{branch}_accuracy"] for row in history], color=_COLOURS[branch], label=branch)
-    losses.plot(steps, [row["loss_reconstruction"] for row in history], color="#9aa5b1", label="reconstruction")
+    # Points too: of one validation there is no line. Dashes show a line that lies below another.
+    for branch, style in zip(BRANCHES, (".-", ".--"), strict=True):
+        for plot, key in ((losses, f"loss_{branch}"), (accuracies, f"{branch}_accuracy")):
+            plot.plot(steps, [row[key] for row in history], style, color=_COLOURS[branch], label=branch)
+    losses.plot(steps, [row["loss_reconstruction"] for row in history], ".-", color=_GREY, label="reconstruction")
+    if commonest is not None:
+        accuracies.axhline(commonest, color=_GREY, linestyle=":", label="always the commonest class")
     losses.set_yscale("log")
     losses.set_title("validation loss")
     accuracies.set_title("validation accuracy")
     accuracies.set_ylim(0, 1)
     for plot in (losses, accuracies):
         plot.set_xlabel("step")
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True))
         plot.legend()
-    save(figure, path)
+    return figure
+
+
+def plot_history(path: Path, module: Training, history: Sequence[Mapping[str, float]]) -> None:
+    """Draw losses and accuracies on the validation images against the step.
+
+    Args:
+        path: the PNG file to write.
+        module: after its last validation.
+        history: one mapping a validation, of numbers by name.
+    """
+    commonest = None
+    if module.hparams["classes"]:
+        counts = module.confusion("descriptor").sum(dim=1).numpy()
+        commonest = float(counts.max() / max(1, counts.sum()))
+    save(history_figure(history, commonest), path)
 
 
 def plot_attention(path: Path, module: Training, data: GalaxyData) -> None:
     """Draw some validation images, of different classes where there are any, each with its attention below.
+
+    The colours go from none to the highest attention of each image, which is written above it with the lowest.
 
     Args:
         path: the PNG file to write.
@@ -264,7 +287,9 @@ def plot_attention(path: Path, module: Training, data: GalaxyData) -> None:
         plots[0, column].imshow(picture)
         if classes:
             plots[0, column].set_title(classes[labels[row]], fontsize=8, parse_math=False)
-        plots[1, column].imshow(enlarged[column, 0].numpy(), cmap="magma", vmin=0)
+        told = enlarged[column, 0].numpy()
+        plots[1, column].imshow(told, cmap="magma", vmin=0)
+        plots[1, column].set_title(f"attention {told.min():.2g} to {told.max():.2g}", fontsize=8)
     for plot in plots.flat:
         plot.set_axis_off()
     save(figure, path)

@@ -248,7 +248,7 @@ def _finish(
         metrics["num_test_images"] = len(data.testing)
     with folder.replacing(*_PICTURES):
         write_text_whole(output / "history.csv", pd.DataFrame(history).to_csv(index=False))
-        plot_history(output / "history.png", history)
+        plot_history(output / "history.png", module, history)
         if module.hparams["classes"]:
             plot_confusion(output / "confusion.png", module)
         plot_attention(output / "attention.png", module, data)
