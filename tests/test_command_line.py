@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 
 from minia.command_line.messages import print_error
 from minia.command_line.sweep import summarise_sweep
@@ -75,14 +76,14 @@ def test_another_runtime_error_keeps_its_traceback(capsys: pytest.CaptureFixture
 def test_a_sweep_over_values_of_any_kind_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, values: list[Any], shown: list[Any], seconds: list[int]
 ) -> None:
-    drawn: list[pd.DataFrame] = []
-    plot = matplotlib.axes.Axes.plot
+    drawn: list[Figure] = []
+    write = Figure.savefig
 
-    def note(self: Any, x: pd.Series[Any], y: pd.Series[Any], *arguments: Any, **options: Any) -> Any:
-        drawn.append(pd.DataFrame({"x": x, "y": y}))
-        return plot(self, x, y, *arguments, **options)
+    def note(self: Figure, *arguments: Any, **options: Any) -> None:
+        drawn.append(self)
+        write(self, *arguments, **options)
 
-    monkeypatch.setattr("matplotlib.axes.Axes.plot", note)
+    monkeypatch.setattr(Figure, "savefig", note)
     group, name = key.split(".")
     for number, value in enumerate(values):
         (tmp_path / str(number)).mkdir()
@@ -90,7 +91,13 @@ def test_a_sweep_over_values_of_any_kind_is_drawn(
         metrics = {"num_structures": 3, "seconds_mining": number, "seconds_total": 9}
         (tmp_path / str(number) / "metrics.json").write_text(json.dumps(metrics))
     summarise_sweep(tmp_path)
-    assert drawn[-1]["x"].tolist() == shown
-    assert drawn[-1]["y"].tolist() == seconds
+    plot = drawn[-1].axes[-1]
+    at, told = np.asarray(plot.lines[-1].get_xydata()).T.tolist()
+    assert told == seconds
+    if isinstance(shown[0], str):
+        assert at == list(range(len(shown)))
+        assert [label.get_text() for label in plot.get_xticklabels()] == shown
+    else:
+        assert at == shown
     assert len(pd.read_csv(tmp_path / "summary.csv")) == len(values)
     assert (tmp_path / "summary.png").stat().st_size > 5000

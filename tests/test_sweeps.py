@@ -57,8 +57,9 @@ def test_of_six_jobs_two_at_a_time_the_failed_one_is_named_and_done_when_it_can_
 
     (tmp_path / "c.corpus").write_text(CORPUS.replace("4 0", "4 8"))
     assert again(tmp_path, monkeypatch, f"words.path={','.join(names)}") == 0
-    told = capsys.readouterr().err
-    assert [told.count(f"{stage}: made") for stage in ("words", "mining")] == [1, 1]  # what was missing
+    out, err = capsys.readouterr()
+    assert [err.count(f"{stage}: made") for stage in ("words", "mining")] == [1, 1]  # what was missing
+    assert out.splitlines()[-1] == "sweep: sweep/summary.csv, sweep/summary.png"
     assert {each.state for each in read_jobs(folder)} == {"finished"}
     assert len(pd.read_csv(folder / "summary.csv")) == 6
 

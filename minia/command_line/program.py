@@ -28,7 +28,7 @@ from minia.command_line.signals import signals_interrupt
 from minia.command_line.sweep_jobs import begin_sweep, job_of_sweep, tell_failed_jobs
 from minia.command_line.sweep_plug_ins import check_sweep_plug_ins, put_before_plug_ins
 from minia.core.artifact import InputError
-from minia.core.run_folder import SWEEP_FILES, RunFolder, sweep_folder
+from minia.core.run_folder import SUMMARY, SWEEP_FILES, RunFolder, sweep_folder
 from minia.core.setting_types import check
 from minia.core.workers import name_a_start_method
 
@@ -118,7 +118,11 @@ def _sweep(program: Program, command: CommandLine, folder: Path) -> int:
         if code := tell_failed_jobs(folder):
             return code
         raise
-    return tell_failed_jobs(folder)
+    code = tell_failed_jobs(folder)
+    made = [str(folder / name) for name in SUMMARY if (folder / name).is_file()]
+    if code == 0 and made:  # jobs that a launcher ran elsewhere have told nothing here
+        print(f"sweep: {', '.join(made)}")
+    return code
 
 
 def check_jobs(program: Program, command: CommandLine) -> Path | None:
