@@ -98,22 +98,23 @@ def test_a_part_that_lies_where_its_family_does_stands_for_it() -> None:
 
 def test_the_table_lists_families_last_and_tells_whose_parts_structures_are() -> None:
     places = collection(related=0.4)
-    best = dict(enumerate(parts(places)))
     table = pd.DataFrame(
-        {"structure": [0, 1, 2], "parent": [-1, 0, -1], "num_words": 20, "num_images": 30, "significance": 9.0}
-        | {"mined": [0, 1, 2], "q_places": [1e-9, 1e-3, 1e-9], "q_words": np.nan}
+        {"structure": [0, 1, 2, 3], "parent": [-1, -1, -1, 0], "num_words": 20, "num_images": 30, "significance": 9.0}
+        | {"mined": [0, 1, 2, 3], "q_places": [1e-9, 1e-3, 1e-9, 0.9], "q_words": np.nan}
     )
-    table, best, lists = list_families(table, best, structures(), places, 0.4)
-    assert table["parent"].tolist() == [3, 0, -1, -1]  # the second one is part of the first one already
-    assert table["num_members"].tolist() == [0, 0, 0, 2]
-    assert table[["structure", "mined", "num_words"]].iloc[3].tolist() == [3, 3, 40]
-    assert table["q_places"].iloc[3] == 1e-3
-    assert np.isnan(table["significance"].iloc[3])
-    assert sorted(lists[3].tolist()) == best[3].words.tolist()
-    frequencies = lists.frequencies[lists.offsets[3] :]
+    lists = ListDB.from_lists([*(kind.tolist() for kind in KINDS), KINDS[0][:12].tolist()], NUM_WORDS)
+    best = dict(enumerate(arrange_concentric(places, lists)))
+    table, best, lists = list_families(table, best, lists, places, 0.4)
+    assert table["parent"].tolist() == [4, 4, -1, 0, -1]  # the fourth one is a part of the first one, and no member
+    assert table["num_members"].tolist() == [0, 0, 0, 0, 2]
+    assert table[["structure", "mined", "num_words"]].iloc[4].tolist() == [4, 4, 40]
+    assert table["q_places"].iloc[4] == 1e-3
+    assert np.isnan(table["significance"].iloc[4])
+    assert sorted(lists[4].tolist()) == best[4].words.tolist()
+    frequencies = lists.frequencies[lists.offsets[4] :]
     assert (np.diff(frequencies) <= 0).all()
-    assert frequencies.max() <= len(best[3].sightings.images)
-    assert (lists.num_lists, lists.num_items) == (4, NUM_WORDS)
+    assert frequencies.max() <= len(best[4].sightings.images)
+    assert (lists.num_lists, lists.num_items) == (5, NUM_WORDS)
 
 
 def test_families_are_found_again_by_what_is_written_of_them(tmp_path: Path) -> None:

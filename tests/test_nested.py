@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 from planted import Score, planted_corpus, read_corpus, read_truth, score
-from scipy.special import ndtr
-from scipy.stats import binom
+from scipy.stats import hypergeom
 from threadpoolctl import threadpool_limits
 
 from minia.core.artifact import InputError
+from minia.mining.arrangement.swaps import exchange_words
 from minia.mining.lists.listdb import ListDB
 from minia.mining.structures.linkage import word_pairs
-from minia.mining.structures.linkage.chance import deviations, fit_chance, probability_of_at_least
+from minia.mining.structures.linkage.chance import fit_chance
 from minia.mining.structures.linkage.factors import link_factors
 from minia.mining.structures.linkage.growth import distinct_groups, grow_groups
 from minia.mining.structures.linkage.nested import link_nested
 from minia.mining.structures.linkage.nested_search import NestedSearch, _Node
+from minia.mining.structures.linkage.pair_test import Draws, HypergeometricTest
 from minia.mining.structures.linkage.word_pairs import candidate_pairs, count_shared, proposed_pairs
 from minia.mining.structures.minhash.choose_tuples import choose_tuples
 from minia.mining.structures.minhash.cooccurring_sets import mine_cooccurring_sets
@@ -117,11 +118,40 @@ def test_chance_model_keeps_frequencies_and_sizes_and_foretells_shared_images() 
     assert abs(z.mean()) < 0.15 and 0.7 < z.std() < 1.1
 
 
-def test_probability_of_at_least_is_that_of_the_binomial_distribution() -> None:
-    shared, trials, share = np.array([0, 1, 7, 30, 50]), 50, np.array([0.1, 0.02, 0.1, 0.5, 0.9])
-    mean = trials * share
-    found = probability_of_at_least(shared, mean, mean * (1 - share))
-    assert np.allclose(found, binom.sf(shared - 1, trials, share), rtol=1e-6)
+def some_draws() -> Draws:
+    """Pairs of which the words share more images than in the mean."""
+    random = np.random.default_rng(0)
+    images = np.exp(random.uniform(np.log(10), np.log(1e5), 5000)).astype(np.int64)
+    left, right = (1 + (images * random.beta(1, 4, len(images))).astype(np.int64) for _ in range(2))
+    mean = left * right / images
+    shared = np.minimum(np.ceil(mean + 6 * random.random(len(images)) * np.sqrt(mean)), np.minimum(left, right))
+    return Draws.of(shared.astype(np.int64), left, right, mean, int(images.max()))
+
+
+def test_probability_of_at_least_is_that_of_the_hypergeometric_distribution() -> None:
+    draws = some_draws()
+    found = HypergeometricTest(1000).probability_of_at_least(draws)
+    expected = hypergeom.sf(draws.shared - 1, draws.images, draws.left, draws.right)
+    assert expected.min() < 1e-9
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert (np.exp(HypergeometricTest(200_000).log_probability_of(draws)) <= found * (1 + 1e-9)).all()
+
+
+def test_bags_of_chance_alone_are_below_a_probability_at_most_as_often_as_it_says() -> None:
+    """Words exchanged between images, which keeps how many hold each and how many each holds."""
+    random = np.random.default_rng(3)
+    odds = np.outer(random.lognormal(-1.2, 0.7, 90), random.lognormal(0, 1, 400))
+    held = random.random(odds.shape) < odds / (1 + odds)
+    bags = exchange_words(ListDB.from_lists([np.flatnonzero(row).tolist() for row in held], 400), 0)
+    images = bags.transpose()
+    images = images.select(images.sizes > 0)
+    pairs = candidate_pairs(images, ListDB.from_lists([], images.num_lists))
+    mean, _ = fit_chance(images.sizes, bags.sizes).shared_images(pairs.left, pairs.right)
+    draws = Draws.of(pairs.shared.astype(np.int64), images.sizes[pairs.left], images.sizes[pairs.right], mean, 90)
+    probability = HypergeometricTest(90).probability_of_at_least(draws)[pairs.shared > mean]
+    num_all = images.num_lists * (images.num_lists - 1) / 2
+    for limit in (0.03, 0.01, 0.003, 0.001):
+        assert 0.1 < np.count_nonzero(probability <= limit) / (limit * num_all) <= 1
 
 
 def test_two_groups_with_a_word_in_common_stay_apart() -> None:
@@ -305,22 +335,6 @@ def test_tuples_grow_with_what_chance_brings_together() -> None:
     assert chosen(0, 5, 0, 3) == (2, 750)
 
 
-def test_bound_by_the_normal_distribution_is_never_above_the_probability() -> None:
-    random = np.random.default_rng(0)
-    trials = np.exp(random.random(200_000) * np.log(1e5))
-    rare = random.random(len(trials)) < 0.5
-    chance = np.where(rare, np.exp(-random.random(len(trials)) * 12), random.random(len(trials)))
-    mean, variance = trials * chance, trials * chance * (1 - chance)
-    shared = np.maximum(1, np.ceil(mean + 8 * random.random(len(trials)) * np.sqrt(variance))).astype(np.int64)
-    possible = shared <= trials
-    shared, mean, variance = shared[possible], mean[possible], variance[possible]
-    z = deviations(shared, mean, variance)
-    bounded = np.isfinite(z)
-    assert bounded.mean() > 0.7
-    probability = probability_of_at_least(shared, mean, variance)[bounded]
-    assert (probability >= ndtr(-z[bounded])).all()
-
-
 def test_the_pairs_kept_are_those_that_all_probabilities_give() -> None:
     """Testing only the pairs whose bound can pass keeps the same ones as working out the probability of all."""
     bags, _ = planted_corpus(6, num_sets=20)
@@ -329,8 +343,11 @@ def test_the_pairs_kept_are_those_that_all_probabilities_give() -> None:
     images = plain.select(words)
     pairs = candidate_pairs(images, ListDB.from_lists([], len(words)))
     chance = fit_chance(images.sizes, bags.sizes)
-    probability = probability_of_at_least(pairs.shared, *chance.shared_images(pairs.left, pairs.right))
-    more = pairs.shared > chance.shared_images(pairs.left, pairs.right)[0]
+    mean, _ = chance.shared_images(pairs.left, pairs.right)
+    left, right = images.sizes[pairs.left], images.sizes[pairs.right]
+    draws = Draws.of(pairs.shared.astype(np.int64), left, right, mean, bags.num_lists)
+    probability = HypergeometricTest(bags.num_lists).probability_of_at_least(draws)
+    more = pairs.shared > mean
     ranked = np.sort(np.where(more, probability, 1.0))
     num_all = len(words) * (len(words) - 1) / 2
     for level in (0, 1):

@@ -103,7 +103,7 @@ def _together(parts: Sequence[Part]) -> tuple[npt.NDArray[np.int32], Bands]:
 def list_families(
     table: pd.DataFrame, best: dict[int, Part], structures: ListDB, places: Places, least_correlation: float
 ) -> tuple[pd.DataFrame, dict[int, Part], ListDB]:
-    """Add the families of the listed structures, after these.
+    """Add the families of the listed structures that are part of no other, after all.
 
     Args:
         table: a row a listed structure; its column ``mined`` says which one of ``structures`` it is.
@@ -113,12 +113,12 @@ def list_families(
         least_correlation: see :func:`join_families`.
 
     Returns:
-        The same with the families. Their rows have ``parent`` -1 and the largest of their members' q-values; their
-        members have them for ``parent`` where they had none in the family. The frequency of a family's word is the
-        number of images that hold it in its place.
+        The same with the families. Their rows have ``parent`` -1 and the largest of their members' q-values; they are
+        their members' ``parent``. The frequency of a family's word is the number of images that hold it in its place.
     """
-    own = [best[mined] for mined in table["mined"].tolist() if mined in best]
-    lines = [line for line, mined in enumerate(table["mined"].tolist()) if mined in best]
+    parent = table["parent"].tolist() if "parent" in table else [-1] * len(table)
+    lines = [line for line, mined in enumerate(table["mined"].tolist()) if mined in best and parent[line] < 0]
+    own = [best[mined] for mined in table["mined"].iloc[lines].tolist()]
     found = join_families(own, places, least_correlation, structures.num_lists)
     table = table.assign(num_members=0)
     if not found:
@@ -132,11 +132,9 @@ def list_families(
     rows["num_words"] = [len(family.words) for family in families]
     for name in ("q_words", "q_places"):
         rows[name] = [table[name].to_numpy(np.float64)[each].max() for each in members]
-    parent = table["parent"].tolist() if "parent" in table else [-1] * len(table)
     for line, each in zip(rows["structure"].tolist(), members, strict=True):
         for member in each:
-            if parent[member] not in each:
-                parent[member] = line
+            parent[member] = line
     table["parent"], rows["parent"] = parent, -1
     joined = pd.concat([table, rows], ignore_index=True)[table.columns]
     whole = [name for name in table if pd.api.types.is_integer_dtype(table[name])]

@@ -8,11 +8,9 @@ two frequent words. The model keeps both: word a is in image i with probability
 x and y such that every word is expected in as many images as it was found in, and every image to hold as
 many words as it holds: the bipartite configuration model (Saracco, Di Clemente, Gabrielli,
 Squartini 2015), which is the Rasch model of test theory. Two words then share about
-``E = sum_i f_i p_ai p_bi`` images with variance ``V = sum_i f_i p_ai p_bi (1 - p_ai p_bi)``; the
-probability of so many or more is that of a binomial distribution of this mean and variance (as Saracco,
-Straka, Di Clemente, Gabrielli, Caldarelli, Squartini 2017 test pairs, there with the exact
-distribution). In the model an image holds s words on average only, and so more pairs than the
-s (s - 1) / 2 of an image that holds s; f_i, below 1, makes these numbers equal.
+``E = sum_i f_i p_ai p_bi`` images with variance ``V = sum_i f_i p_ai p_bi (1 - p_ai p_bi)``. In the model an image
+holds s words on average only, and so more pairs than the s (s - 1) / 2 of an image that holds s; f_i, below 1, makes
+these numbers equal.
 """
 
 from __future__ import annotations
@@ -23,14 +21,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betainc, pdtrc
 
 _IMAGE_CLASSES = 64  # images of about equally many words are treated as one class
 _MOST_ROUNDS = 200
 _TOLERANCE = 1e-4  # of the expected frequencies, relative
 _SETTLED = 1e-6  # where that error changes by less it stays: the halves below leave the sums unequal
 _LONGEST_STEP = 2.0  # of ln x, against overshooting
-_NEARLY_POISSON = 1e-6  # where 1 - V / E is smaller, the binomial distribution is the Poisson one
 _LEAST_VARIANCE = 1e-9  # of the mean: rounding must not make it 0 where words are in nearly all images
 _PAIRS_AT_A_TIME = 1 << 18
 _CELLS_A_PAIR = 4
@@ -151,36 +147,3 @@ def _classes(sizes: Vector, counts: Vector) -> tuple[npt.NDArray[np.int64], Vect
         np.bincount(label, weights=weights).astype(np.float64) for weights in (counts, words, words * (sizes - 1) / 2)
     )
     return label, num_words / num_images, num_images, num_pairs
-
-
-def deviations(shared: Integers, mean: Vector, variance: Vector) -> Vector:
-    """How many standard deviations pairs share beyond chance, where that bounds the probability from below.
-
-    Of n trials of probability p, k or more succeed with a probability of at least ``1 - Phi((k - E) / sqrt(V))``,
-    for k from the mean up, if p is at most 1/4 or k at most n (1 - p) (Slud 1977: "Distribution inequalities for
-    the binomial law"). So most pairs are excluded without working out their probability.
-
-    Returns:
-        (num_pairs,) float64; inf where the bound does not hold.
-    """
-    chance = 1 - variance / mean
-    bounded = (chance <= 0.25) | (shared * chance <= variance)
-    return np.where(bounded, (shared - mean) / np.sqrt(variance), np.inf)
-
-
-def probability_of_at_least(shared: Integers, mean: Vector, variance: Vector) -> Vector:
-    """Probability that chance lets two words share at least so many images.
-
-    Args:
-        shared: (num_pairs,) whole numbers of images.
-        mean: (num_pairs,) float64, above 0.
-        variance: (num_pairs,) float64, above 0 and at most the mean.
-    """
-    occurs = shared > 0
-    probability = np.asarray(pdtrc(np.maximum(shared - 1, 0), mean))
-    chance = 1 - variance / mean
-    binomial = (chance > _NEARLY_POISSON) & occurs
-    shared, mean, chance = shared[binomial], mean[binomial], chance[binomial]
-    trials = np.maximum(mean / chance, shared)
-    probability[binomial] = betainc(shared, trials - shared + 1, chance)
-    return np.where(occurs, probability, 1.0)

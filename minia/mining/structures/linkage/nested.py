@@ -6,7 +6,8 @@ even that: all pairs are tested), and each pair is tested on the images themselv
 
 1. Test. Under the chance model of the words and images at hand every proposed pair gets the probability of sharing
    as many images as it does. Among all words the limit is so low that chance brings a single false pair below it with
-   a probability of ``false_structures`` (Bonferroni, over all pairs of words, proposed or not). Inside a group the
+   a probability of ``false_structures`` (Bonferroni, over all pairs of words, proposed or not). The probability is that
+   of draws without replacement, since it is known how many images hold each of the two words. Inside a group the
    limit is that of a false discovery rate of ``false_structures`` (Benjamini, Hochberg 1995), which finds more where
    much is there, and is as strict where nothing is.
 2. Growth. Each word's strongest kept pair grows into a group, by the association
@@ -15,7 +16,8 @@ even that: all pairs are tested), and each pair is tested on the images themselv
 3. Descent. The same is done inside each group, and among the words that no group took. Inside, only
    images count that hold at least half as many words of the group as the image of a typical occurrence of
    one, and the chance model knows how many each holds: so a group whose words come and go together has no
-   parts. A part of more than half of its structure is the structure itself and not told again.
+   parts. A part of more than half of its structure is the structure itself and not told again; one that is neither
+   strong (an association of 0.1) nor sure (a significance of 6) is left out, since the chance model is not exact.
 
 In dense bags, such as thousands of keypoints an image and a vocabulary of a thousand words, hardly a pair is
 beyond chance by itself although many together are. A larger vocabulary makes them sparse; who wants few, coarse groups
