@@ -289,6 +289,8 @@ class Run:
     def show(self, structure: int, num_images: int = 12) -> Figure:
         """A figure of the images that hold a structure best, its keypoints drawn, a colour for each visual word.
 
+        Where the keypoints lie close together it shows what is about them, not all of the image.
+
         Args:
             structure: its number.
             num_images: at most, at least 1.
@@ -301,7 +303,7 @@ class Run:
         found = self.images_of(structure).head(max(1, num_images))
         words = self._words(structure)
         drawings = [
-            self._drawing(image, f"{image}\noverlap {overlap:.2f}", self.keypoints(image, structure), words)
+            self._drawing(image, f"{image}\noverlap {overlap:.2f}", self.keypoints(image, structure), words, close=True)
             for image, overlap in zip(found["image"], found["overlap"], strict=True)
         ]
         return figure_of_structure(f"structure {structure}: {len(words)} words", drawings)
@@ -325,11 +327,13 @@ class Run:
             drawings.append(self._drawing(image, f"structure {structure}", self.keypoints(image, structure), words))
         return figure_of_structure(image, drawings)
 
-    def _drawing(self, image: str, title: str, keypoints: pd.DataFrame, words: list[int] | None) -> Drawing:
+    def _drawing(
+        self, image: str, title: str, keypoints: pd.DataFrame, words: list[int] | None, *, close: bool = False
+    ) -> Drawing:
         from minia.run_figures import Drawing
 
         row, features = self._row(image), self.features
-        return Drawing(features.artifact, features.image_path(row), title, keypoints, words)
+        return Drawing(features.artifact, features.image_path(row), title, keypoints, words, close)
 
     def _artifact(self, stage: str) -> Path:
         path = self.artifacts.get(stage)

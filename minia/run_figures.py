@@ -37,6 +37,7 @@ class Drawing:
         title: above it.
         keypoints: x, y, size and word, strongest first.
         words: of the structure, whose places give the colours; None for one colour.
+        close: show what is about the keypoints where they lie close together, rather than all of the image.
     """
 
     features: Path
@@ -44,6 +45,7 @@ class Drawing:
     title: str
     keypoints: pd.DataFrame
     words: list[int] | None
+    close: bool = False
 
     def tile(self) -> panels.Pixels:
         """The image, (side, side, 3) uint8; with only its name where its file cannot be read any more."""
@@ -51,16 +53,16 @@ class Drawing:
             image = read_image(self.path, Reading.load(self.features))
         except UnreadableImageError:
             return panels.missing_tile(self.path.name, _TILE)
-        chosen = self.keypoints.head(panels.MOST_CIRCLES)
+        points = self.keypoints[["x", "y"]].to_numpy(np.float32)
+        sizes, size = self.keypoints["size"].to_numpy(np.float32), (image.shape[1], image.shape[0])
         place = {word: number for number, word in enumerate(self.words or [])}
-        places = np.array([place.get(word, len(panels.PALETTE)) for word in chosen["word"].tolist()], dtype=np.int64)
-        return panels.draw_keypoints(
-            panels.fit_tile(image, _TILE),
-            (image.shape[1], image.shape[0]),
-            chosen[["x", "y"]].to_numpy(np.float32),
-            chosen["size"].to_numpy(np.float32),
-            panels.word_colours(places),
-        )
+        places = [place.get(word, len(panels.PALETTE)) for word in self.keypoints["word"].tolist()]
+        colours = panels.word_colours(np.array(places, dtype=np.int64))
+        if self.close:
+            return panels.draw_part(image, _TILE, size, points, sizes, colours)
+        shown = panels.spread_out(points)
+        tile = panels.fit_tile(image, _TILE)
+        return panels.draw_keypoints(tile, size, points[shown], sizes[shown], colours[shown])
 
 
 def figure_of_structure(title: str, drawings: Sequence[Drawing]) -> Figure:

@@ -562,6 +562,22 @@ def test_panels_show_what_is_about_keypoints_that_lie_close_together() -> None:
     assert panels.window(np.full((1, 2), 50, np.float32), 1000, 200) == (0, 0, 1000, 200)
 
 
+def test_what_is_about_keypoints_is_drawn_where_it_is() -> None:
+    keypoints = np.array([[299.5, 99.5]], np.float32)
+    for factor in (1, 0.5):  # the image itself, and a reduced copy
+        image = np.zeros((round(400 * factor), round(600 * factor), 3), np.uint8)
+        image[round(90 * factor) : round(110 * factor), round(290 * factor) : round(310 * factor), 0] = 200
+        drawn = panels.draw_part(
+            image, 300, (600, 400), keypoints, np.full(1, 40, np.float32), np.array([[0, 0, 255]], np.uint8)
+        )
+        assert drawn.shape == (300, 300, 3)
+        for channel, extent in ((0, 40), (2, 80)):  # a window of 150 pixels from (224, 24), drawn at twice their size
+            rows, columns = np.nonzero(drawn[:, :, channel] > 80)
+            assert (rows.min() + rows.max()) / 2 == pytest.approx(151.5, abs=1.1)
+            assert (columns.min() + columns.max()) / 2 == pytest.approx(151.5, abs=1.1)
+            assert np.ptp(columns) == pytest.approx(extent, abs=6)
+
+
 def test_objects_are_outlined_in_pixels_of_the_image() -> None:
     image = np.random.default_rng(0).integers(8, 13, (160, 200, 3), dtype=np.uint8)
     cv2.circle(image, (100, 80), 30, (200, 180, 160), -1)

@@ -125,6 +125,39 @@ def window(keypoints: npt.NDArray[np.float32], width: int, height: int) -> tuple
     return min(max(left, 0), width - side), min(max(top, 0), height - side), side, side
 
 
+def draw_part(
+    image: Pixels,
+    side: int,
+    size: tuple[int, int],
+    keypoints: npt.NDArray[np.float32],
+    sizes: npt.NDArray[np.float32],
+    colours: npt.NDArray[np.uint8],
+) -> Pixels:
+    """Draw the keypoints of a structure, spread over all of them, on what is about them.
+
+    Args:
+        image: (height, width, 3) uint8, RGB; it may be a reduced copy.
+        side: of the tile in pixels.
+        size: width and height of the image itself, in pixels.
+        keypoints: (n, 2) float32, x and y in pixels of the image itself, strongest first.
+        sizes: (n,) float32, diameters in its pixels.
+        colours: (n, 3) uint8, RGB.
+
+    Returns:
+        The tile, (side, side, 3) uint8.
+    """
+    left, top, width, height = window(keypoints, *size)
+    factor = max(image.shape[:2]) / max(*size, 1)
+    rows, columns = (
+        slice(round(start * factor), max(1, round((start + extent) * factor)))
+        for start, extent in ((top, height), (left, width))
+    )
+    shown = spread_out(keypoints)
+    places = keypoints[shown] - np.array([left, top], np.float32)
+    tile = fit_tile(image[rows, columns], side)
+    return draw_keypoints(tile, (width, height), places, sizes[shown], colours[shown])
+
+
 def draw_keypoints(
     tile: Pixels,
     image_size: tuple[int, int],

@@ -258,18 +258,6 @@ class PartPictures:
         return file
 
     def _tile(self, found: Sighting) -> Pixels:
-        image = self.pictures.load(found.row)
-        points, sizes = self.places.keypoints(found.row)
-        points, sizes = points[found.keypoints], sizes[found.keypoints]
-        left, top, width, height = panels.window(points, *self.pictures.size_of(found.row))
-        factor = self.pictures.factor(found.row, image)
-        rows, columns = (
-            slice(round(start * factor), max(1, round((start + side) * factor)))
-            for start, side in ((top, height), (left, width))
-        )
-        shown = panels.spread_out(points)
-        places = points[shown] - np.array([left, top], np.float32)
-        tile = panels.fit_tile(image[rows, columns], self.side)
-        return panels.draw_keypoints(
-            tile, (width, height), places, sizes[shown], panels.word_colours(found.words[shown])
-        )
+        image, size = self.pictures.load(found.row), self.pictures.size_of(found.row)
+        points, sizes = (array[found.keypoints] for array in self.places.keypoints(found.row))
+        return panels.draw_part(image, self.side, size, points, sizes, panels.word_colours(found.words))
