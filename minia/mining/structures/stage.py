@@ -64,7 +64,7 @@ def mine_structures(words: Path, store: Path, settings: SMHMining, context: Cont
     if settings.weights_path is not None:
         inputs["weights"] = fingerprint_file(settings.weights_path)
     label = f"r{settings.tuple_size}l{settings.num_tuples or 'auto'}"
-    stage = Stage("mining", label, store, _parameters(settings, context), inputs, version=4)
+    stage = Stage("mining", label, store, _parameters(settings, context), inputs, version=5)
     return processes().make(stage, lambda work: mine_bags(work, load_bags(words, mapped=True), settings, context))
 
 

@@ -16,8 +16,10 @@ even that: all pairs are tested), and each pair is tested on the images themselv
 3. Descent. The same is done inside each group, and among the words that no group took. Inside, only
    images count that hold at least half as many words of the group as the image of a typical occurrence of
    one, and the chance model knows how many each holds: so a group whose words come and go together has no
-   parts. A part of more than half of its structure is the structure itself and not told again; one that is neither
-   strong (an association of 0.1) nor sure (a significance of 6) is left out, since the chance model is not exact.
+   parts. A part of more than half of its structure is the structure itself and not told again.
+
+What is neither strong (an association of 0.1) nor sure (a significance of 8) is left out at every step, since the
+chance model is not exact: it lets an image's number of words raise all words' odds alike.
 
 In dense bags, such as thousands of keypoints an image and a vocabulary of a thousand words, hardly a pair is
 beyond chance by itself although many together are. A larger vocabulary makes them sparse; who wants few, coarse groups

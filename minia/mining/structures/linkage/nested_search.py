@@ -22,9 +22,10 @@ from minia.mining.structures.linkage.pair_test import Draws, HypergeometricTest
 from minia.mining.structures.linkage.word_pairs import WordPairs, candidate_pairs, count_shared
 
 _ROUNDING = 1e-6  # of logarithms of probabilities
-# A part that is below both is left out: those found in planted sets, which have none, had an association of at most
-# 0.09 and a significance of at most 5.1 (1,500 images, 24 corpora).
-_WEAK, _SURE = 0.1, 6.0
+# A group that is below both is left out. What the chance model leaves out is beyond chance too, but weak: parts found
+# in planted sets, which have none, had an association of at most 0.09 and a significance of at most 5.1 (1,500 images,
+# 24 corpora), structures of dense bags of chance at most 0.07 and 6.4 (800 images, 200 corpora).
+_WEAK, _SURE = 0.1, 8.0
 _FULL = 8  # cells a pair: 32 bytes
 _ROWS_AT_A_TIME = 512
 
@@ -125,8 +126,7 @@ class NestedSearch:
         association = 2 * totals / (groups.sizes * (groups.sizes - 1.0))
         significance = excess / np.sqrt(np.maximum(variance, np.finfo(float).tiny))
         together = excess > 0  # growth that swung between two forms may have ended in words that are not
-        if node.depth > 0:  # what the chance model leaves out is beyond chance too, but it is weak
-            together &= (association >= _WEAK) | (significance >= _SURE)
+        together &= (association >= _WEAK) | (significance >= _SURE)
         return [
             _Group(groups[group].astype(np.int64), float(association[group]), float(significance[group]))
             for group in np.flatnonzero(together).tolist()
