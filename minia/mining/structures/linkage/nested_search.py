@@ -136,33 +136,21 @@ class NestedSearch:
         """The associations of all pairs of a node, and the numbers of the pairs beyond chance."""
         pairs, sizes, num_words = node.pairs, node.sizes.astype(np.int64), len(node.words)
         num_all = num_words * (num_words - 1) / 2
-        ranks = 1.0 if node.depth == 0 else float(pairs.count)
-        most, num_images = np.log(self._false * ranks / num_all), int(np.count_nonzero(node.image_sizes))
+        limit = self._false * (1 if node.depth == 0 else pairs.count) / num_all  # of any pair that may be kept
+        num_images = int(np.count_nonzero(node.image_sizes))
         association = np.empty(pairs.count, dtype=np.float32)  # of 4 bytes: there may be millions of pairs
-        candidates, means, logs = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
+        possible, probabilities = [np.zeros(0, np.int64)], [np.zeros(0)]
         for block, (mean, _) in chance.shared_in_blocks(pairs.left, pairs.right):
-            shared, left, right = (
-                pairs.shared[block].astype(np.int64),
-                sizes[pairs.left[block]],
-                sizes[pairs.right[block]],
-            )
+            left, right = sizes[pairs.left[block]], sizes[pairs.right[block]]
+            shared = pairs.shared[block].astype(np.int64)
             association[block] = (shared - mean) / np.sqrt(left.astype(np.float64) * right)
             more = np.flatnonzero(shared > mean)
-            log = self._test.log_probability_of(Draws.of(shared[more], left[more], right[more], mean[more], num_images))
-            passing = log <= most + _ROUNDING
-            candidates.append(block.start + more[passing])
-            means.append(mean[more[passing]])
-            logs.append(log[passing])
-        kept, mean, log = np.concatenate(candidates), np.concatenate(means), np.concatenate(logs)
-        while node.depth > 0 and len(kept) < ranks:  # fewer can pass: so the limit is lower, and fewer still can
-            ranks = float(len(kept))
-            passing = log <= (np.log(self._false * ranks / num_all) + _ROUNDING if ranks else -np.inf)
-            kept, mean, log = kept[passing], mean[passing], log[passing]
-        some = pairs.select(kept)
-        left, right = sizes[some.left], sizes[some.right]
-        draws = Draws.of(some.shared.astype(np.int64), left, right, mean, num_images)
-        probability = self._test.probability_of_at_least(draws)
-        kept = kept[probability <= self._limit(probability, num_all, node.depth)]
+            draws = Draws.of(shared[more], left[more], right[more], mean[more], num_images)
+            seldom = np.flatnonzero(self._test.log_probability_of(draws) <= np.log(limit) + _ROUNDING)
+            possible.append(block.start + more[seldom])
+            probabilities.append(self._test.probability_of_at_least(draws.select(seldom)))
+        probability = np.concatenate(probabilities)
+        kept = np.concatenate(possible)[probability <= self._limit(probability, num_all, node.depth)]
         if len(kept) == 0:
             return scipy.sparse.csr_matrix((num_words, num_words), dtype=np.float32), kept
         return _symmetric(pairs, association, num_words), kept
