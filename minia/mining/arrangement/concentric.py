@@ -160,7 +160,7 @@ def seen_part(
         structure=structure,
         words=words,
         num_spots=len(words),
-        sightings=_sightings(places, objects, inside[(spots >= fewest)[objects.image[inside]]], spots, words),
+        sightings=_sightings(places, objects, words, (inside, spots), fewest),
         probability=probability,
         fewest_spots=fewest,
         false_matches=float("nan"),
@@ -193,8 +193,7 @@ def sightings_in_bands(
         bands: of these words.
         fewest_words: so many of them.
     """
-    inside, spots = in_bands(places, objects, words, bands)
-    return _sightings(places, objects, inside[(spots >= fewest_words)[objects.image[inside]]], spots, words)
+    return _sightings(places, objects, words, in_bands(places, objects, words, bands), fewest_words)
 
 
 def in_bands(places: Places, objects: Objects, words: npt.NDArray[np.int32], bands: Bands) -> tuple[Numbers, Numbers]:
@@ -275,9 +274,19 @@ def _over(objects: Objects, keypoints: Numbers, band: _Band) -> Vector:
 
 
 def _sightings(
-    places: Places, objects: Objects, keypoints: Numbers, spots: Numbers, words: npt.NDArray[np.int32]
+    places: Places, objects: Objects, words: npt.NDArray[np.int32], found: tuple[Numbers, Numbers], fewest: int
 ) -> Sightings:
-    """Where the keypoints of a part lie in each image: their middle, their spread, and the object's long axis."""
+    """Where a part is in the images that have enough of its words: their middle, their spread, the object's long axis.
+
+    Args:
+        places: the images' keypoints.
+        objects: the same by where they lie in the object of their image.
+        words: of the part, ascending.
+        found: its keypoints, and how many of its words each image has, as :func:`in_bands` finds them.
+        fewest: words of a match.
+    """
+    inside, spots = found
+    keypoints = inside[(spots >= fewest)[objects.image[inside]]]
     images, row = np.unique(objects.image[keypoints], return_inverse=True)
     counts, centre, square = about_mean(row, places.position[keypoints], len(images))
     window = np.bincount(row, np.abs(places.pose[keypoints]), len(images)) / counts

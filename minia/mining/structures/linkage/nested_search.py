@@ -21,7 +21,6 @@ from minia.mining.structures.linkage.growth import Associations, distinct_groups
 from minia.mining.structures.linkage.pair_test import Draws, HypergeometricTest
 from minia.mining.structures.linkage.word_pairs import WordPairs, candidate_pairs, count_shared
 
-_ROUNDING = 1e-6  # of logarithms of probabilities
 # A group that is below both is left out. What the chance model leaves out is beyond chance too, but weak: parts found
 # in planted sets, which have none, had an association of at most 0.09 and a significance of at most 5.1 (1,500 images,
 # 24 corpora), structures of dense bags of chance at most 0.07 and 6.4 (800 images, 200 corpora).
@@ -146,9 +145,9 @@ class NestedSearch:
             association[block] = (shared - mean) / np.sqrt(left.astype(np.float64) * right)
             more = np.flatnonzero(shared > mean)
             draws = Draws.of(shared[more], left[more], right[more], mean[more], num_images)
-            seldom = np.flatnonzero(self._test.log_probability_of(draws) <= np.log(limit) + _ROUNDING)
+            seldom, probability = self._test.improbable(draws, limit)
             possible.append(block.start + more[seldom])
-            probabilities.append(self._test.probability_of_at_least(draws.select(seldom)))
+            probabilities.append(probability)
         probability = np.concatenate(probabilities)
         kept = np.concatenate(possible)[probability <= self._limit(probability, num_all, node.depth)]
         if len(kept) == 0:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 _MOST_IN_TABLE = 1 << 20  # logarithms of factorials: 8 MB
+_ROUNDING = 1e-6  # of logarithms of probabilities
 _NEGLIGIBLE = 1e-9  # of the sum: a tail's terms fall at least as fast as those before
 
 Vector = npt.NDArray[np.float64]
@@ -74,7 +75,26 @@ class HypergeometricTest:
 
     def probability_of_at_least(self, draws: Draws) -> Vector:
         """Probability that each pair shares so many images or more, (num_pairs,) float64 in [0, 1]."""
+        return self._or_more(draws, self.log_probability_of(draws))
+
+    def improbable(self, draws: Draws, limit: float) -> tuple[Int64s, Vector]:
+        """The pairs that may have a probability of at most a limit, and that probability.
+
+        Those that share just so many images more often are left out without working out the rest of it.
+
+        Args:
+            draws: the pairs.
+            limit: above 0.
+
+        Returns:
+            Their numbers, ascending, and the probability that each shares so many images or more.
+        """
         exactly = self.log_probability_of(draws)
+        number = np.flatnonzero(exactly <= np.log(limit) + _ROUNDING)
+        return number, self._or_more(draws.select(number), exactly[number])
+
+    def _or_more(self, draws: Draws, exactly: Vector) -> Vector:
+        """The probability of so many shared images or more, from the logarithm of that of just so many."""
         term, total = np.ones(len(exactly)), np.ones(len(exactly))
         number = np.arange(len(exactly))
         further = 0
