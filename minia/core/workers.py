@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from multiprocessing import resource_tracker
+from queue import SimpleQueue
 from types import ModuleType
 from typing import TypeVar
 
@@ -55,6 +56,58 @@ def map_in_order(
     # Only now: who takes a result for each task and never comes back leaves no workers to be ended when this generator
     # is thrown away, where Python would swallow an interruption.
     yield from last
+
+
+class Aside:
+    """A thread that does tasks one after another beside all else, until its ``with`` block ends.
+
+    Where a pool is busy with short tasks that take turns at Python, what computes outside Python for long finds a core
+    that is idle half of the time. One thread, so that two tasks do not change the threads of libraries under each
+    other. An interruption does not wait for it, as it would for a pool's.
+
+    Args:
+        num_workers: with 1 each task is done at once, in the thread that hands it over.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self._tasks: SimpleQueue[Callable[[], None] | None] | None = SimpleQueue() if num_workers > 1 else None
+
+    def __enter__(self) -> Aside:
+        if self._tasks is not None:
+            threading.Thread(target=_work_off, args=(self._tasks,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._tasks is not None:
+            self._tasks.put(None)
+
+    def start(self, function: Callable[[], Result]) -> Callable[[], Result]:
+        """Hand a task over.
+
+        Args:
+            function: the task; its result must not depend on what is done meanwhile.
+
+        Returns:
+            A function that waits for the result and gives it, or raises what the task raised.
+        """
+        future: Future[Result] = Future()
+
+        def task() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:  # raised where the result is asked for
+                future.set_exception(error)
+
+        if self._tasks is None:
+            task()
+        else:
+            self._tasks.put(task)
+        return future.result
+
+
+def _work_off(tasks: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (task := tasks.get()) is not None:
+        task()
 
 
 def num_cores() -> int:

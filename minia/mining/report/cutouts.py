@@ -135,8 +135,8 @@ def average(cutouts: Sequence[Pixels]) -> Pixels:
 
 def most_typical(cutouts: Sequence[Pixels]) -> int:
     """The cut-out that is most like the average of all: of highest correlation with it."""
-    red, green, blue = np.moveaxis(np.stack(cutouts).astype(np.float64), 3, 0)
-    grey = ((red + green + blue) / 3).reshape(len(cutouts), -1)
+    red, green, blue = np.moveaxis(np.stack(cutouts), 3, 0)
+    grey = (red.astype(np.uint16) + green + blue).astype(np.float32).reshape(len(cutouts), -1)
     grey -= grey.mean(axis=1, keepdims=True)
-    grey /= np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-9)
-    return int(np.argmax(grey @ grey.mean(axis=0)))
+    grey /= np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-6)
+    return int(np.argmax((grey * grey.mean(axis=0)).sum(axis=1)))

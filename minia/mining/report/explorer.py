@@ -14,6 +14,7 @@ import scipy.sparse
 
 from minia.core.artifact import read_manifest
 from minia.core.progress import progress
+from minia.core.workers import Aside
 from minia.mining.matching.best_images import GalleryImages
 from minia.mining.report.associations import Enrichment, Shift, enrichment, shift
 from minia.mining.report.columns import Columns
@@ -68,16 +69,19 @@ class Explorer:
     scripts: Scripts
     num_threads: int
 
-    def write(self, tile_side: int, metrics: dict[str, float], more: dict[str, Any]) -> None:
-        """Write all scripts and pictures.
+    def write(self, tile_side: int, aside: Aside) -> dict[str, Any]:
+        """Write all pictures, and all scripts but the overview.
 
         Args:
             tile_side: of a panel's image in pixels.
-            metrics: the content of metrics.json.
-            more: what the overview shall hold beside.
+            aside: places the structures on the map meanwhile.
+
+        Returns:
+            The overview.
         """
         run = self.run
         holding = count_holding(run, self.shown, self.columns, self.scripts)
+        places = aside.start(lambda: map_places(holding.together, holding.num_images, run.seed))
         tests = _Tests.of(run, holding, self.columns)
         copied: list[int] = []
         drawn: list[dict[str, Any]] = [{} for _ in self.shown]
@@ -98,8 +102,7 @@ class Explorer:
                 f"structure-{structure:04d}", self._structure(place, structure, holding, tests) | drawn[place]
             )
         self._write_words()
-        overview = self._overview(holding, tests, drawn) | {"copied": copied, "sheets": sheets}
-        self.scripts.write("overview", overview | {"metrics": metrics} | more)
+        return self._overview(holding, tests, drawn, places()) | {"copied": copied, "sheets": sheets}
 
     def _rows_to_copy(self, holding: Holding) -> list[int]:
         """Images to copy, in an order that does not go by name: the words' patches come from the first."""
@@ -172,9 +175,10 @@ class Explorer:
         value = {"numbers": words, "images": images[words].tolist(), "structures": [uses[word] for word in words]}
         self.scripts.write("words", value)
 
-    def _overview(self, holding: Holding, tests: _Tests, drawn: list[dict[str, Any]]) -> dict[str, Any]:
+    def _overview(
+        self, holding: Holding, tests: _Tests, drawn: list[dict[str, Any]], places: npt.NDArray[np.float64]
+    ) -> dict[str, Any]:
         run = self.run
-        places = map_places(holding.together, holding.num_images, run.seed)
         column = self._table_column
         structures = {
             "number": self.shown.tolist(),

@@ -11,7 +11,8 @@ Array = npt.NDArray[np.float64]
 _FEWEST_TO_EMBED = 5
 _PERPLEXITY = 15.0  # neighbours that count
 _MOST_TO_SEPARATE = 1500  # all pairs are compared in every round
-_ROUNDS = 80
+_STEPS = 500  # of the embedding; twice as many move hardly anything
+_ROUNDS = 80  # of pushing thumbnails apart
 
 
 def map_places(together: scipy.sparse.csr_matrix, num_images: npt.NDArray[np.int64], seed: int) -> Array:
@@ -58,9 +59,8 @@ def _embed(distances: npt.NDArray[np.float32], seed: int) -> Array:
 
     perplexity = min(_PERPLEXITY, (len(distances) - 1) / 3)
     with threadpool_limits(1):
-        found = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=seed).fit_transform(
-            distances
-        )
+        embedding = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=seed, max_iter=_STEPS)
+        found = embedding.fit_transform(distances)
     return _in_unit_square(np.asarray(found, dtype=np.float64))
 
 
@@ -71,16 +71,17 @@ def _in_unit_square(places: Array) -> Array:
 
 def _separated(places: Array, sizes: Array) -> Array:
     """Push thumbnails apart that overlap."""
-    places = places.copy()
+    x, y = places.T.copy()
     wanted = (sizes[:, None] + sizes) / 2 * 1.1
+    np.fill_diagonal(wanted, 0)
     for _ in range(_ROUNDS):
-        apart = places[:, None] - places
-        away = np.abs(apart).max(axis=2)
-        push = np.maximum(wanted - away, 0)
-        np.fill_diagonal(push, 0)
-        if not push.any():
+        away = np.maximum(np.abs(x[:, None] - x), np.abs(y[:, None] - y))
+        one, other = np.nonzero(away < wanted)  # few of all pairs
+        if not len(one):
             break
-        direction = apart / np.maximum(np.linalg.norm(apart, axis=2), 1e-9)[:, :, None]
-        places += 0.25 * (push[:, :, None] * direction).sum(axis=1)
-        places = np.clip(places, sizes[:, None] / 2, 1 - sizes[:, None] / 2)
-    return places
+        apart_x, apart_y = x[one] - x[other], y[one] - y[other]
+        push = 0.25 * (wanted - away)[one, other] / np.maximum(np.hypot(apart_x, apart_y), 1e-9)
+        x += np.bincount(one, push * apart_x, len(x))
+        y += np.bincount(one, push * apart_y, len(y))
+        x, y = np.clip(x, sizes / 2, 1 - sizes / 2), np.clip(y, sizes / 2, 1 - sizes / 2)
+    return np.column_stack([x, y])

@@ -42,7 +42,8 @@ _SHIFT = 4  # bits after the point of the coordinates that OpenCV draws circles 
 _LARGEST_TYPICAL_RADIUS, _REDUCED_TYPICAL_RADIUS = 0.2, 0.01  # of the tile's side
 _MOST_CROWDED = 3.0  # circles over each other
 _SMALLEST_RADIUS = 3.0  # in pixels of the tile: smaller ones are dots, not circles
-_MOST_CELLS = (16, 14, 12, 10, 8)  # of either side that keypoints are spread over; a side of 7 has fewer than 60 cells
+# Cells along either side of the rectangle that keypoints are spread over; 7 times 7 are never too many.
+_SIDES = np.array([16, 14, 12, 10, 8, 7])
 _WINDOW, _WHOLE = 2.5, 0.85  # a window's side over that of the keypoints; windows as large as this share are all of it
 _SMALLEST_WINDOW = 0.25  # of the image's longer side: less would show single pixels
 _JPEG_QUALITY = 88
@@ -95,13 +96,19 @@ def spread_out(keypoints: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     if len(keypoints) <= MOST_CIRCLES:
         return np.arange(len(keypoints))
     low = keypoints.min(axis=0)
-    share = (keypoints - low) / np.maximum(keypoints.max(axis=0) - low, 1e-6)
-    for cells in (*_MOST_CELLS, int(MOST_CIRCLES**0.5)):
-        column, row = np.minimum((share * cells).astype(np.int64), cells - 1).T
-        first = np.unique(column * cells + row, return_index=True)[1]
-        if len(first) <= MOST_CIRCLES:
-            break
-    return np.sort(first)
+    share = ((keypoints - low) / np.maximum(keypoints.max(axis=0) - low, 1e-6)).T
+    # All sizes of cells at once, the finest first, each with a table of its own, one behind the other.
+    sides = _SIDES[:, None]
+    column, row = np.minimum((share[:, None] * sides.astype(np.float32)).astype(np.int64), sides - 1)
+    ends = np.cumsum(_SIDES**2)
+    cell = column * sides + row + (ends - _SIDES**2)[:, None]
+    first = np.full(ends[-1], len(keypoints))
+    strongest_last = cell[:, ::-1].ravel()  # what is written last stays
+    first[strongest_last] = np.tile(np.arange(len(keypoints))[::-1], len(_SIDES))
+    full = np.add.reduceat(first < len(keypoints), ends - _SIDES**2, dtype=np.int64)
+    chosen = int(np.argmax(full <= MOST_CIRCLES))
+    in_cells = first[ends[chosen] - _SIDES[chosen] ** 2 : ends[chosen]]
+    return np.sort(in_cells[in_cells < len(keypoints)])
 
 
 def window(keypoints: npt.NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:

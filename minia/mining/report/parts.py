@@ -121,7 +121,9 @@ class PartPlaces:
 
     def _load_keypoints(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         assert self.run.features is not None
-        return self.run.features.of_image(row, "keypoints"), self.run.features.of_image(row, "sizes")
+        stored = self.run.features
+        # Plain arrays: each piece of a mapped one costs as much as what is done with it here.
+        return np.asarray(stored.of_image(row, "keypoints")), np.asarray(stored.of_image(row, "sizes"))
 
 
 def place_for_page(place: Place | None) -> list[float | None] | None:

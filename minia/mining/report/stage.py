@@ -18,6 +18,7 @@ from typing import Any
 
 from minia.core.artifact import Stage, read_manifest
 from minia.core.context import Context
+from minia.core.workers import Aside
 from minia.mining.features.store import features_fingerprint
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.report.columns import Columns
@@ -66,21 +67,24 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
 
     def make(work: Path) -> dict[str, Any]:
         run = Run.load(sources, matching, context.seed)
-        metrics = count_stages(sources) | run.measure(settings.num_shuffles, context.num_workers)
         shown = ranked(run.scores, run.table)[: settings.max_structures]
         nothing = None if run.structures.num_lists else why_no_structures(artifacts.mining)
-        explorer = Explorer(
-            report=work,
-            run=run,
-            shown=shown,
-            chosen=run.choose_images(shown, max(LISTED, settings.images_per_structure)),
-            per_structure=settings.images_per_structure,
-            columns=Columns.of(run),
-            scripts=Scripts(work),
-            num_threads=context.num_workers,
-        )
+        with Aside(context.num_workers) as aside:
+            measured = aside.start(lambda: run.measure(settings.num_shuffles, context.num_workers))
+            explorer = Explorer(
+                report=work,
+                run=run,
+                shown=shown,
+                chosen=run.choose_images(shown, max(LISTED, settings.images_per_structure)),
+                per_structure=settings.images_per_structure,
+                columns=Columns.of(run),
+                scripts=Scripts(work),
+                num_threads=context.num_workers,
+            )
+            data = explorer.write(settings.tile_side, aside)
+            metrics = count_stages(sources) | measured()
         more = {"figures": copy_figures(work, sources), "id": report_id(sources), "names": names}
-        explorer.write(settings.tile_side, metrics, more)
+        explorer.scripts.write("overview", data | {"metrics": metrics} | more)
         (work / PAGE).write_text(render_page(nothing, settings.tile_side), encoding="utf-8")
         (work / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
