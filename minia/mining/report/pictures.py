@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from minia.core.progress import progress
 from minia.core.workers import map_in_order
@@ -20,7 +19,7 @@ from minia.data.reading import Reading, fit_sides, read_image
 from minia.mining.features.store import FeatureStore, HowExtracted
 from minia.mining.report.cutouts import Place, cut_patch
 from minia.mining.report.objects import object_outlines, objects_choice
-from minia.mining.report.panels import Pixels, fit_tile, missing_tile, save_jpeg
+from minia.mining.report.panels import Pixels, fit_tile, load_jpeg, missing_tile, save_jpeg
 from minia.mining.report.run import Run
 from minia.mining.report.sprites import Sheets
 
@@ -105,8 +104,7 @@ class Pictures:
         return float(max(copy.shape[:2]) / max(*self.size_of(row), 1))
 
     def _load(self, row: int) -> Pixels:
-        with Image.open(self.report / copy_of(row)) as opened:
-            return np.asarray(opened.convert("RGB"))
+        return load_jpeg(self.report / copy_of(row))
 
 
 def copy_of(row: int) -> str:

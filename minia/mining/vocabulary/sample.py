@@ -47,8 +47,12 @@ def sample_descriptors(features: FeatureStore, target: int, seed: int) -> NDArra
         counts = np.diff(features.offsets[images.start : images.stop + 1])
         chosen = _choose(counts, wanted[images.start : images.stop], generator)
         begins = first_keypoint[images.start : images.stop] - (np.cumsum(counts) - counts)
-        sample[taken : taken + len(chosen)] = descriptors[chosen + np.repeat(begins, counts)[chosen]]
-        taken += len(chosen)
+        rows = chosen + np.repeat(begins, counts)[chosen]
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1:  # a piece is read several times as fast as single rows
+            sample[taken : taken + len(rows)] = descriptors[rows[0] : rows[-1] + 1]
+        else:
+            sample[taken : taken + len(rows)] = descriptors[rows]
+        taken += len(rows)
     return sample
 
 
@@ -80,8 +84,11 @@ def _share(counts: NDArray[np.int64], target: int, generator: np.random.Generato
 
 def _choose(counts: NDArray[np.int64], wanted: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
     """Rows of the wanted numbers of keypoints of each image, of images laid end to end, ascending."""
+    drawn = generator.random(int(counts.sum()))
+    if np.array_equal(wanted, counts):
+        return np.arange(len(drawn))
     image = np.repeat(np.arange(len(counts)), counts)
-    order = np.lexsort((generator.random(len(image)), image))
+    order = np.lexsort((drawn, image))
     rank = np.arange(len(image)) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.sort(order[rank < np.repeat(wanted, counts)])
 
