@@ -101,7 +101,7 @@ def test_places_are_exchanged_inside_images() -> None:
 
 def test_tables_tell_places_and_what_a_part_is_like() -> None:
     places, truth = collection()
-    best = best_parts(parts(places), places, CONSTELLATION)
+    best, _ = best_parts(parts(places), places, CONSTELLATION)
     table = places_table(best, places).to_pandas()
     own = table[table["structure"] == 0]
     assert set(own["image"]) >= set(truth) - {table["image"].max()} or len(own) >= 0.9 * len(truth)

@@ -39,10 +39,15 @@ CHOICE = AUTO.for_features("sift", "none")
 
 def mined(folder: Path, planted: bool = True) -> tuple[MinedKeypoints, set[int]]:
     """Artifacts of images of which each third has the part, whose words the linkage made no structure of."""
+    places, truth = collection(planted)
+    return artifacts_of(folder, places), set(truth)
+
+
+def artifacts_of(folder: Path, places: Places) -> MinedKeypoints:
+    """Artifacts of 60 images of these keypoints, without any structure."""
     found = MinedKeypoints(*(folder / name for name in ("words", "mining", "features", "assignment")))
     for artifact in (found.words, found.mining, found.features / "shard-00000", found.assignment):
         artifact.mkdir(parents=True)
-    places, truth = collection(planted)
     at, pose, counts = places.position, places.pose, np.diff(places.offsets)
     words = np.where(places.words < 0, NUM_WORDS - 1, places.words)
     arrays = {"keypoints": np.stack([at.real, at.imag], axis=1), "sizes": np.abs(pose)}
@@ -67,7 +72,7 @@ def mined(folder: Path, planted: bool = True) -> tuple[MinedKeypoints, set[int]]
         (artifact / "manifest.json").write_text(
             json.dumps(manifest | {"parameters": {"linkage": "nested", "false_structures": 0.05}})
         )
-    return found, set(truth)
+    return found
 
 
 def arranged(folder: Path, found: MinedKeypoints, **changes: int) -> Path:
@@ -160,6 +165,26 @@ def test_each_of_two_things_is_a_part_of_its_own() -> None:
     for part in sure:
         begin = 0 if part.words[0] < 12 else 15
         assert set(part.sightings.images.tolist()) == set(range(begin, begin + 17))
+
+
+def test_each_of_two_things_that_share_a_structure_is_listed(tmp_path: Path) -> None:
+    found = artifacts_of(tmp_path, two_things(side_by_side=2))
+    write_listdb(found.mining / "structures.txt", ListDB.from_lists([list(range(24))], NUM_WORDS))
+    told = {"structure": [0], "parent": [-1], "num_words": [24], "num_images": [30], "significance": [9.0]}
+    pd.DataFrame(told).to_csv(found.mining / "structures.csv", index=False)
+    artifact = arranged(tmp_path, found)
+    table = pd.read_csv(artifact / "structures.csv")
+    assert table["mined"].tolist() == [0, -1]
+    assert table["parent"].tolist() == [-1, -1]
+    assert np.isnan(table["num_images"][1])  # of its words alone nothing was counted
+    assert (table["q_places"] < 1e-3).all()
+    structures = read_listdb(artifact / "structures.txt")
+    assert set(structures[0].tolist()) == set(range(24))
+    assert len({word // 12 for word in structures[1].tolist()}) == 1
+    assert table["num_words"].tolist() == structures.sizes.tolist()
+    places = pd.read_parquet(artifact / "places.parquet")
+    seen = [set(places["image"][places["structure"] == number]) for number in (0, 1)]
+    assert sorted(map(sorted, seen)) == [list(range(17)), list(range(15, 32))]
 
 
 def test_dense_features_of_single_objects_compare_none() -> None:

@@ -142,14 +142,5 @@ def list_families(
     return (
         joined.astype(dict.fromkeys(whole, "Int64")),
         best | number,
-        _appended(structures, words_of(families, places)),
-    )
-
-
-def _appended(lists: ListDB, others: ListDB) -> ListDB:
-    return ListDB(
-        np.concatenate([lists.offsets, lists.offsets[-1] + others.offsets[1:]]),
-        np.concatenate([lists.items, others.items]),
-        np.concatenate([lists.frequencies, others.frequencies]),
-        lists.num_items,
+        structures.followed_by(words_of(families, places)),
     )

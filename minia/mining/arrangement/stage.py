@@ -5,8 +5,8 @@ and ``places.parquet``, a row a structure and image that holds it (see ``tables`
 are those of the mining stage, where it has that file, ``parent`` being a line here or -1, and
 
 ==============  ==============================================================================================
-mined           line of the structure in the mining stage's structures.txt; -1: a part of images that were
-                compared, or a family
+mined           line of the structure in the mining stage's structures.txt; -1: a further part of a structure that
+                is listed, a part of images that were compared, or a family
 num_members     concentric parts alone: structures that a family joins (see ``families``), which have it for their
                 parent; 0: no family
 q_words         rate of false discoveries if words kept to no company (see ``decoy_rates``); nan: not known
@@ -23,7 +23,11 @@ Few images leave the test of pairs of words without power: of 60 images that hol
 a pair is beyond chance among millions, while the places of a part's words are. So where words alone give no structure
 to list, images are compared with each other as they are (see ``references``), and what recurs in them is listed.
 
-Families are the last lines. What only the mining stage can tell of a structure is empty for them.
+Words that come together may be those of two things that many images have in common, each with an arrangement of its
+own. The strongest part of a structure is listed with all of its words; a further one is a structure by itself, of the
+words that are in it alone, unless it is a stronger part of another structure.
+
+Further parts and families are the last lines. What only the mining stage can tell of a structure is empty for them.
 """
 
 from __future__ import annotations
@@ -112,7 +116,7 @@ def arrange_structures(
     paths = (mined.words, mined.mining, mined.assignment)
     inputs = {path.parent.name: read_manifest(path)["fingerprint"] for path in paths}
     parameters = settings.model_dump() | {"seed": context.seed}
-    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=7)
+    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=8)
 
     def make(work: Path) -> dict[str, Any]:
         bags = load_bags(mined.words, mapped=True)
@@ -123,15 +127,18 @@ def arrange_structures(
         if sample is not None:
             logger.info("arrangement: learned from a sample of %d of %d images", len(sample), collection.num_images)
         places = collection.places(sample)
-        best = _parts(places, structures, settings, context.seed)
+        num_mined = structures.num_lists
+        best, further = _parts(places, structures, settings, context.seed)
+        structures = structures.followed_by(words_of(further, places))
+        best |= {num_mined + number: part for number, part in enumerate(further)}
         table = _table(structures, best, places, mined.mining / STRUCTURE_TABLE)
-        table["q_words"] = q_words
+        table["q_words"] = np.append(q_words, q_words[[part.structure for part in further]])
         table, compared = _listed(table, settings), 0
         if table.empty and sample is None and isinstance(settings, ConstellationArrangement):
             compared = num_references(places, settings.compared_images)
             if compared:
                 structures, best, table = _compared(places, compared, settings, context.seed)
-        num_mined = 0 if compared else structures.num_lists
+                num_mined = 0
         if isinstance(settings, ConcentricArrangement):
             table, best, structures = list_families(table, best, structures, places, settings.family_correlation)
         listed = {number: best[mined] for number, mined in enumerate(table["mined"].tolist()) if mined in best}
@@ -153,8 +160,8 @@ def arrange_structures(
     return stage.run(make)
 
 
-def _parts(places: Places, structures: ListDB, settings: Arrangement, seed: int) -> dict[int, Part]:
-    """The strongest part of each structure that has one."""
+def _parts(places: Places, structures: ListDB, settings: Arrangement, seed: int) -> tuple[dict[int, Part], list[Part]]:
+    """The strongest part of each structure that has one, and further ones."""
     with progress("arranging", structures.num_lists, "structure") as advance:
         if isinstance(settings, ConcentricArrangement):
             found = list(arrange_concentric(places, structures, seed, advance))
@@ -184,7 +191,7 @@ def _compared(
     )
     with progress("comparing images", references, "image") as advance:
         proposed = propose_parts(places, references, settings.place_exchanges, seed, advance)
-    best = best_parts([part for part in proposed if part is not None], places, CONSTELLATION)
+    best, _ = best_parts([part for part in proposed if part is not None], places, CONSTELLATION)
     structures = words_of(proposed, places)
     table = _table(structures, best, places)
     table["q_words"] = np.nan
@@ -196,12 +203,25 @@ def _table(structures: ListDB, best: dict[int, Part], places: Places, mined: Pat
     number = structures.num_lists
     table = pd.DataFrame({"structure": np.arange(number)})
     if mined is not None and mined.exists():
-        table = pd.read_csv(mined)
+        table = _lengthened(pd.read_csv(mined), structures)
     described = describe_parts(best, number, places)
     probability = described.pop("probability").to_numpy(np.float64)
     table["mined"] = np.arange(number)
     table["q_places"] = false_discovery_rates(probability)
     return pd.concat([table, described], axis=1)
+
+
+def _lengthened(table: pd.DataFrame, structures: ListDB) -> pd.DataFrame:
+    """What mining says of its structures, and for each further part a row that is empty but for its number of words."""
+    mined, number = len(table), structures.num_lists
+    if mined == number:
+        return table
+    whole = [name for name in table if pd.api.types.is_integer_dtype(table[name])]
+    table = table.reindex(range(number)).astype(dict.fromkeys(whole, "Int64"))
+    for name, values in (("num_words", structures.sizes[mined:]), ("parent", -1)):
+        if name in table:
+            table.loc[mined:, name] = values
+    return table
 
 
 def _word_rates(

@@ -55,12 +55,18 @@ SCHEMA = pa.schema(
 _EVERYWHERE = 0.9  # of the images
 
 
-def best_parts(parts: Sequence[Part], places: Places, likeness: Likeness) -> dict[int, Part]:
-    """The strongest part of each structure, those left out that are a stronger part of another one."""
+def best_parts(parts: Sequence[Part], places: Places, likeness: Likeness) -> tuple[dict[int, Part], list[Part]]:
+    """The strongest part of each structure, and the further ones, strongest first.
+
+    Those are left out that are a stronger part of another structure.
+    """
     best: dict[int, Part] = {}
+    further: list[Part] = []
     for number in distinct_parts(parts, places, likeness):  # strongest first
-        best.setdefault(parts[number].structure, parts[number])
-    return best
+        part = parts[number]
+        if best.setdefault(part.structure, part) is not part:
+            further.append(part)
+    return best, further
 
 
 def describe_parts(best: dict[int, Part], num_structures: int, places: Places) -> pd.DataFrame:

@@ -186,6 +186,15 @@ class ListDB:
                 frequencies[new] = self.frequencies[old]
         return ListDB(offsets, items, frequencies, self.num_items)
 
+    def followed_by(self, others: ListDB) -> ListDB:
+        """These lists and then others, of as many items."""
+        return ListDB(
+            np.concatenate([self.offsets, self.offsets[-1] + others.offsets[1:]]),
+            np.concatenate([self.items, others.items]),
+            np.concatenate([self.frequencies, others.frequencies]),
+            self.num_items,
+        )
+
     def to_scipy(self, binary: bool) -> scipy.sparse.csr_matrix:
         """The (num_lists, num_items) matrix of frequencies, int32; of ones, float32, where ``binary``."""
         data = np.ones(self.num_entries, dtype=np.float32) if binary else np.ascontiguousarray(self.frequencies)
