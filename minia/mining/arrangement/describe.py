@@ -31,6 +31,7 @@ class Likeness:
 
 
 _CELLS = 1 << 20  # places compared at a time
+_BY_CHANCE = 0.01  # probability of a part that chance may make
 
 CONSTELLATION = Likeness(share=0.5, near=0.5, larger=2.0)
 CONCENTRIC = Likeness(share=0.8, near=0.5, larger=1.3)  # all parts of an object lie near its middle: ask for more
@@ -39,14 +40,16 @@ Vector = npt.NDArray[np.float64]
 
 
 def distinct_parts(parts: Sequence[Part], places: Places, likeness: Likeness) -> list[int]:
-    """The numbers of the parts that are none of the stronger ones, strongest first.
+    """The numbers of the parts that are none of the stronger ones, strongest first, those that chance may make last.
 
     One thing may be seen as several structures: by other words, or at another size. Two parts are one where, in
-    so many of the images of the one that is in more, they lie at one place and are about equally large.
+    so many of the images of the one that is in more, they lie at one place and are about equally large. What chance may
+    make will not be listed, and must not stand for the same thing seen by words that tell it surely.
     """
     strength = np.array([float(part.sightings.spots.sum()) for part in parts])
+    by_chance = np.array([part.probability > _BY_CHANCE for part in parts])
     kept = _Kept(places.num_images, len(parts), likeness)
-    for number in np.argsort(-strength, kind="stable").tolist():
+    for number in np.lexsort((-strength, by_chance)).tolist():
         if len(parts[number].sightings.images) and not kept.holds(parts[number].sightings):
             kept.add(number, parts[number].sightings)
     return kept.numbers

@@ -116,7 +116,7 @@ def arrange_structures(
     paths = (mined.words, mined.mining, mined.assignment)
     inputs = {path.parent.name: read_manifest(path)["fingerprint"] for path in paths}
     parameters = settings.model_dump() | {"seed": context.seed}
-    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=8)
+    stage = Stage("arrangement", settings.kind, store, parameters, inputs, version=9)
 
     def make(work: Path) -> dict[str, Any]:
         bags = load_bags(mined.words, mapped=True)
