@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from minia.core.workers import Aside, map_in_order
+from minia.core.workers import Beside, map_in_order
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,13 +55,13 @@ def test_what_is_done_aside_is_done_in_order_and_raises_where_it_is_asked_for(nu
         done.append((number, threading.get_ident()))
         return square(number)
 
-    with Aside(num_workers) as aside:
-        results = [aside.start(functools.partial(note, number)) for number in range(3)]
-        failing = aside.start(lambda: 1 // 0)
+    with Beside(num_workers) as beside:
+        results = [beside.start(functools.partial(note, number)) for number in range(3)]
+        failing = beside.start(lambda: 1 // 0)
         assert [result() for result in results] == [0, 1, 4]
         with pytest.raises(ZeroDivisionError):
             failing()
-        assert aside.start(lambda: "goes on")() == "goes on"
+        assert beside.start(lambda: "goes on")() == "goes on"
     assert [number for number, _ in done] == [0, 1, 2]
     assert len({thread for _, thread in done}) == 1
     assert (done[0][1] == threading.get_ident()) == (num_workers == 1)
@@ -89,7 +89,7 @@ def test_workers_start_from_within_a_process_of_joblib(tmp_path: Path) -> None:
     code = """
 import multiprocessing
 from joblib.externals.loky import get_reusable_executor
-from minia.core.workers import Aside, map_in_order
+from minia.core.workers import Beside, map_in_order
 
 def job(_):
     multiprocessing.set_start_method("loky", force=True)  # as some versions of joblib do
@@ -113,7 +113,7 @@ def test_an_interruption_while_workers_start_is_told_by_the_parent_alone(tmp_pat
 import sys, time
 import signal
 
-from minia.core.workers import Aside, map_in_order
+from minia.core.workers import Beside, map_in_order
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit that it is ignored
@@ -140,7 +140,7 @@ if __name__ == "__main__":
 
 def test_a_script_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
     script = tmp_path / "script.py"  # as written in a notebook, or in the README
-    script.write_text("from minia.core.workers import Aside, map_in_order\nprint(*map_in_order(abs, [1, -2, 3], 2))\n")
+    script.write_text("from minia.core.workers import map_in_order\nprint(*map_in_order(abs, [1, -2, 3], 2))\n")
     ended = subprocess.run(
         [sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )

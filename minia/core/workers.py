@@ -58,7 +58,7 @@ def map_in_order(
     yield from last
 
 
-class Aside:
+class Beside:
     """A thread that does tasks one after another beside all else, until its ``with`` block ends.
 
     Where a pool is busy with short tasks that take turns at Python, what computes outside Python for long finds a core
@@ -72,7 +72,7 @@ class Aside:
     def __init__(self, num_workers: int) -> None:
         self._tasks: SimpleQueue[Callable[[], None] | None] | None = SimpleQueue() if num_workers > 1 else None
 
-    def __enter__(self) -> Aside:
+    def __enter__(self) -> Beside:
         if self._tasks is not None:
             threading.Thread(target=_work_off, args=(self._tasks,), daemon=True).start()
         return self

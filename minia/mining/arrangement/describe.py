@@ -44,7 +44,7 @@ def distinct_parts(parts: Sequence[Part], places: Places, likeness: Likeness) ->
 
     One thing may be seen as several structures: by other words, or at another size. Two parts are one where, in
     so many of the images of the one that is in more, they lie at one place and are about equally large. What chance may
-    make will not be listed, and must not stand for the same thing seen by words that tell it surely.
+    make is not listed by default, and must not stand for the same thing seen by words that tell it surely.
     """
     strength = np.array([float(part.sightings.spots.sum()) for part in parts])
     by_chance = np.array([part.probability > _BY_CHANCE for part in parts])

@@ -212,7 +212,7 @@ def _table(structures: ListDB, best: dict[int, Part], places: Places, mined: Pat
 
 
 def _lengthened(table: pd.DataFrame, structures: ListDB) -> pd.DataFrame:
-    """What mining says of its structures, and for each further part a row that is empty but for its number of words."""
+    """What mining says of its structures, and a row for each further part: its number of words, and no parent."""
     mined, number = len(table), structures.num_lists
     if mined == number:
         return table

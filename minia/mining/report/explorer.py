@@ -14,7 +14,7 @@ import scipy.sparse
 
 from minia.core.artifact import read_manifest
 from minia.core.progress import progress
-from minia.core.workers import Aside
+from minia.core.workers import Beside
 from minia.mining.matching.best_images import GalleryImages
 from minia.mining.report.associations import Enrichment, Shift, enrichment, shift
 from minia.mining.report.columns import Columns
@@ -69,19 +69,19 @@ class Explorer:
     scripts: Scripts
     num_threads: int
 
-    def write(self, tile_side: int, aside: Aside) -> dict[str, Any]:
+    def write(self, tile_side: int, beside: Beside) -> dict[str, Any]:
         """Write all pictures, and all scripts but the overview.
 
         Args:
             tile_side: of a panel's image in pixels.
-            aside: places the structures on the map meanwhile.
+            beside: places the structures on the map meanwhile.
 
         Returns:
             The overview.
         """
         run = self.run
         holding = count_holding(run, self.shown, self.columns, self.scripts)
-        places = aside.start(lambda: map_places(holding.together, holding.num_images, run.seed))
+        places = beside.start(lambda: map_places(holding.together, holding.num_images, run.seed))
         tests = _Tests.of(run, holding, self.columns)
         copied: list[int] = []
         drawn: list[dict[str, Any]] = [{} for _ in self.shown]

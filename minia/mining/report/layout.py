@@ -11,7 +11,7 @@ Array = npt.NDArray[np.float64]
 _FEWEST_TO_EMBED = 5
 _PERPLEXITY = 15.0  # neighbours that count
 _MOST_TO_SEPARATE = 1500  # all pairs are compared in every round
-_STEPS = 500  # of the embedding; twice as many move hardly anything
+_STEPS = 500  # of the embedding: as many neighbours stay together as after 1,000
 _ROUNDS = 80  # of pushing thumbnails apart
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from minia.core.artifact import Stage, read_manifest
 from minia.core.context import Context
-from minia.core.workers import Aside
+from minia.core.workers import Beside
 from minia.mining.features.store import features_fingerprint
 from minia.mining.matching.settings import OverlapMatching
 from minia.mining.report.columns import Columns
@@ -69,8 +69,8 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
         run = Run.load(sources, matching, context.seed)
         shown = ranked(run.scores, run.table)[: settings.max_structures]
         nothing = None if run.structures.num_lists else why_no_structures(artifacts.mining)
-        with Aside(context.num_workers) as aside:
-            measured = aside.start(lambda: run.measure(settings.num_shuffles, context.num_workers))
+        with Beside(context.num_workers) as beside:
+            measured = beside.start(lambda: run.measure(settings.num_shuffles, context.num_workers))
             explorer = Explorer(
                 report=work,
                 run=run,
@@ -81,7 +81,7 @@ def write_report(artifacts: Artifacts, store: Path, settings: GalleryReport, con
                 scripts=Scripts(work),
                 num_threads=context.num_workers,
             )
-            data = explorer.write(settings.tile_side, aside)
+            data = explorer.write(settings.tile_side, beside)
             metrics = count_stages(sources) | measured()
         more = {"figures": copy_figures(work, sources), "id": report_id(sources), "names": names}
         explorer.scripts.write("overview", data | {"metrics": metrics} | more)
