@@ -89,7 +89,7 @@ def test_workers_start_from_within_a_process_of_joblib(tmp_path: Path) -> None:
     code = """
 import multiprocessing
 from joblib.externals.loky import get_reusable_executor
-from minia.core.workers import Beside, map_in_order
+from minia.core.workers import map_in_order
 
 def job(_):
     multiprocessing.set_start_method("loky", force=True)  # as some versions of joblib do
@@ -113,7 +113,7 @@ def test_an_interruption_while_workers_start_is_told_by_the_parent_alone(tmp_pat
 import sys, time
 import signal
 
-from minia.core.workers import Beside, map_in_order
+from minia.core.workers import map_in_order
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit that it is ignored
