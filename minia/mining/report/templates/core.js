@@ -40,6 +40,10 @@ var minia = { views: {}, texts: {} };
     for (var i = 2; i < arguments.length; i += 1) { add(made, arguments[i]); }
     return made;
   };
+  // A name whose lines may end after its underscores and dashes, not in the middle of a word.
+  m.breakable = function (name) {
+    return (name.match(/[^_-]*[_-]*/g) || []).map(function (piece, place) { return place ? [m.el("wbr", {}), piece] : piece; });
+  };
   m.svg = function (kind, attributes) {
     var made = document.createElementNS("http://www.w3.org/2000/svg", kind);
     Object.keys(attributes || {}).forEach(function (name) { made.setAttribute(name, attributes[name]); });

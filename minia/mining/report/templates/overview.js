@@ -69,7 +69,7 @@
     if (s.significance.length && !s.q.length) { chosen.push(number("significance", s.significance, function (v) { return m.decimals(v, 1); })); }
     chosen.push(number("score", s.score, function (v) { return m.decimals(v, 2); }));
     if (m.overview.labels.length) {
-      chosen.push({ key: "label", value: function (i) { return m.labelName(s.label[i]); }, cell: function (i) { return m.labelName(s.label[i]) || "–"; } });
+      chosen.push({ key: "label", value: function (i) { return m.labelName(s.label[i]); }, cell: function (i) { return m.breakable(m.labelName(s.label[i]) || "–"); } });
     }
     return chosen;
     function number(key, values, format) {
