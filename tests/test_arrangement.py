@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -122,6 +124,13 @@ def test_one_part_found_twice_counts_once() -> None:
     sure = [part for part in found if part.probability < 1e-3]
     assert len(sure) == 2
     assert len(distinct_parts(sure, places, CONSTELLATION)) == 1
+
+
+def test_a_part_that_chance_may_have_made_does_not_stand_for_one_that_is_sure() -> None:
+    places, _ = collection()
+    sure = next(part for part in parts(places) if part.probability < 1e-3)
+    fewer = replace(sure, structure=1, sightings=sure.sightings.select(np.arange(len(sure.sightings.images)) > 0))
+    assert best_parts([replace(sure, probability=0.5), fewer], places, CONSTELLATION) == ({1: fewer}, [])
 
 
 def test_random_keypoints_have_a_locality_of_one() -> None:
