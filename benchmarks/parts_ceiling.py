@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
-from parts import PARTS, decisions_by_words, read_truth, regions, words_of_images
+from parts import PARTS, decisions_by_words, going_with, read_truth, regions, words_of_images
 from run_results import RunResults, print_table
 
 from minia.core.run_folder import RunFolder
@@ -35,7 +35,6 @@ GROUP_OF_RING = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6])  # of the twelve 
 GROUPS = 7
 SIZES = (5, 10, 20, 40)
 HALVINGS = 6
-LEAST_SHARE = 0.2  # of the part's images must hold a pair
 
 
 class Pairs(NamedTuple):
@@ -101,10 +100,7 @@ def halved(
     with_part, all_images = (positive & learned).astype(float), learned.astype(float)
     holding, held = pairs.present.T @ with_part, pairs.present.T @ all_images
     number, total = with_part.sum(), all_images.sum()
-    expected = number * held / total
-    spread = np.sqrt(expected * (1 - held / total) * (1 - number / total)) + 1e-9
-    excess = np.where(holding >= LEAST_SHARE * number, (holding - expected) / spread, -np.inf)
-    chosen = np.argsort(-excess, kind="stable")[:size]
+    chosen = np.argsort(-going_with(pairs.present, positive, learned), kind="stable")[:size]
     rate = (holding[chosen] + 0.5) / (number + 1)
     other = (held[chosen] - holding[chosen] + 0.5) / (total - number + 1)
     score = pairs.present[:, chosen] @ (np.log(rate / other) - np.log((1 - rate) / (1 - other)))
