@@ -12,7 +12,7 @@ from minia.mining.arrangement.ragged import Numbers, blocks, ranges
 TURN = np.float32(np.deg2rad(30))  # directions that differ by less are alike
 ZOOM = np.float32(np.log(1.5))  # logarithms of sizes likewise
 _TURNS = 12  # bins of directions, each as wide as TURN
-_PAIRS_AT_A_TIME = 1 << 20
+_PAIRS_AT_A_TIME = 1 << 16  # half a megabyte of numbers: what the cache of a core holds
 
 
 def alike_pairs(group: Numbers, pose: Complex, turns: bool) -> Iterator[tuple[Numbers, Numbers]]:

@@ -30,7 +30,7 @@ _FARTHEST = 4.0  # sizes that a keypoint may lie off in any case
 _WINDOW = 3.0  # half the side of a descriptor's window, in sizes of its keypoint (SIFT)
 _SAME_OCTAVE = 2.0  # windows of sizes that differ by more do not show the same detail
 _POSE_WEIGHT = 4.0  # of a keypoint's size and direction, beside its position, in where a part is
-_PAIRS_AT_A_TIME = 1 << 20
+_PAIRS_AT_A_TIME = 1 << 16  # half a megabyte of complex numbers: what the cache of a core holds
 _MOST_CANDIDATES = 160  # in an image
 
 
