@@ -100,7 +100,7 @@ def halved(
     with_part, all_images = (positive & learned).astype(float), learned.astype(float)
     holding, held = pairs.present.T @ with_part, pairs.present.T @ all_images
     number, total = with_part.sum(), all_images.sum()
-    chosen = np.argsort(-going_with(pairs.present, positive, learned), kind="stable")[:size]
+    chosen = np.argsort(-going_with(holding, held, number, total), kind="stable")[:size]
     rate = (holding[chosen] + 0.5) / (number + 1)
     other = (held[chosen] - holding[chosen] + 0.5) / (total - number + 1)
     score = pairs.present[:, chosen] @ (np.log(rate / other) - np.log((1 - rate) / (1 - other)))

@@ -28,7 +28,7 @@ from minia.mining.arrangement.concentric import Objects, in_bands, seen_part
 from minia.mining.arrangement.describe import CONCENTRIC, is_one_of
 from minia.mining.arrangement.part import Bands, Part
 from minia.mining.arrangement.places import Places
-from minia.mining.arrangement.tables import describe_parts, words_of
+from minia.mining.arrangement.tables import describe_parts, followed_by, words_of
 from minia.mining.lists.listdb import ListDB
 
 _BY_CHANCE = 0.05  # probability that any pair of unrelated structures is correlated as much as a family must be
@@ -136,11 +136,5 @@ def list_families(
         for member in each:
             parent[member] = line
     table["parent"], rows["parent"] = parent, -1
-    joined = pd.concat([table, rows], ignore_index=True)[table.columns]
-    whole = [name for name in table if pd.api.types.is_integer_dtype(table[name])]
     number = dict(zip(rows["mined"].tolist(), families, strict=True))
-    return (
-        joined.astype(dict.fromkeys(whole, "Int64")),
-        best | number,
-        structures.followed_by(words_of(families, places)),
-    )
+    return followed_by(table, rows), best | number, structures.followed_by(words_of(families, places))

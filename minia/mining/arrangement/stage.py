@@ -58,6 +58,7 @@ from minia.mining.arrangement.swaps import exchange_words
 from minia.mining.arrangement.tables import (
     best_parts,
     describe_parts,
+    followed_by,
     places_table,
     words_of,
     write_bands,
@@ -213,15 +214,9 @@ def _table(structures: ListDB, best: dict[int, Part], places: Places, mined: Pat
 
 def _lengthened(table: pd.DataFrame, structures: ListDB) -> pd.DataFrame:
     """What mining says of its structures, and a row for each further part: its number of words, and no parent."""
-    mined, number = len(table), structures.num_lists
-    if mined == number:
+    if len(table) == structures.num_lists:
         return table
-    whole = [name for name in table if pd.api.types.is_integer_dtype(table[name])]
-    table = table.reindex(range(number)).astype(dict.fromkeys(whole, "Int64"))
-    for name, values in (("num_words", structures.sizes[mined:]), ("parent", -1)):
-        if name in table:
-            table.loc[mined:, name] = values
-    return table
+    return followed_by(table, pd.DataFrame({"num_words": structures.sizes[len(table) :], "parent": -1}))
 
 
 def _word_rates(

@@ -100,6 +100,12 @@ def _described(
     }
 
 
+def followed_by(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """A table and more rows, which may lack some of its columns: whole numbers stay whole where some are missing."""
+    whole = [name for name in table if pd.api.types.is_integer_dtype(table[name])]
+    return pd.concat([table, rows], ignore_index=True)[table.columns].astype(dict.fromkeys(whole, "Int64"))
+
+
 def words_of(parts: Sequence[Part | None], places: Places) -> ListDB:
     """The words of each part, those first that are in their place in most images, which is their frequency.
 

@@ -44,6 +44,8 @@ _MOST_CROWDED = 3.0  # circles over each other
 _SMALLEST_RADIUS = 3.0  # in pixels of the tile: smaller ones are dots, not circles
 # Cells along either side of the rectangle that keypoints are spread over; 7 times 7 are never too many.
 _SIDES = np.array([16, 14, 12, 10, 8, 7])
+_ENDS = np.cumsum(_SIDES**2)  # of the tables of the cells of each size, one behind the other
+_BEGINS = _ENDS - _SIDES**2
 _WINDOW, _WHOLE = 2.5, 0.85  # a window's side over that of the keypoints; windows as large as this share are all of it
 _SMALLEST_WINDOW = 0.25  # of the image's longer side: less would show single pixels
 _JPEG_QUALITY = 88
@@ -98,17 +100,15 @@ def spread_out(keypoints: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         return np.arange(len(keypoints))
     low = keypoints.min(axis=0)
     share = ((keypoints - low) / np.maximum(keypoints.max(axis=0) - low, 1e-6)).T
-    # All sizes of cells at once, the finest first, each with a table of its own, one behind the other.
-    sides = _SIDES[:, None]
+    sides = _SIDES[:, None]  # all sizes of cells at once, the finest first
     column, row = np.minimum((share[:, None] * sides.astype(np.float32)).astype(np.int64), sides - 1)
-    ends = np.cumsum(_SIDES**2)
-    cell = column * sides + row + (ends - _SIDES**2)[:, None]
-    first = np.full(ends[-1], len(keypoints))
+    cell = column * sides + row + _BEGINS[:, None]
+    first = np.full(_ENDS[-1], len(keypoints))
     strongest_last = cell[:, ::-1].ravel()  # what is written last stays
     first[strongest_last] = np.tile(np.arange(len(keypoints))[::-1], len(_SIDES))
-    full = np.add.reduceat(first < len(keypoints), ends - _SIDES**2, dtype=np.int64)
+    full = np.add.reduceat(first < len(keypoints), _BEGINS, dtype=np.int64)
     chosen = int(np.argmax(full <= MOST_CIRCLES))
-    in_cells = first[ends[chosen] - _SIDES[chosen] ** 2 : ends[chosen]]
+    in_cells = first[_BEGINS[chosen] : _ENDS[chosen]]
     return np.sort(in_cells[in_cells < len(keypoints)])
 
 
